@@ -1,0 +1,918 @@
+"""The entries of the catalogue: the only place where the text of a message stands.
+
+The texts that the product's contract fixes (the documented error states) are exact; people and
+scripts search for them. Each entry is raised by at least one test through the real path.
+"""
+
+from typing import Final
+
+from needfire_protocol.catalogue_entry import Entry, EventClass
+from needfire_protocol.severity import Severity
+
+__all__ = ["ENTRIES"]
+
+_INTEGRITY: Final = EventClass.INTEGRITY
+_TRAFFIC: Final = EventClass.TRAFFIC
+_ADMINISTRATION: Final = EventClass.ADMINISTRATION
+_SYSTEM: Final = EventClass.SYSTEM
+_ALARM: Final = EventClass.ALARM
+_PROVISIONING: Final = EventClass.PROVISIONING
+
+_TROUBLESHOOTING: Final = "client/server troubleshooting"
+_CLIENT: Final = "name of the client, as the server inferred it"
+_PATH: Final = "the file, with unprintable bytes as \\xNN"
+_ATTRIBUTES: Final = {
+    "path": _PATH,
+    "mode_old": "permissions before, as ls shows them (imode_old: the number)",
+    "mode_new": "permissions now",
+    "owner_old": "owner before (iowner_old: the uid)",
+    "owner_new": "owner now",
+    "group_old": "group before (igroup_old: the gid)",
+    "group_new": "group now",
+    "size_old": "bytes before",
+    "size_new": "bytes now",
+    "mtime_old": "time of the last change of the contents before, UTC",
+    "mtime_new": "time of the last change of the contents now, UTC",
+    "chksum_old": "digest of the contents before, algorithm:hex",
+    "chksum_new": "digest of the contents now, algorithm:hex",
+    "link_old": "target of the symbolic link before",
+    "link_new": "target of the symbolic link now",
+}
+
+_DOCUMENTED_STATES: Final = (
+    Entry(
+        "CONNECTION_REFUSED",
+        _TRAFFIC,
+        Severity.ERR,
+        "Connection refused",
+        "The agent could not open a connection: nothing accepts connections at the address and "
+        "port that it has for the server. The server itself knows nothing of this.",
+        "Start the server. Check that it listens on the address and port that the agent uses "
+        "(default 49777) and that no firewall refuses the connection. Reports wait in the agent's "
+        "spool meanwhile; nothing is lost.",
+        {"server": "address and port that were tried", "reason": "what the system said"},
+        state=1,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "CONNECTION_ERROR",
+        _TRAFFIC,
+        Severity.ERR,
+        "Connection error: {reason}",
+        "An open connection to the server broke. 'Connection reset by peer' during the first "
+        "steps usually means that the server's access lists refuse this host.",
+        "Look for 'Refused connection from' in the server's log. If it is there, correct "
+        "hosts.allow and hosts.deny on the server (daemon names needfire and yule); they are read "
+        "at each connection, so nothing needs a restart. Otherwise look for a restart of the "
+        "server or a network failure.",
+        {"server": "address and port", "reason": "what the system said"},
+        state=2,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "REFUSED_CONNECTION",
+        _TRAFFIC,
+        Severity.ERR,
+        "Refused connection from {peer}",
+        "The access lists (hosts.allow, hosts.deny) of the server do not admit this peer, so the "
+        "connection was reset before a byte was read.",
+        "If the peer is a host that should report, admit it in hosts.allow or take it out of "
+        "hosts.deny, under the daemon name needfire or yule. The lists are read at each "
+        "connection: no restart, no reload.",
+        {
+            "peer": "address of the peer",
+            "subroutine": "always libwrap",
+            "rule": "the list and line that decided",
+        },
+        state=2,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "SESSION_KEY_NEGOTIATION_FAILED",
+        _TRAFFIC,
+        Severity.ERR,
+        "Session key negotiation failed",
+        "The server did not accept this agent. It never says why: a stranger must not learn "
+        "whether a name or a password is right. The server's log has the reason.",
+        "Look into the server's log for the same moment. 'Session key mismatch': the password is "
+        "wrong. 'Not in client list': the name is not registered. 'Refused connection from': the "
+        "access lists. The name in the field client of that line is the one to register.",
+        {"server": "address and port"},
+        state=3,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "SESSION_KEY_MISMATCH",
+        _TRAFFIC,
+        Severity.CRIT,
+        "Invalid connection attempt: Session key mismatch",
+        "A client with a registered name gave a wrong password, or somebody tried to pose as it.",
+        "On the host, set the password that belongs to the registered verifier (needfire-agent "
+        "set-password), or register it anew (needfire-admin register NAME). Look out for two "
+        "entries of the same client; the server warns about those when it reads them.",
+        {"client": _CLIENT, "peer": "address of the peer"},
+        state=3,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "NOT_IN_CLIENT_LIST",
+        _TRAFFIC,
+        Severity.CRIT,
+        "Invalid connection attempt: Not in client list",
+        "A client tried to connect under a name that is not registered.",
+        "If the host should report, register exactly the name in the field client "
+        "(needfire-admin register NAME), or give the agent the registered name (--name), or fix "
+        "the name resolution that led to this one.",
+        {"client": _CLIENT, "peer": "address of the peer"},
+        state=4,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "CANNOT_RESOLVE_CLIENT_NAME",
+        _TRAFFIC,
+        Severity.CRIT,
+        "Cannot resolve client name",
+        "The name that a client gave for itself cannot be resolved by the server. The registered "
+        "name and its secret decide, so the connection goes on (unless RequireLookup=yes).",
+        "Add the name to the DNS or to /etc/hosts of the server; or let the server name clients "
+        "by their address (SetClientFromAccept=true); or lower SeverityLookup, which is unsafe: "
+        "someone with a stolen password can then pose as that client unnoticed.",
+        {"client": _CLIENT, "peer": "address of the peer", "reason": "what the resolver said"},
+        state=5,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "CANNOT_RESOLVE_PEER",
+        _TRAFFIC,
+        Severity.CRIT,
+        "Cannot resolve socket peer IP for client",
+        "The address that a client connected from has no name.",
+        "Add a reverse entry for the address, or see CANNOT_RESOLVE_CLIENT_NAME for the other "
+        "ways.",
+        {"client": _CLIENT, "peer": "address of the peer", "reason": "what the resolver said"},
+        state=5,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "REVERSE_LOOKUP_FAILED",
+        _TRAFFIC,
+        Severity.CRIT,
+        "Reverse lookup of socket peer failed",
+        "The name of the address that a client connected from does not lead back to that address.",
+        "Make forward and reverse entries of the host agree in the DNS or in /etc/hosts, or see "
+        "CANNOT_RESOLVE_CLIENT_NAME for the other ways.",
+        {"client": _CLIENT, "peer": "address of the peer", "obj": "name of the address"},
+        state=5,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "NO_PEER_ALIAS",
+        _TRAFFIC,
+        Severity.CRIT,
+        "No socket peer alias matches client name",
+        "The name that a client gave does not belong to the address that it connected from.",
+        "On a host with several interfaces choose the one that the name belongs to "
+        "(SetBindAddress or --bind-address). Otherwise fix the DNS or /etc/hosts, or see "
+        "CANNOT_RESOLVE_CLIENT_NAME for the other ways. If nothing explains it, someone may be "
+        "posing as the client.",
+        {"client": _CLIENT, "peer": "address of the peer", "obj": "name of the address"},
+        state=5,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "LOOKUP_REQUIRED",
+        _TRAFFIC,
+        Severity.CRIT,
+        "Invalid connection attempt: Reverse lookup failed",
+        "RequireLookup=yes is set, and the name that a client gave does not match its address.",
+        "Fix the name resolution that the event before this one names, or set RequireLookup=no.",
+        {"client": _CLIENT, "peer": "address of the peer"},
+        state=5,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "LOOKUP_UNSAFE",
+        _SYSTEM,
+        Severity.WARN,
+        "SeverityLookup={severity} hides failed name checks: someone with a stolen password can "
+        "pose as a client unnoticed",
+        "Failures of the cross-check between a client's name and its address are logged below "
+        "the threshold of the log, so nobody sees them.",
+        "Set SeverityLookup to crit again and fix the DNS or hosts files, or use "
+        "RequireLookup=yes.",
+        {"severity": "the configured severity"},
+        state=5,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "FILE_DOWNLOAD_FAILED",
+        _TRAFFIC,
+        Severity.ERR,
+        "File download failed",
+        "The server has no configuration or no baseline for this agent, or cannot read it.",
+        "Look for 'File not accessible' in the server's log: its path is the first place where "
+        "the file was looked for. Put the file there (needfire-admin config put, needfire-admin "
+        "baseline put) and check its permissions.",
+        {"kind": "configuration or baseline", "reason": "what was wrong with it"},
+        state=6,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "FILE_NOT_ACCESSIBLE",
+        _PROVISIONING,
+        Severity.ERR,
+        "File not accessible",
+        "A client asked for its configuration or baseline, and the server has none that it can "
+        "read, neither under the client's name nor as a catch-all.",
+        "Put the file at the path shown, or a catch-all beside it (rc, file), and make it "
+        "readable for the user that the server runs as.",
+        {
+            "client": _CLIENT,
+            "path": "the first path that was looked for",
+            "reason": "what the system said",
+            "kind": "configuration or baseline",
+        },
+        state=6,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "INVALID_CONNECTION_STATE",
+        _TRAFFIC,
+        Severity.ERR,
+        "Invalid connection state",
+        "The server no longer accepts this agent's session key: another agent of the same name "
+        "has negotiated a newer one. This agent does not take it back while the other one lives.",
+        "Run one agent a host. If a second one is needed for a moment, suspend this one first "
+        "with SIGUSR2 and wake it up with SIGUSR2 afterwards.",
+        {"server": "address and port"},
+        state=7,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "SIGNATURE_MISMATCH",
+        _TRAFFIC,
+        Severity.CRIT,
+        "Invalid connection attempt: Signature mismatch",
+        "A message came that is signed with a session key that is no longer valid. Most probably "
+        "a second agent was started on that host.",
+        "Run one agent a host, or suspend the first with SIGUSR2 before starting the second. If "
+        "there is no second agent on the host, somebody else has its password: register it anew.",
+        {"client": _CLIENT, "peer": "address of the peer"},
+        state=7,
+        source=_TROUBLESHOOTING,
+    ),
+    Entry(
+        "RESTART_WITHOUT_EXIT",
+        _SYSTEM,
+        Severity.WARN,
+        "Restart without prior exit",
+        "An agent started again, and the one before had not said that it stops: it was killed, "
+        "it crashed, or the host lost power.",
+        "Look at the host: its own log, the kernel's log, its uptime. If nothing explains it, "
+        "somebody may have stopped the agent to hide something. SIGTERM stops it cleanly.",
+        {"client": _CLIENT, "peer": "address of the peer"},
+        state=8,
+        source=_TROUBLESHOOTING,
+    ),
+)
+
+_INTEGRITY_ENTRIES: Final = (
+    Entry(
+        "POLICY_MODIFIED",
+        _INTEGRITY,
+        Severity.CRIT,
+        "POLICY [{policy}] {change}",
+        "A file differs from the baseline in something that its policy compares. The ten letters "
+        "say what: C contents, L link, D device number, I inode, H hard links, M mode, U owner, "
+        "G group, T time, S size.",
+        "Find out who changed the file and why. If the change is right, make a new baseline "
+        "(needfire-agent update --upload, needfire-admin baseline put). If not, treat the host as "
+        "broken into.",
+        {
+            "policy": "the policy that decided",
+            "change": "ten letters, - for unchanged",
+            **_ATTRIBUTES,
+        },
+    ),
+    Entry(
+        "POLICY_ADDED",
+        _INTEGRITY,
+        Severity.CRIT,
+        "POLICY ADDED",
+        "A file is there that the baseline does not have.",
+        "Find out what put it there. If it is right, make a new baseline; if such files come "
+        "regularly, name them with IgnoreAdded.",
+        {"policy": "the policy of its directory", **_ATTRIBUTES},
+    ),
+    Entry(
+        "POLICY_MISSING",
+        _INTEGRITY,
+        Severity.CRIT,
+        "POLICY MISSING",
+        "A file of the baseline is gone.",
+        "Find out what removed it. If that is right, make a new baseline; if such files go "
+        "regularly, name them with IgnoreMissing.",
+        {"policy": "the policy of the file", **_ATTRIBUTES},
+    ),
+    Entry(
+        "POLICY_NODIRECTORY",
+        _INTEGRITY,
+        Severity.ERR,
+        "POLICY NODIRECTORY",
+        "A dir= line names something that is not a directory; a symbolic link does not count as "
+        "one.",
+        "Name the directory itself, or use file= for a single object.",
+        {"path": _PATH, "rule": "file and line of the rule"},
+    ),
+    Entry(
+        "FILE_UNREADABLE",
+        _INTEGRITY,
+        Severity.ERR,
+        "Not accessible: {reason}",
+        "A file or directory that a policy covers could not be examined, so nothing is known "
+        "about what it holds.",
+        "Run the agent as root. If it does, look at the file system: a network mount, a damaged "
+        "disk, a security module.",
+        {"path": _PATH, "reason": "what the system said", "policy": "the policy that covers it"},
+    ),
+    Entry(
+        "FILE_UNSTABLE",
+        _INTEGRITY,
+        Severity.WARN,
+        "File changed while it was read",
+        "A file changed during each of several attempts to hash it, so its digest is not known.",
+        "A file that is always being written does not suit a policy that compares contents: use "
+        "LogFiles or GrowingLogFiles for it.",
+        {"path": _PATH, "policy": "the policy that covers it", "attempts": "how often it was read"},
+    ),
+    Entry(
+        "WEIRD_FILENAME",
+        _INTEGRITY,
+        Severity.WARN,
+        "Weird filename",
+        "A name holds control characters, invisible characters, or bytes that are not UTF-8. "
+        "Such names are a known way to hide files.",
+        "Look at the file by its escaped name. If the name is right, cover it with IgnoreAll.",
+        {"path": _PATH},
+    ),
+    Entry(
+        "RULE_MATCHES_NOTHING",
+        _INTEGRITY,
+        Severity.WARN,
+        "Rule matches nothing",
+        "A rule of the configuration names a path that does not exist here, so it protects "
+        "nothing.",
+        "Correct the path, or take the rule out, or put it inside a condition for the hosts that "
+        "have it.",
+        {"path": _PATH, "rule": "file and line of the rule"},
+    ),
+    Entry(
+        "COVERAGE_GAP",
+        _INTEGRITY,
+        Severity.WARN,
+        "Real-time watching has a gap: {reason}",
+        "Changes may have happened without being seen at once. A full check of the part follows "
+        "by itself.",
+        "Nothing, if it happens rarely. Otherwise raise fs.inotify.max_user_watches or "
+        "fs.inotify.max_queued_events, or watch less.",
+        {"reason": "what was lost", "scope": "the directory that is concerned"},
+    ),
+    Entry(
+        "CHECK_STARTED",
+        _INTEGRITY,
+        Severity.MARK,
+        "File check starting.",
+        "A full check of all files begins.",
+        "Nothing.",
+        {"mode": "init, check or update"},
+    ),
+    Entry(
+        "CHECK_COMPLETED",
+        _INTEGRITY,
+        Severity.MARK,
+        "File check completed.",
+        "A full check of all files has ended; the numbers say what it saw.",
+        "Nothing. If unreadable or unstable is not 0, look at the events before it.",
+        {
+            "time": "seconds that it took",
+            "kBps": "kilobytes read a second",
+            "files": "objects examined",
+            "hashed": "files whose contents were read",
+            "bytes": "bytes read",
+            "changes": "differences found",
+            "unreadable": "objects that could not be examined",
+            "unstable": "files that kept changing",
+        },
+    ),
+    Entry(
+        "NOTHING_TO_CHECK",
+        _INTEGRITY,
+        Severity.WARN,
+        "No files or directories defined for checking",
+        "The configuration has no rule that covers anything, so the agent protects nothing.",
+        "Add dir= and file= lines under a policy such as [ReadOnly].",
+        {"path": "the configuration"},
+    ),
+)
+
+_AGENT_ENTRIES: Final = (
+    Entry(
+        "START",
+        _SYSTEM,
+        Severity.ALERT,
+        "START",
+        "The program started; path and hash say with which configuration, path_data and hash_data "
+        "with which baseline.",
+        "Nothing, if somebody started it.",
+        {
+            "program": "which program",
+            "userid": "user id that it runs as",
+            "path": "configuration",
+            "hash": "digest of the configuration",
+            "path_data": "baseline",
+            "hash_data": "digest of the baseline",
+            "version": "version of the program",
+        },
+    ),
+    Entry(
+        "EXIT",
+        _SYSTEM,
+        Severity.ALERT,
+        "EXIT",
+        "The program stops and says so.",
+        "Nothing, if somebody stopped it. An agent that is stopped protects nothing.",
+        {"program": "which program", "status": "why it stops"},
+    ),
+    Entry(
+        "SUSPEND",
+        _SYSTEM,
+        Severity.MARK,
+        "SUSPEND",
+        "The agent was told (SIGUSR2) to close its connection and wait.",
+        "Wake it up with SIGUSR2 when the other agent of this host is done.",
+        {"program": "which program"},
+    ),
+    Entry(
+        "WAKEUP",
+        _SYSTEM,
+        Severity.MARK,
+        "WAKEUP",
+        "The agent was suspended, and a second SIGUSR2 woke it up.",
+        "Nothing.",
+        {"program": "which program"},
+    ),
+    Entry(
+        "CONFIGURATION_RELOADED",
+        _SYSTEM,
+        Severity.CRIT,
+        "Runtime configuration reloaded",
+        "The program read its configuration again, because of SIGHUP or of a command.",
+        "Nothing, if somebody asked for it.",
+        {"path": "configuration", "hash": "digest of the configuration"},
+    ),
+    Entry(
+        "CONFIGURATION_UNUSABLE",
+        _SYSTEM,
+        Severity.CRIT,
+        "Configuration not reloaded: {reason}",
+        "The new configuration has an error. The program goes on with the one that it had.",
+        "Correct the line that the reason names, check it with check-config, and reload again.",
+        {"path": "configuration", "reason": "the first problem, with its line"},
+    ),
+    Entry(
+        "CONFIGURATION_NOTICE",
+        _SYSTEM,
+        Severity.NOTICE,
+        "Configuration: {text}",
+        "A directive is known but has no effect here, or deserves a second look.",
+        "Nothing, or take the line out.",
+        {"text": "what there is to know", "path": "the file", "line": "the line"},
+    ),
+    Entry(
+        "DOWNLOADING_CONFIGURATION",
+        _TRAFFIC,
+        Severity.INFO,
+        "Downloading configuration file",
+        "The agent asks the server for its configuration.",
+        "Nothing.",
+    ),
+    Entry(
+        "DOWNLOADING_BASELINE",
+        _TRAFFIC,
+        Severity.INFO,
+        "Downloading database file",
+        "The agent asks the server for its baseline.",
+        "Nothing.",
+    ),
+    Entry(
+        "FILE_DOWNLOAD_COMPLETED",
+        _TRAFFIC,
+        Severity.INFO,
+        "File download completed",
+        "A configuration or a baseline arrived whole.",
+        "Nothing.",
+        {"kind": "configuration or baseline", "bytes": "size", "hash": "digest"},
+    ),
+    Entry(
+        "NO_FILE_FROM_SERVER",
+        _SYSTEM,
+        Severity.WARN,
+        "No file from server, trying local file",
+        "The server gave no configuration; the agent uses the last one that it has.",
+        "Look at the event before this one for the reason.",
+        {"path": "the local file"},
+    ),
+    Entry(
+        "SESSION_KEY_NEGOTIATED",
+        _TRAFFIC,
+        Severity.INFO,
+        "Session key negotiated",
+        "Agent and server proved to each other that they know the secret, and have a new key.",
+        "Nothing.",
+        {"server": "address and port", "backend": "which arithmetic runs"},
+    ),
+    Entry(
+        "SESSION_RESUMED",
+        _TRAFFIC,
+        Severity.INFO,
+        "Session resumed",
+        "The agent reconnected with the key that it has.",
+        "Nothing.",
+        {"server": "address and port"},
+    ),
+    Entry(
+        "SESSION_KEY_EXPIRED",
+        _TRAFFIC,
+        Severity.NOTICE,
+        "Session key expired, negotiating anew",
+        "A session key is used for two hours at the most. No report is lost.",
+        "Nothing.",
+        {"server": "address and port"},
+    ),
+    Entry(
+        "CONNECTION_REESTABLISHED",
+        _TRAFFIC,
+        Severity.NOTICE,
+        "Connection reestablished",
+        "The server can be reached again; waiting reports follow.",
+        "Nothing.",
+        {"server": "address and port", "waiting": "reports in the spool"},
+    ),
+    Entry(
+        "SERVICE_FAILURE",
+        _TRAFFIC,
+        Severity.ERR,
+        "Service failure",
+        "The server cannot be reached. Reports wait in the spool on disk, and the agent tries "
+        "again by itself.",
+        "See the event before this one for the reason.",
+        {"service": "always log server", "obj": "address and port", "retry_s": "seconds to wait"},
+    ),
+    Entry(
+        "SPOOL_FULL",
+        _ALARM,
+        Severity.ERR,
+        "Spool full, checking waits",
+        "The spool has reached its limit because the server has been away for long. Nothing is "
+        "thrown away: checking waits until there is room.",
+        "Bring the server back, or raise SpoolSizeLimit.",
+        {"bytes": "size of the spool", "limit": "its limit in bytes"},
+    ),
+    Entry(
+        "PASSWORD_WEAK",
+        _SYSTEM,
+        Severity.WARN,
+        "The password is short: {length} characters",
+        "Someone who steals the server's store can guess a short password.",
+        "Use needfire-admin gen-password.",
+        {"length": "characters"},
+    ),
+    Entry(
+        "BASELINE_WRITTEN",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Baseline written",
+        "The agent recorded what the files are.",
+        "Put it on the server (needfire-admin baseline put) if the agent takes it from there.",
+        {"path": "the file", "hash": "its digest", "files": "objects in it"},
+    ),
+    Entry(
+        "BASELINE_PROPOSED",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Baseline proposed",
+        "The agent offered a new baseline to the server. It replaces nothing by itself.",
+        "Look at it (needfire-admin baseline list) and put it in place if it is right.",
+        {"proposal": "its number on the server", "bytes": "size", "hash": "its digest"},
+    ),
+    Entry(
+        "BASELINE_UNUSABLE",
+        _PROVISIONING,
+        Severity.ERR,
+        "Baseline not usable: {reason}",
+        "The baseline is damaged, of another kind, or does not belong here.",
+        "Make a new one with needfire-agent init.",
+        {"path": "the file", "reason": "what was found"},
+    ),
+    Entry(
+        "COMMAND_RECEIVED",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Command received: {command}",
+        "The server told the agent to do something: reload, scan or stop.",
+        "Nothing, if an administrator sent it.",
+        {"command": "reload, scan or stop", "command_id": "its number on the server"},
+    ),
+    Entry(
+        "AGENT_INTERNAL_ERROR",
+        _SYSTEM,
+        Severity.CRIT,
+        "Internal error: {error}",
+        "The program met something that it was not made for: a bug.",
+        "Please report it with the details that the log has.",
+        {"error": "kind of the error", "detail": "where it happened"},
+    ),
+)
+
+_SERVER_ENTRIES: Final = (
+    Entry(
+        "SERVER_UP",
+        _SYSTEM,
+        Severity.MARK,
+        "Server up, listening on {address}",
+        "The server accepts connections.",
+        "Nothing.",
+        {"address": "address and port", "backend": "which arithmetic log-ins use"},
+    ),
+    Entry(
+        "NEW_CONNECTION",
+        _TRAFFIC,
+        Severity.INFO,
+        "New connection",
+        "A peer opened a connection.",
+        "Nothing.",
+        {"peer": "address and port of the peer"},
+    ),
+    Entry(
+        "CONNECTION_CLOSED",
+        _TRAFFIC,
+        Severity.INFO,
+        "Connection closed: {reason}",
+        "A connection ended.",
+        "Nothing.",
+        {"client": _CLIENT, "peer": "address and port of the peer", "reason": "why"},
+    ),
+    Entry(
+        "CONNECTION_TIMEOUT",
+        _TRAFFIC,
+        Severity.CRIT,
+        "Connection timeout",
+        "A connection gave nothing for too long and was closed.",
+        "Look at the network, or raise SetConnectionTimeout.",
+        {"client": _CLIENT, "peer": "address and port of the peer", "limit_s": "seconds"},
+    ),
+    Entry(
+        "TOO_MANY_CONNECTIONS",
+        _TRAFFIC,
+        Severity.ERR,
+        "Too many connections",
+        "A limit of open or of not yet authenticated connections was reached; the connection was "
+        "closed at once.",
+        "If the peers are yours, spread them over several servers.",
+        {"peer": "address of the peer", "limit": "the limit"},
+    ),
+    Entry(
+        "NEW_CLIENT",
+        _TRAFFIC,
+        Severity.NOTICE,
+        "NEW CLIENT",
+        "A client negotiated its first session key since it last stopped.",
+        "Nothing.",
+        {"client": _CLIENT, "peer": "address of the peer"},
+    ),
+    Entry(
+        "CLIENT_RESUMED",
+        _TRAFFIC,
+        Severity.INFO,
+        "Client resumed its session",
+        "A client reconnected with the session key that it has.",
+        "Nothing.",
+        {"client": _CLIENT, "peer": "address of the peer"},
+    ),
+    Entry(
+        "CLIENT_RETURNED",
+        _ALARM,
+        Severity.NOTICE,
+        "Client returned",
+        "A client from which nothing was heard for longer than its limit speaks again.",
+        "Nothing.",
+        {"client": _CLIENT},
+    ),
+    Entry(
+        "TIME_EXCEEDED",
+        _ALARM,
+        Severity.CRIT,
+        "Time limit exceeded",
+        "Nothing was heard from a client for longer than SetClientTimeLimit.",
+        "Look at the host and at the network between. The client reports its return by itself.",
+        {"client": _CLIENT, "limit_s": "seconds", "last": "when it was last heard"},
+    ),
+    Entry(
+        "FORCE_AUTHENTICATION",
+        _TRAFFIC,
+        Severity.INFO,
+        "Force authentication",
+        "A session key is too old; the client has to negotiate a new one.",
+        "Nothing.",
+        {"client": _CLIENT},
+    ),
+    Entry(
+        "SESSION_IN_USE",
+        _TRAFFIC,
+        Severity.NOTICE,
+        "Session in use by another agent",
+        "An agent whose session was taken over asked for a new one while the other agent of the "
+        "same name is still there. It was told to wait.",
+        "Run one agent a host.",
+        {"client": _CLIENT, "peer": "address of the peer"},
+    ),
+    Entry(
+        "MSG_SIGNATURE_MISMATCH",
+        _TRAFFIC,
+        Severity.CRIT,
+        "Invalid connection attempt: Msg signature mismatch",
+        "A report came whose own signature is wrong, inside a valid session. The agent's code is "
+        "broken or somebody tampers with it.",
+        "Look at the host. The report was not taken.",
+        {"client": _CLIENT, "peer": "address of the peer"},
+    ),
+    Entry(
+        "PROTOCOL_ERROR",
+        _TRAFFIC,
+        Severity.ERR,
+        "Protocol error: {reason}",
+        "A peer sent something that is not the protocol, or breaks one of its limits. The "
+        "connection was closed.",
+        "If the peer is one of yours, check its version. Otherwise something else talks to this "
+        "port: a scanner, a health check of a load balancer.",
+        {
+            "client": _CLIENT,
+            "peer": "address and port of the peer",
+            "reason": "what was found and what was expected",
+        },
+    ),
+    Entry(
+        "REPORT_UNUSABLE",
+        _TRAFFIC,
+        Severity.ERR,
+        "Report not usable: {reason}",
+        "A report with a valid signature is not an event. It was kept as it came, so that the "
+        "client does not send it for ever.",
+        "Check the versions of agent and server. An agent that sends such reports may be broken "
+        "into.",
+        {"client": _CLIENT, "reason": "what was found", "sequence": "number of the report"},
+    ),
+    Entry(
+        "SEQUENCE_GAP",
+        _ALARM,
+        Severity.CRIT,
+        "Reports missing: sequence jumped from {last} to {next}",
+        "A client's reports are numbered without gaps, and some numbers never came.",
+        "Look at the host: its spool was removed or changed.",
+        {"client": _CLIENT, "last": "last number that came", "next": "number that came now"},
+    ),
+    Entry(
+        "FILE_TRANSFER_COMPLETED",
+        _PROVISIONING,
+        Severity.INFO,
+        "File transfer completed",
+        "A client fetched its configuration or its baseline.",
+        "Nothing.",
+        {"client": _CLIENT, "path": "the file", "kind": "configuration or baseline"},
+    ),
+    Entry(
+        "BASELINE_PROPOSAL_RECEIVED",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Baseline proposal received",
+        "A client offered a new baseline. It replaces nothing until an administrator puts it in "
+        "place.",
+        "needfire-admin baseline list shows it; needfire-admin baseline put NAME "
+        "--proposal ID puts it in place.",
+        {"client": _CLIENT, "proposal": "its number", "bytes": "size", "hash": "its digest"},
+    ),
+    Entry(
+        "PROPOSAL_REFUSED",
+        _PROVISIONING,
+        Severity.WARN,
+        "Baseline proposal refused: {reason}",
+        "A client offered a baseline that the server does not take.",
+        "See the reason.",
+        {"client": _CLIENT, "reason": "why"},
+    ),
+    Entry(
+        "COMMAND_QUEUED",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Command queued: {command}",
+        "An administrator sent a command to a client.",
+        "Nothing.",
+        {"client": _CLIENT, "command": "the command", "command_id": "number", "user": "who"},
+    ),
+    Entry(
+        "COMMAND_ACKNOWLEDGED",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Command acknowledged: {command}",
+        "A client took a command.",
+        "Nothing.",
+        {"client": _CLIENT, "command": "the command", "command_id": "number", "outcome": "result"},
+    ),
+    Entry(
+        "CLIENT_REGISTERED",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Client registered",
+        "An administrator registered a client, or gave it a new password.",
+        "Nothing.",
+        {"client": _CLIENT, "user": "who did it", "replaced": "whether it was registered before"},
+    ),
+    Entry(
+        "CLIENT_REMOVED",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Client removed",
+        "An administrator removed a client; it can no longer log in.",
+        "Nothing.",
+        {"client": _CLIENT, "user": "who did it"},
+    ),
+    Entry(
+        "CLIENT_LISTED_TWICE",
+        _SYSTEM,
+        Severity.WARN,
+        "Client listed twice",
+        "A client has two verifiers: two lines under [Clients], or one there and one in the "
+        "store. The field used says which one counts.",
+        "Remove the one that does not belong to the password on the host.",
+        {"client": _CLIENT, "used": "which entry counts", "other": "which one is ignored"},
+        state=3,
+    ),
+    Entry(
+        "CONFIGURATION_PUT",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Configuration put in place",
+        "An administrator put a configuration in place for a client or for all.",
+        "Nothing. The client takes it at its next start or reload.",
+        {"client": _CLIENT, "path": "the file", "hash": "digest", "user": "who did it"},
+    ),
+    Entry(
+        "BASELINE_PUT",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Baseline put in place",
+        "An administrator put a baseline in place for a client or for all.",
+        "Nothing. The client takes it at its next start or reload.",
+        {"client": _CLIENT, "path": "the file", "hash": "digest", "user": "who did it"},
+    ),
+    Entry(
+        "ADMIN_REFUSED",
+        _ADMINISTRATION,
+        Severity.CRIT,
+        "Admin socket: refused user {uid}",
+        "Somebody without the right to steer the server connected to its admin socket.",
+        "If the user may, add the uid with SetSocketAllowUid.",
+        {"uid": "user id of the peer"},
+    ),
+    Entry(
+        "STORE_FAILED",
+        _ALARM,
+        Severity.ALERT,
+        "Storage failed: {reason}",
+        "The server cannot write its store. Nothing is acknowledged meanwhile, so agents keep "
+        "their reports and lose nothing.",
+        "Free space or repair the disk; the server goes on by itself.",
+        {"reason": "what the system said", "path": "the store"},
+    ),
+    Entry(
+        "STORE_RECOVERED",
+        _ALARM,
+        Severity.NOTICE,
+        "Storage works again",
+        "The store can be written again.",
+        "Nothing.",
+        {"path": "the store"},
+    ),
+    Entry(
+        "PRIVILEGES_DROPPED",
+        _SYSTEM,
+        Severity.INFO,
+        "Privileges dropped",
+        "The server was started as root and goes on as an ordinary user.",
+        "Nothing.",
+        {"user": "name of the user", "userid": "user id"},
+    ),
+)
+
+ENTRIES: Final = (*_DOCUMENTED_STATES, *_INTEGRITY_ENTRIES, *_AGENT_ENTRIES, *_SERVER_ENTRIES)
+"""All entries, in the order of the documents."""

@@ -1,0 +1,78 @@
+"""The classic log line: Samhain's XML and text forms, so that scripts that read its logs go on.
+
+    <log sev="CRIT" tstamp="2026-11-21T19:40:47+0000" msg="POLICY MISSING" path="/etc/x" />
+    CRIT   :  [2026-11-21T19:40:47+0000] msg=<POLICY MISSING>, path=</etc/x>
+
+One event is one line, whatever a file name holds: values reach this module printable, and what
+could end a value early (quotes and angle brackets) is escaped as each form does it.
+"""
+
+from datetime import UTC, datetime
+
+from needfire_protocol.catalogue import CATALOGUE
+from needfire_protocol.escape import printable
+from needfire_protocol.event import Event, FieldValue
+
+__all__ = ["text_line", "xml_line"]
+
+_XML_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
+_TEXT_LABELS = {"ERRO": "ERROR", "DEBG": "DEBUG", "NOTE": "NOTICE", "ALRT": "ALERT"}
+
+
+def xml_line(event: Event) -> str:
+    """Return the event in Samhain's XML form, one line without the newline.
+
+    A client's report, on the server, is wrapped in a record of its receipt as Yule does it:
+    ``<log sev="RCVT" tstamp="…" remote_host="NAME" > <log … /> </log>``.
+    """
+    if event.client is None or event.received_us is None:
+        return _xml_record(event)
+    return (
+        f'<log sev="RCVT" tstamp="{_stamp(event.received_us)}" '
+        f'remote_host="{_xml(event.client)}" > {_xml_record(event, with_client=False)} </log>'
+    )
+
+
+def text_line(event: Event) -> str:
+    """Return the event in Samhain's text form, one line without the newline."""
+    label = _TEXT_LABELS.get(event.severity.label, event.severity.label)
+    pairs = [("msg", event.msg), *_pairs(event, with_client=True)]
+    fields = ", ".join(f"{name}=<{_text(value)}>" for name, value in pairs)
+    return f"{label:<7}:  [{_stamp(event.time_us)}] {fields}"
+
+
+def _xml_record(event: Event, *, with_client: bool = True) -> str:
+    fields = " ".join(f'{name}="{_xml(value)}"' for name, value in _pairs(event, with_client))
+    head = f'<log sev="{event.severity.label}" tstamp="{_stamp(event.time_us)}" '
+    return head + f'msg="{_xml(event.msg)}" ' + (fields + " />" if fields else "/>")
+
+
+def _pairs(event: Event, with_client: bool) -> list[tuple[str, FieldValue]]:
+    entry = CATALOGUE.get(event.code)
+    told = frozenset() if entry is None else entry.msg_fields()
+    pairs = [(name, value) for name, value in event.fields.items() if name not in told]
+    if with_client and event.client is not None:
+        pairs.insert(0, ("client", event.client))
+    return pairs
+
+
+def _plain(value: FieldValue) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return printable(str(value), 20_000)
+
+
+def _xml(value: FieldValue) -> str:
+    return _plain(value).translate(_XML_ENTITIES)
+
+
+def _text(value: FieldValue) -> str:
+    return _plain(value).replace(">", "\\x3e").replace("<", "\\x3c")
+
+
+def _stamp(time_us: int) -> str:
+    """UTC with a numeric zone: Samhain writes local time, which no two hosts agree on."""
+    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}+0000"

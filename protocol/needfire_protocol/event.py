@@ -1,0 +1,248 @@
+"""One event, and its JSON form (spec: "One event as JSON").
+
+An event is what both programs log, what a report carries, what the store keeps and what
+``needfire-admin events`` prints. Its words come from the catalogue; nothing else makes events.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Final, TypeAlias, TypeVar
+
+from needfire_protocol.catalogue import CATALOGUE, EventClass
+from needfire_protocol.errors import FormatError
+from needfire_protocol.escape import printable
+from needfire_protocol.severity import Severity
+
+__all__ = [
+    "Event",
+    "FieldValue",
+    "event_id",
+    "event_to_json",
+    "format_time",
+    "make_event",
+    "pack_event",
+    "parse_time",
+    "unpack_event",
+]
+
+FieldValue: TypeAlias = str | int | bool | None
+
+_E = TypeVar("_E", bound=Enum)
+
+FIELD_COUNT_MAX: Final = 96
+"""Fields of one event; a change with every attribute, old and new, has about forty."""
+FIELD_TEXT_MAX: Final = 20_000
+"""Characters of one field: a path of PATH_MAX bytes, each of them escaped as four characters."""
+MSG_TEXT_MAX: Final = 1_024
+
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
+_FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}", re.ASCII)
+_EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_RANGE_64_BIT: Final = range(-(2**63), 2**64)
+_TIME_US_MAX: Final = 253_402_300_799_999_999
+"""The last microsecond of the year 9999: what the JSON form can write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, in the words of the catalogue.
+
+    Attributes:
+        id: UUID (version 7) in its usual text form; the same event keeps it everywhere.
+        time_us: when it happened by the clock of the host that says so; microseconds since 1970.
+        code: key of the catalogue.
+        event_class: which class of events it belongs to.
+        severity: how much it matters.
+        msg: the catalogue's text with its places filled in.
+        fields: values by name; text is printable already (paths: ``escape_bytes``).
+        client: the name that the server inferred; None for the server's own, and on an agent.
+        received_us: when the server took it; None until then.
+    """
+
+    id: str
+    time_us: int
+    code: str
+    event_class: EventClass
+    severity: Severity
+    msg: str
+    fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    client: str | None = None
+    received_us: int | None = None
+
+    def received(self, client: str, received_us: int) -> "Event":
+        """Return the event as the server keeps it: whose it is, and when it came."""
+        return replace(self, client=client, received_us=received_us)
+
+
+def event_id(time_us: int, random_10_bytes: bytes) -> str:
+    """Return a UUID version 7 (RFC 9562 5.7): sorts by time, unique without coordination."""
+    assert len(random_10_bytes) == 10
+    raw = bytearray((time_us // 1000).to_bytes(6, "big") + random_10_bytes)
+    raw[6] = 0x70 | (raw[6] & 0x0F)
+    raw[8] = 0x80 | (raw[8] & 0x3F)
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def make_event(
+    code: str,
+    /,
+    *,
+    time_us: int,
+    random_10_bytes: bytes,
+    severity: Severity | None = None,
+    **fields: FieldValue,
+) -> Event:
+    """Return an event in the catalogue's words.
+
+    Args:
+        code: key of the catalogue; an unknown one is a bug of ours (KeyError).
+        severity: instead of the catalogue's own, where configuration decides.
+        fields: values by name. Those that the text of the entry names are filled in there. The
+            server's own events name the client that they are about in the field ``client``.
+    """
+    entry = CATALOGUE[code]
+    shown = {name: "" if value is None else str(value) for name, value in fields.items()}
+    clean: dict[str, FieldValue] = {
+        name: printable(value, FIELD_TEXT_MAX) if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
+    return Event(
+        id=event_id(time_us, random_10_bytes),
+        time_us=time_us,
+        code=code,
+        event_class=entry.event_class,
+        severity=entry.severity if severity is None else severity,
+        msg=printable(entry.msg.format_map(shown), MSG_TEXT_MAX),
+        fields=clean,
+    )
+
+
+def format_time(time_us: int) -> str:
+    """Return microseconds since 1970 as ``2026-11-21T19:40:47.123456Z``."""
+    seconds, micros = divmod(time_us, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
+
+
+def parse_time(text: str) -> int:
+    """Return microseconds since 1970 of an ISO 8601 time; without a zone it is UTC.
+
+    Raises:
+        FormatError: the text is no such time.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise FormatError(
+            f"{text[:64]!r} is not a time; expected for example 2026-11-21T19:40:47Z"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def event_to_json(event: Event) -> str:
+    """Return the event as one line of JSON, without the newline."""
+    data: dict[str, Any] = {"v": 1, "id": event.id, "time": format_time(event.time_us)}
+    if event.received_us is not None:
+        data["received"] = format_time(event.received_us)
+    data["client"] = event.client
+    data["class"] = event.event_class.value
+    data["severity"] = event.severity.word
+    data["code"] = event.code
+    data["msg"] = event.msg
+    data["fields"] = dict(event.fields)
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def pack_event(event: Event) -> dict[str, Any]:
+    """Return the body of a report: what the agent knows of the event, ready for the codec."""
+    return {
+        "id": event.id,
+        "time_us": event.time_us,
+        "code": event.code,
+        "class": event.event_class.value,
+        "severity": int(event.severity),
+        "msg": event.msg,
+        "fields": dict(event.fields),
+    }
+
+
+def unpack_event(data: object) -> Event:
+    """Return the event of a report's decoded body, with every part checked.
+
+    The words are the peer's: text is made printable and bounded, the code need not be one that
+    this catalogue knows (a newer agent may have more), client and receipt are the server's to add.
+
+    Raises:
+        FormatError: a part is missing, has another type, or is beyond its limit.
+    """
+    if type(data) is not dict or set(data) != {
+        "id",
+        "time_us",
+        "code",
+        "class",
+        "severity",
+        "msg",
+        "fields",
+    }:
+        raise FormatError("a report's body is not a map of the seven parts of an event")
+    fields = data["fields"]
+    if type(fields) is not dict or len(fields) > FIELD_COUNT_MAX:
+        raise FormatError(f"the fields of an event must be a map of at most {FIELD_COUNT_MAX}")
+    return Event(
+        id=_matching(data["id"], _EVENT_ID, "id"),
+        time_us=_integer(data["time_us"], 0, _TIME_US_MAX, "time_us"),
+        code=_matching(data["code"], _CODE, "code"),
+        event_class=_member(data["class"], EventClass, "class"),
+        severity=_member(data["severity"], Severity, "severity"),
+        msg=printable(_text(data["msg"], "msg"), MSG_TEXT_MAX),
+        fields={
+            _matching(name, _FIELD_NAME, "a field's name"): _field_value(value)
+            for name, value in fields.items()
+        },
+    )
+
+
+def _field_value(value: object) -> FieldValue:
+    if value is None or type(value) is bool:
+        return value
+    if type(value) is int:
+        if value not in _RANGE_64_BIT:
+            raise FormatError("a number in a field has more than 64 bits")
+        return value
+    return printable(_text(value, "a field"), FIELD_TEXT_MAX)
+
+
+def _text(value: object, what: str) -> str:
+    if type(value) is not str:
+        raise FormatError(f"{what} of an event must be text, not {type(value).__name__}")
+    return value
+
+
+def _integer(value: object, least: int, most: int, what: str) -> int:
+    # bool is a subclass of int, and would pass isinstance.
+    if type(value) is not int or not least <= value <= most:
+        raise FormatError(f"{what} of an event must be an integer from {least} to {most}")
+    return value
+
+
+def _matching(value: object, pattern: re.Pattern[str], what: str) -> str:
+    text = _text(value, what)
+    if pattern.fullmatch(text) is None:
+        raise FormatError(f"{what} of an event has another form than {pattern.pattern}")
+    return text
+
+
+def _member(value: object, kind: type[_E], what: str) -> _E:
+    if type(value) not in (str, int):
+        raise FormatError(f"{what} of an event has the wrong type")
+    try:
+        return kind(value)
+    except ValueError:
+        raise FormatError(f"{what} of an event is none of the known ones") from None

@@ -1,0 +1,1 @@
+"""The server: knows which agents may speak, takes their signed reports, and loses none."""
