@@ -405,6 +405,17 @@ _INTEGRITY_ENTRIES: Final = (
         },
     ),
     Entry(
+        "BASELINE_INCOMPLETE",
+        _INTEGRITY,
+        Severity.WARN,
+        "Baseline lacks the contents of {files} files",
+        "A policy compares the contents of these files, but the baseline has no digest of them: "
+        "it was made with another configuration, or they could not be read then. Their contents "
+        "are not compared; everything else about them is.",
+        "Make a new baseline with the present configuration (needfire-agent init, or update).",
+        {"files": "how many"},
+    ),
+    Entry(
         "NOTHING_TO_CHECK",
         _INTEGRITY,
         Severity.WARN,
@@ -622,6 +633,43 @@ _AGENT_ENTRIES: Final = (
         "The server told the agent to do something: reload, scan or stop.",
         "Nothing, if an administrator sent it.",
         {"command": "reload, scan or stop", "command_id": "its number on the server"},
+    ),
+    Entry(
+        "REFUSED_BY_SERVER",
+        _TRAFFIC,
+        Severity.ERR,
+        "Refused by the server: {reason}",
+        "The server ended the connection and named the reason. Reports wait in the spool.",
+        "See the reason, and the server's log for the same moment.",
+        {"server": "address and port", "reason": "what the server said"},
+    ),
+    Entry(
+        "TIMESTAMP",
+        _SYSTEM,
+        Severity.MARK,
+        "---- TIMESTAMP ----",
+        "The agent runs; it says so at every SetLoopTime, here in its own log and to the server.",
+        "Nothing.",
+    ),
+    Entry(
+        "SPOOL_DAMAGED",
+        _ALARM,
+        Severity.CRIT,
+        "Spool damaged: {reason}",
+        "The file with the reports that wait for the server cannot be trusted any more. It was "
+        "set aside, and a new one begins; reports that were only in the old one did not arrive.",
+        "Look at the disk and at who could write in the state directory. The agent's own log has "
+        "the events that did not arrive; a full check finds again what still differs.",
+        {"reason": "what was found", "path": "where the damaged file is now"},
+    ),
+    Entry(
+        "LOCAL_STORAGE_FAILED",
+        _SYSTEM,
+        Severity.ERR,
+        "Local storage failed: {reason}",
+        "The agent cannot write one of its own files. It goes on and tries again.",
+        "Free space, or repair the disk or the permissions that the reason names.",
+        {"reason": "what the system said"},
     ),
     Entry(
         "AGENT_INTERNAL_ERROR",
@@ -902,6 +950,49 @@ _SERVER_ENTRIES: Final = (
         "The store can be written again.",
         "Nothing.",
         {"path": "the store"},
+    ),
+    Entry(
+        "ACCESS_LIST_NOTICE",
+        _SYSTEM,
+        Severity.WARN,
+        "Access lists: {text}",
+        "hosts.allow or hosts.deny has something that does not do what it seems to do.",
+        "Correct the line that the text names. The lists are read at each connection.",
+        {"text": "the list, its line, and what is wrong with it"},
+        state=2,
+    ),
+    Entry(
+        "LOG_FAILED",
+        _ALARM,
+        Severity.ERR,
+        "Log file not writable: {reason}",
+        "A log file cannot be written. The server goes on; its store has the events as well.",
+        "Free space, or correct the owner and the mode of the file.",
+        {"path": "the file", "reason": "what the system said"},
+    ),
+    Entry(
+        "LOG_RECOVERED",
+        _ALARM,
+        Severity.ERR,
+        "Log file writable again, {lost} lines were lost",
+        "A log file could not be written for some time. What was lost here is in the store "
+        "(needfire-admin events), as far as it is kept there.",
+        "Nothing, if the cause is gone.",
+        {"path": "the file", "lost": "lines that are missing before this one"},
+    ),
+    Entry(
+        "LOG_SUPPRESSED",
+        _ALARM,
+        Severity.WARN,
+        "{count} messages suppressed",
+        "One address caused so many messages that the rest of them was not logged.",
+        "Find out what the address does. If it is one of yours, look at its agent; otherwise "
+        "refuse it in hosts.deny or in the firewall.",
+        {
+            "peer": "the address, or the network of an IPv6 host; others for those that were "
+            "not told apart",
+            "count": "messages that were left out",
+        },
     ),
     Entry(
         "PRIVILEGES_DROPPED",

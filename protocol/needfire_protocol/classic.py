@@ -15,6 +15,8 @@ from needfire_protocol.event import Event, FieldValue
 
 __all__ = ["text_line", "xml_line"]
 
+_OURS = frozenset({"sev", "tstamp", "msg", "remote_host"})
+"""Names that a record has already. A field of an agent's event must not pass for one of them."""
 _XML_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
 _TEXT_LABELS = {"ERRO": "ERROR", "DEBG": "DEBUG", "NOTE": "NOTICE", "ALRT": "ALERT"}
 
@@ -50,7 +52,12 @@ def _xml_record(event: Event, *, with_client: bool = True) -> str:
 def _pairs(event: Event, with_client: bool) -> list[tuple[str, FieldValue]]:
     entry = CATALOGUE.get(event.code)
     told = frozenset() if entry is None else entry.msg_fields()
-    pairs = [(name, value) for name, value in event.fields.items() if name not in told]
+    ours = _OURS if event.client is None else _OURS | {"client"}
+    pairs = [
+        (f"{name}_" if name in ours else name, value)
+        for name, value in event.fields.items()
+        if name not in told
+    ]
     if with_client and event.client is not None:
         pairs.insert(0, ("client", event.client))
     return pairs

@@ -6,20 +6,12 @@ control character, bidirectional override or half-decoded byte ever reaches a te
 """
 
 import re
-import unicodedata
-from typing import Final
 
 from needfire_protocol.errors import FormatError
 
 __all__ = ["escape_bytes", "is_weird", "printable", "unescape_bytes"]
 
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-fA-F]{2}))|(\\)")
-_HIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Controls, invisible formatting (bidirectional overrides), surrogates, unassigned, separators."""
-
-
-def _is_shown(char: str) -> bool:
-    return char.isascii() or unicodedata.category(char) not in _HIDDEN_CATEGORIES
 
 
 def escape_bytes(raw: bytes) -> str:
@@ -32,7 +24,9 @@ def escape_bytes(raw: bytes) -> str:
     for char in raw.decode("utf-8", "surrogateescape"):
         if char == "\\":
             pieces.append("\\\\")
-        elif char.isprintable() and _is_shown(char):
+        # False for controls, invisible formatting (bidirectional overrides), every blank but the
+        # space, surrogates (here: bytes that are not UTF-8) and what Unicode has not assigned.
+        elif char.isprintable():
             pieces.append(char)
         else:
             encoded = char.encode("utf-8", "surrogateescape")
@@ -52,21 +46,40 @@ def unescape_bytes(text: str) -> bytes:
             raise FormatError("a backslash must be followed by another or by xNN")
         return bytes([int(match[1], 16)]) if match[1] is not None else b"\\"
 
-    return _ESCAPE.sub(replace, text.encode("utf-8", "surrogateescape"))
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise FormatError("the text holds half of a surrogate pair") from None
+    return _ESCAPE.sub(replace, raw)
 
 
 def printable(text: str, length_max: int = 1024) -> str:
-    r"""Return text of a peer or a library as one bounded printable line, for logs and terminals.
+    r"""Return text of a peer or a library as one printable line of at most ``length_max``.
 
     Unlike ``escape_bytes`` it leaves a backslash alone: it is for reading, not for recovering.
+    What is too long ends in an ellipsis. Applied again it changes nothing.
     """
-    cut = text if len(text) <= length_max else text[:length_max] + "…"
-    return "".join(
-        c
-        if c.isprintable() and _is_shown(c)
-        else "".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "surrogatepass"))
-        for c in cut
-    )
+    if len(text) <= length_max and text.isprintable():
+        return text
+    pieces: list[str] = []
+    length = 0
+    for char in text:
+        pieces.append(char if char.isprintable() else _escaped(char))
+        length += len(pieces[-1])
+        if length > length_max:
+            return _cut(pieces, length_max)
+    return "".join(pieces)
+
+
+def _escaped(char: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
+
+
+def _cut(pieces: list[str], length_max: int) -> str:
+    length = sum(map(len, pieces))
+    while length > length_max - 1:
+        length -= len(pieces.pop())
+    return "".join(pieces) + "…"
 
 
 def is_weird(name: bytes) -> bool:
@@ -75,4 +88,4 @@ def is_weird(name: bytes) -> bool:
         text = name.decode("utf-8")
     except UnicodeDecodeError:
         return True
-    return not all(char.isprintable() and _is_shown(char) for char in text)
+    return not text.isprintable()

@@ -40,7 +40,7 @@ FIELD_TEXT_MAX: Final = 20_000
 MSG_TEXT_MAX: Final = 1_024
 
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
-_FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}", re.ASCII)
+_FIELD_NAME = re.compile(r"[a-z][A-Za-z0-9_]{0,47}", re.ASCII)
 _EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _RANGE_64_BIT: Final = range(-(2**63), 2**64)
 _TIME_US_MAX: Final = 253_402_300_799_999_999
@@ -90,11 +90,11 @@ def event_id(time_us: int, random_10_bytes: bytes) -> str:
 
 def make_event(
     code: str,
+    severity: Severity | None = None,
     /,
     *,
     time_us: int,
     random_10_bytes: bytes,
-    severity: Severity | None = None,
     **fields: FieldValue,
 ) -> Event:
     """Return an event in the catalogue's words.

@@ -1,0 +1,381 @@
+r"""How a baseline is laid out: keys, entries, schema and digest. Files are opened elsewhere.
+
+A baseline is an SQLite file with two tables. ``directories`` holds one row for each directory; an
+object is an entry of its parent's row, so that "nothing changed here" is one comparison of bytes.
+``meta`` holds eight values about the whole.
+
+    key      the directory's path with every "/" written as NUL: byte order is then the order of
+             a depth-first walk with sorted names ("/a" < "/a/x" < "/a-b"). The root directory
+             has no parent; its own entry stands in the row with the empty key, named "/".
+    entries  MessagePack: [[name, [mode, uid, … state, reason]], …], sorted by name. The same
+             objects always give the same bytes.
+    digest   SHA-256 over len(key) | key | len(entries) | entries of every row in key order, the
+             lengths as 8 bytes, big-endian. It finds damage, not forgery: whoever can write the
+             file can write the digest too.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+from needfire_protocol.codec import decode, encode
+from needfire_protocol.errors import FormatError
+from needfire_protocol.limits import DecodingLimits
+
+__all__ = [
+    "APPLICATION_ID",
+    "BASELINE_FORMAT",
+    "DEFENSIVE_PRAGMAS",
+    "DIGEST_BYTES",
+    "ENTRIES_BYTES_MAX",
+    "ENTRIES_PER_DIRECTORY_MAX",
+    "SCHEMA",
+    "BaselineMeta",
+    "ContentDigest",
+    "Entries",
+    "FileEntry",
+    "State",
+    "check_key",
+    "check_schema",
+    "clamped",
+    "decode_entries",
+    "digest_text",
+    "encode_entries",
+    "key_of",
+    "parse_meta",
+    "path_of",
+    "subtree_end",
+]
+
+BASELINE_FORMAT: Final = 1
+"""Raised with every change of the layout; a reader refuses any other."""
+
+APPLICATION_ID: Final = 0x4E664231
+"""``NfB1`` in SQLite's header, so that file(1) and the reader can tell a baseline at once."""
+
+ENTRIES_PER_DIRECTORY_MAX: Final = 1_000_000
+"""Objects of one directory. A scan keeps one directory in memory, about 600 bytes an object."""
+
+ENTRIES_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Bytes of one row: a million objects at the usual 130 bytes, with room for long names."""
+
+DIGEST_BYTES: Final[Mapping[str, int]] = {
+    "sha256": 32,
+    "sha224": 28,
+    "sha384": 48,
+    "sha512": 64,
+    "sha3_256": 32,
+    "sha3_384": 48,
+    "sha3_512": 64,
+    "blake2b": 64,
+    "blake2s": 32,
+    "sha1": 20,
+    "md5": 16,
+}
+"""Bytes of a digest, for each algorithm that DigestAlgo takes; the names are hashlib's."""
+
+_NAME_BYTES_MAX: Final = 4_096
+"""Linux allows 255 in a name; some network file systems give more."""
+_LINK_BYTES_MAX: Final = 65_536
+_REASON_TEXT_MAX: Final = 256
+_KEY_BYTES_MAX: Final = 1024 * 1024
+
+SCHEMA: Final = (
+    "CREATE TABLE directories(key BLOB PRIMARY KEY, entries BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+)
+"""The statements that make a baseline, spelled exactly as SQLite keeps them."""
+
+DEFENSIVE_PRAGMAS: Final = (
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cell_size_check = ON",
+    "PRAGMA mmap_size = 0",
+    "PRAGMA query_only = ON",
+)
+"""For a file that somebody else may have made (sqlite.org/security.html)."""
+
+_DECODING: Final = DecodingLimits(
+    size_bytes_max=ENTRIES_BYTES_MAX,
+    text_bytes_max=4 * _REASON_TEXT_MAX,
+    binary_bytes_max=_LINK_BYTES_MAX,
+    array_items_max=ENTRIES_PER_DIRECTORY_MAX,
+    map_items_max=0,
+    depth_max=3,
+)
+
+_INT_LEAST: Final = -(2**63)
+_INT_MOST: Final = 2**64 - 1
+
+
+class State(IntEnum):
+    """How well an object is known."""
+
+    OK = 0
+    UNSTABLE = 1
+    """It changed during every attempt to read it: attributes, but no digest."""
+    UNREADABLE = 2
+    """Its contents could not be read, or (mode 0) not even its attributes."""
+
+
+class FileEntry(NamedTuple):
+    """What one object of a file system is. A tuple, because a scan makes one for each object."""
+
+    mode: int
+    """Type and permissions (st_mode); 0 where not even those are known."""
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    atime_ns: int
+    inode: int
+    device: int
+    nlink: int
+    rdev: int
+    """Of device nodes; 0 for everything else."""
+    link: bytes | None
+    """Target of a symbolic link, as it stands in the link."""
+    digest: bytes | None
+    """Of a regular file's contents, raw; None where its policy does not compare contents."""
+    state: int
+    """A ``State``; a plain int, as it comes from the file."""
+    reason: str
+    """Why it is not OK; empty otherwise."""
+
+    @property
+    def is_known(self) -> bool:
+        """False where only the name is known, because the object could not even be examined."""
+        return self.mode != 0
+
+
+Entries = Mapping[bytes, FileEntry]
+"""Entries of one directory by name."""
+
+
+# ---- keys ----------------------------------------------------------------------------------------
+
+
+def key_of(path: bytes) -> bytes:
+    """Return the key of an absolute, normalised path; b"" (above the root) has the empty key."""
+    return path.replace(b"/", b"\0")
+
+
+def path_of(key: bytes) -> bytes:
+    """Return the path of a key."""
+    return key.replace(b"\0", b"/")
+
+
+def subtree_end(key: bytes) -> bytes:
+    """Return the least key that is greater than every key below the directory ``key``."""
+    return b"\1" if key in (b"", b"\0") else key + b"\1"
+
+
+def check_key(key: object) -> bytes:
+    """Return key if it can be one.
+
+    Raises:
+        FormatError: it is no key of an absolute and normalised path.
+    """
+    if type(key) is not bytes or len(key) > _KEY_BYTES_MAX:
+        raise FormatError("a key is not a bounded byte string")
+    if key in (b"", b"\0"):
+        return key
+    parts = key.split(b"\0")
+    if parts[0] or b"/" in key or any(part in (b"", b".", b"..") for part in parts[1:]):
+        raise FormatError(f"{key[:64]!r} is not the key of an absolute, normalised path")
+    return key
+
+
+# ---- entries -------------------------------------------------------------------------------------
+
+
+def encode_entries(entries: Sequence[tuple[bytes, FileEntry]]) -> bytes:
+    """Return the row of a directory; the entries must be sorted by name.
+
+    Raises:
+        FormatError: a number has more than 64 bits; see ``clamped``.
+    """
+    return encode(entries)
+
+
+def decode_entries(data: bytes) -> dict[bytes, FileEntry]:
+    """Return the entries of a directory's row by name, every part checked.
+
+    Raises:
+        FormatError: the bytes are not what ``encode_entries`` makes.
+    """
+    rows = decode(data, limits=_DECODING)
+    if type(rows) is not list:
+        raise FormatError("the entries of a directory are not a list")
+    entries: dict[bytes, FileEntry] = {}
+    last = b""
+    for row in rows:
+        if type(row) is not list or len(row) != 2:
+            raise FormatError("an entry is not a name and its attributes")
+        name = _name(row[0], last)
+        entries[name] = _entry(row[1])
+        last = name
+    return entries
+
+
+def digest_text(digest: bytes | None, algorithm: str) -> str:
+    """Return a digest as events show it, ``algorithm:hex``; empty for None."""
+    return "" if digest is None else f"{algorithm}:{digest.hex()}"
+
+
+def clamped(entry: FileEntry) -> FileEntry:
+    """Return the entry with every number in 64 bits: some file systems keep longer times."""
+    return FileEntry._make(
+        min(max(value, _INT_LEAST), _INT_MOST) if type(value) is int else value for value in entry
+    )
+
+
+def _name(name: object, last: bytes) -> bytes:
+    if type(name) is not bytes or not 0 < len(name) <= _NAME_BYTES_MAX:
+        raise FormatError("a name is not a bounded byte string")
+    if name <= last:
+        raise FormatError("the entries of a directory are not sorted by name")
+    if b"\0" in name or name in (b".", b"..") or (b"/" in name and name != b"/"):
+        raise FormatError(f"{name[:64]!r} cannot be a name in a directory")
+    return name
+
+
+def _entry(values: object) -> FileEntry:
+    if type(values) is not list or len(values) != len(FileEntry._fields):
+        raise FormatError(f"an entry has not the {len(FileEntry._fields)} attributes of an object")
+    entry = FileEntry._make(values)
+    # bool is a subclass of int, and would pass isinstance.
+    if any(type(value) is not int for value in values[:11]):
+        raise FormatError("an attribute of an entry is not a number")
+    if max(entry.mode, entry.uid, entry.gid) >= 2**32 or min(values[:4] + values[7:11]) < 0:
+        raise FormatError("an attribute of an entry is out of its range")
+    if not (_is_bytes_or_none(entry.link) and _is_bytes_or_none(entry.digest)):
+        raise FormatError("a link's target or a digest of an entry is not a byte string")
+    if type(entry.state) is not int or entry.state not in _STATES:
+        raise FormatError("the state of an entry is none of the known ones")
+    if type(entry.reason) is not str or len(entry.reason) > _REASON_TEXT_MAX:
+        raise FormatError("the reason of an entry is not a short text")
+    return entry
+
+
+_STATES: Final = frozenset(int(state) for state in State)
+
+
+def _is_bytes_or_none(value: object) -> bool:
+    return value is None or type(value) is bytes
+
+
+# ---- the whole -----------------------------------------------------------------------------------
+
+
+class ContentDigest:
+    """The digest over all rows; feed them in key order."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, key: bytes, entries: bytes) -> None:
+        """Take in the next row."""
+        update = self._hash.update
+        update(len(key).to_bytes(8, "big"))
+        update(key)
+        update(len(entries).to_bytes(8, "big"))
+        update(entries)
+
+    def hexdigest(self) -> str:
+        """Return the digest of the rows so far: 64 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineMeta:
+    """What a baseline says about itself."""
+
+    format: int
+    created_us: int
+    """When it was finished; microseconds since 1970."""
+    host: str
+    """Name of the host that it was made on."""
+    version: str
+    """Version of the program that made it."""
+    algorithm: str
+    """Of every digest in it."""
+    configuration_sha256: str
+    """Of the configuration that it was made with; empty where it was not known."""
+    entries: int
+    """Objects in all rows together."""
+    content_sha256: str
+
+    def rows(self) -> list[tuple[str, str | int]]:
+        """Return the rows of the table ``meta``."""
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+
+def parse_meta(rows: Iterable[Sequence[object]]) -> BaselineMeta:
+    """Return what the rows of ``meta`` (name and value, text as bytes or str) say.
+
+    Raises:
+        FormatError: something is missing, is of another type, or is of another format.
+    """
+    found: dict[str, Any] = {}
+    expected = {field.name: field.type for field in fields(BaselineMeta)}
+    for name, value in rows:
+        text = _as_text(name)
+        if text not in expected or text in found:
+            raise FormatError(f"the baseline's table meta has an unexpected row {text[:32]!r}")
+        found[text] = value if expected[text] is int else _as_text(value)
+    missing = expected.keys() - found.keys()
+    if missing:
+        raise FormatError(f"the baseline does not say its {', '.join(sorted(missing))}")
+    if found["format"] != BASELINE_FORMAT:
+        raise FormatError(
+            f"the baseline has format {found['format']!r}; this version reads {BASELINE_FORMAT}"
+        )
+    return _checked_meta(BaselineMeta(**found))
+
+
+def check_schema(rows: Iterable[Sequence[object]]) -> None:
+    """Check the rows (type, name, sql) of ``sqlite_schema``: the two tables and nothing else.
+
+    A trigger, a view, an index on an expression or a virtual table would run with our rights.
+
+    Raises:
+        FormatError: the schema is another.
+    """
+    found = sorted((_as_text(kind), _as_text(name), _as_text(sql)) for kind, name, sql in rows)
+    expected = [
+        ("table", "directories", SCHEMA[0]),
+        ("table", "meta", SCHEMA[1]),
+    ]
+    if found != expected:
+        raise FormatError("the file is an SQLite database, but not a baseline: its tables differ")
+
+
+def _checked_meta(meta: BaselineMeta) -> BaselineMeta:
+    if any(type(number) is not int or number < 0 for number in (meta.created_us, meta.entries)):
+        raise FormatError("a number of the baseline's table meta is not a count")
+    if meta.algorithm not in DIGEST_BYTES:
+        raise FormatError(
+            f"the baseline has digests of {meta.algorithm[:32]!r}; "
+            f"known are {', '.join(DIGEST_BYTES)}"
+        )
+    if re.fullmatch(r"[0-9a-f]{64}", meta.content_sha256, re.ASCII) is None:
+        raise FormatError("the baseline's content_sha256 is not a SHA-256 digest")
+    return meta
+
+
+def _as_text(value: object) -> str:
+    """Return a short text that SQLite gave, as str or (where the reader asked for it) as bytes."""
+    if type(value) is bytes:
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise FormatError("a text in the baseline is not UTF-8") from None
+    if type(value) is not str or len(value) > 1024:
+        raise FormatError("a value in the baseline is not a short text")
+    return value

@@ -1,0 +1,96 @@
+"""Which bytes stand for which plain values: MessagePack, bounded and without its loopholes.
+
+The only importer of ``msgpack``. A decoded value is made of None, bool, int, finite float, str,
+bytes, list and dict with str keys, and of nothing else. Refused are: bytes beyond the value,
+duplicate keys (the library lets the last one win), keys that are not text, NaN and infinities,
+extension types and timestamps, and whatever exceeds the limits that the caller gives.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import msgpack
+
+from needfire_protocol.errors import FormatError
+from needfire_protocol.limits import DecodingLimits
+
+__all__ = ["decode", "encode"]
+
+
+def encode(value: object) -> bytes:
+    """Return the bytes of a plain value; tuples become arrays, bytes ``bin``.
+
+    A value of another type is a bug of ours (TypeError).
+
+    Raises:
+        FormatError: text holds half of a surrogate pair, or a number has more than 64 bits.
+    """
+    try:
+        packed: bytes = msgpack.packb(value, use_bin_type=True)
+    except (ValueError, OverflowError) as error:
+        raise FormatError(f"a value cannot be encoded: {error}") from error
+    return packed
+
+
+def decode(data: bytes, *, limits: DecodingLimits) -> Any:
+    """Return the value that the bytes stand for; arrays come back as lists.
+
+    Raises:
+        FormatError: the bytes are not exactly one value, or it exceeds a limit.
+    """
+    if len(data) > limits.size_bytes_max:
+        raise FormatError(f"{len(data)} encoded bytes exceed the limit of {limits.size_bytes_max}")
+    try:
+        value = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_str_len=limits.text_bytes_max,
+            max_bin_len=limits.binary_bytes_max,
+            max_array_len=limits.array_items_max,
+            max_map_len=limits.map_items_max,
+            max_ext_len=0,
+            ext_hook=_refuse_extension,
+            object_pairs_hook=_refuse_duplicates,
+        )
+    except (ValueError, msgpack.UnpackException, RecursionError, OverflowError) as error:
+        # The library's text may quote the peer's bytes; its type says enough.
+        raise FormatError(f"not decodable: {type(error).__name__}") from error
+    _check_depth(value, limits.depth_max)
+    return value
+
+
+def _refuse_extension(code: int, _data: bytes) -> object:
+    raise FormatError(f"extension type {code} is not allowed")
+
+
+def _refuse_duplicates(pairs: list[tuple[object, object]]) -> dict[object, object]:
+    merged = dict(pairs)
+    if len(merged) != len(pairs):
+        raise FormatError("a key stands twice in a map")
+    if any(type(key) is not str for key in merged):
+        raise FormatError("a key of a map is not text")
+    return merged
+
+
+def _check_depth(value: object, depth_max: int) -> None:
+    """Walk level by level, not by recursion: the depth is the peer's choice."""
+    level = [value]
+    for _ in range(depth_max + 1):
+        _check_finite(level)
+        containers = [item for item in level if isinstance(item, (list, dict))]
+        if not containers:
+            return
+        level = [inner for outer in containers for inner in _items(outer)]
+    raise FormatError(f"values are nested deeper than {depth_max}")
+
+
+def _items(container: list[object] | dict[str, object]) -> Iterable[object]:
+    return container.values() if isinstance(container, dict) else container
+
+
+def _check_finite(values: list[object]) -> None:
+    for value in values:
+        if type(value) is float and not math.isfinite(value):
+            raise FormatError("a number is not finite")

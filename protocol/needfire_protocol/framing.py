@@ -1,0 +1,122 @@
+"""Where one frame ends and the next begins.
+
+    +--------+-------------------+----------------------+
+    | type   | length of body    | body                 |
+    | 1 byte | 4 bytes, unsigned | length bytes         |     numbers are big-endian
+    +--------+-------------------+----------------------+
+
+The header alone decides whether a frame may come now and may be that long, so a peer can make us
+keep no more bytes than its phase allows.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import IntEnum
+
+from needfire_protocol.errors import RemoteProtocolError
+from needfire_protocol.limits import (
+    FRAME_HEADER_BYTES,
+    HANDSHAKE_FRAME_BYTES_MAX,
+    SEALED_FRAME_BYTES_MAX,
+)
+
+__all__ = ["Frame", "FrameReader", "FrameType", "frame_bytes", "frame_header"]
+
+
+class FrameType(IntEnum):
+    """First byte of a frame. All but ``SEALED`` are plain and belong to the handshake."""
+
+    HELLO = 0x01
+    CHALLENGE = 0x02
+    PROOF = 0x03
+    CONFIRMATION = 0x04
+    RESUME = 0x05
+    RESUMPTION_ANSWER = 0x06
+    RESUMPTION_PROOF = 0x07
+    REFUSAL = 0x08
+    SEALED = 0x20
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """Bytes of a whole frame of this type."""
+        if self is FrameType.SEALED:
+            return SEALED_FRAME_BYTES_MAX
+        return HANDSHAKE_FRAME_BYTES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One whole frame."""
+
+    type: FrameType
+    body: bytes
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes as they were on the wire; what transcripts are made of."""
+        return frame_bytes(self.type, self.body)
+
+
+def frame_header(frame_type: FrameType, body_bytes: int) -> bytes:
+    """Return the header of a frame whose body has that many bytes."""
+    return bytes((frame_type,)) + body_bytes.to_bytes(4, "big")
+
+
+def frame_bytes(frame_type: FrameType, body: bytes) -> bytes:
+    """Return the whole frame."""
+    assert FRAME_HEADER_BYTES + len(body) <= frame_type.frame_bytes_max
+    return frame_header(frame_type, len(body)) + body
+
+
+class FrameReader:
+    """Cuts a stream into frames. After an error it must not be used any more."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that are kept: less than one frame, once ``next_frame`` has returned None."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they came."""
+        self._buffer += data
+
+    def clear(self) -> None:
+        """Forget what was not read."""
+        self._buffer.clear()
+
+    def next_frame(self, allowed: Collection[FrameType]) -> Frame | None:
+        """Return the next frame, or None if it is not complete yet.
+
+        Raises:
+            RemoteProtocolError: its header announces a type that is not allowed now, or a length
+                beyond the limit of its type. The body need not be there yet.
+        """
+        if not self._buffer:
+            return None
+        frame_type = _frame_type(self._buffer[0], allowed)
+        if len(self._buffer) < FRAME_HEADER_BYTES:
+            return None
+        end = FRAME_HEADER_BYTES + int.from_bytes(self._buffer[1:FRAME_HEADER_BYTES], "big")
+        if end > frame_type.frame_bytes_max:
+            raise RemoteProtocolError(
+                f"a {frame_type.name} frame of {end} bytes exceeds the limit of "
+                f"{frame_type.frame_bytes_max} bytes"
+            )
+        if len(self._buffer) < end:
+            return None
+        body = bytes(self._buffer[FRAME_HEADER_BYTES:end])
+        del self._buffer[:end]
+        return Frame(frame_type, body)
+
+
+def _frame_type(number: int, allowed: Collection[FrameType]) -> FrameType:
+    if number not in allowed:
+        names = ", ".join(sorted(each.name for each in allowed)) or "none"
+        known = next((each.name for each in FrameType if each == number), "unknown")
+        raise RemoteProtocolError(
+            f"a frame of type {number:#04x} ({known}) is not allowed now; expected: {names}"
+        )
+    return FrameType(number)

@@ -1,0 +1,148 @@
+"""Which secret is made from which, and what each is for: the only table of key labels.
+
+    SRP's K ──extract(salt: transcript)──► master ──expand(label, transcript)──► one key a purpose
+    resumption key ──extract(salt: transcript)──► the same for the traffic of a resumed connection
+
+Every key has one purpose, one direction and one label (HKDF-SHA256, RFC 5869). The transcript is
+the hash of all that both sides have sent, so two peers that saw different bytes share no key.
+"""
+
+import hmac
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+__all__ = [
+    "KeyLabel",
+    "SessionKeys",
+    "TrafficKeys",
+    "derive",
+    "derive_session_keys",
+    "derive_traffic_keys",
+    "extract",
+    "finished_value",
+    "is_report_signed",
+    "sign_report",
+]
+
+KEY_BYTES: Final = 32
+SESSION_ID_BYTES: Final = 16
+
+
+class KeyLabel(Enum):
+    """What a derived key is for; the text goes into its derivation. No two uses share one."""
+
+    AGENT_FINISHED = b"needfire 1 agent finished"
+    SERVER_FINISHED = b"needfire 1 server finished"
+    AGENT_TRAFFIC = b"needfire 1 agent traffic"
+    SERVER_TRAFFIC = b"needfire 1 server traffic"
+    SESSION_ID = b"needfire 1 session id"
+    RESUMPTION = b"needfire 1 resumption"
+    SIGNING = b"needfire 1 report signing"
+    RESUMED_SERVER_FINISHED = b"needfire 1 resumed server finished"
+    RESUMED_AGENT_FINISHED = b"needfire 1 resumed agent finished"
+    RESUMED_REFUSAL = b"needfire 1 resumed refusal"
+    RESUMED_AGENT_TRAFFIC = b"needfire 1 resumed agent traffic"
+    RESUMED_SERVER_TRAFFIC = b"needfire 1 resumed server traffic"
+
+
+_REPORT_DOMAIN: Final = b"needfire 1 report\0"
+"""First bytes of what is signed, so that a signature can never be read as another MAC."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKeys:
+    """What a session is, for as long as it lives: over any number of connections.
+
+    Hidden from ``repr``: a traceback or a debug log must not carry keys.
+    """
+
+    session_id: bytes
+    """16 bytes, derived by both sides and never sent until the session is resumed."""
+    resumption_key: bytes = field(repr=False)
+    signing_key: bytes = field(repr=False)
+    version: int
+    suite: int
+    features: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficKeys:
+    """The keys that seal one connection, one for each direction."""
+
+    agent: bytes = field(repr=False)
+    server: bytes = field(repr=False)
+
+
+def extract(secret: bytes, transcript: bytes) -> bytes:
+    """Return the master key of a handshake (HKDF-Extract with the transcript as salt)."""
+    return hmac.digest(transcript, secret, "sha256")
+
+
+def derive(
+    master: bytes, label: KeyLabel, transcript: bytes, length_bytes: int = KEY_BYTES
+) -> bytes:
+    """Return the key for one purpose (HKDF-Expand over label, a zero byte, and transcript)."""
+    info = label.value + b"\0" + transcript
+    return HKDFExpand(SHA256(), length_bytes, info).derive(master)
+
+
+def finished_value(master: bytes, label: KeyLabel, transcript: bytes) -> bytes:
+    """Return the proof that its sender has the master key and saw this transcript."""
+    return hmac.digest(derive(master, label, b""), transcript, "sha256")
+
+
+def derive_session_keys(
+    master: bytes, transcript: bytes, *, version: int, suite: int, features: int
+) -> SessionKeys:
+    """Return the keys of a new session."""
+    return SessionKeys(
+        session_id=derive(master, KeyLabel.SESSION_ID, transcript, SESSION_ID_BYTES),
+        resumption_key=derive(master, KeyLabel.RESUMPTION, transcript),
+        signing_key=derive(master, KeyLabel.SIGNING, transcript),
+        version=version,
+        suite=suite,
+        features=features,
+    )
+
+
+def derive_traffic_keys(master: bytes, transcript: bytes, *, resumed: bool) -> TrafficKeys:
+    """Return the keys of one connection; fresh, since the transcript has both sides' randoms."""
+    if resumed:
+        agent, server = KeyLabel.RESUMED_AGENT_TRAFFIC, KeyLabel.RESUMED_SERVER_TRAFFIC
+    else:
+        agent, server = KeyLabel.AGENT_TRAFFIC, KeyLabel.SERVER_TRAFFIC
+    return TrafficKeys(derive(master, agent, transcript), derive(master, server, transcript))
+
+
+def sign_report(
+    keys: SessionKeys,
+    stream: bytes,
+    sequence: int,
+    type: int,
+    body: bytes,
+) -> bytes:
+    """Return the signature of a report: 32 bytes, HMAC-SHA256 by the session's signing key.
+
+    What is signed says which session, stream and place the body belongs to, so a body cannot be
+    moved to another. Every part but the last has a fixed length: no two reports sign alike.
+    """
+    assert len(keys.session_id) == len(stream) == SESSION_ID_BYTES
+    place = sequence.to_bytes(8, "big") + bytes((type,))
+    signed = b"".join((_REPORT_DOMAIN, keys.session_id, stream, place, body))
+    return hmac.digest(keys.signing_key, signed, "sha256")
+
+
+def is_report_signed(
+    keys: SessionKeys,
+    stream: bytes,
+    sequence: int,
+    type: int,
+    body: bytes,
+    signature: bytes,
+) -> bool:
+    """True where the signature is the report's own; compared in constant time."""
+    return hmac.compare_digest(sign_report(keys, stream, sequence, type, body), signature)

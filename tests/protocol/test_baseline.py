@@ -1,0 +1,227 @@
+import hashlib
+import sqlite3
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from needfire_protocol.baseline import (
+    DIGEST_BYTES,
+    SCHEMA,
+    BaselineMeta,
+    ContentDigest,
+    FileEntry,
+    State,
+    check_key,
+    check_schema,
+    clamped,
+    decode_entries,
+    digest_text,
+    encode_entries,
+    key_of,
+    parse_meta,
+    path_of,
+    subtree_end,
+)
+from needfire_protocol.codec import encode
+from needfire_protocol.errors import FormatError
+from needfire_protocol.rc import values
+
+names = st.binary(min_size=1, max_size=6).filter(
+    lambda name: not {0, 0x2F}.intersection(name) and name not in (b".", b"..")
+)
+paths = st.lists(names, max_size=4).map(lambda parts: b"/" + b"/".join(parts))
+entries = st.builds(
+    FileEntry,
+    mode=st.integers(0, 2**32 - 1),
+    uid=st.integers(0, 2**32 - 1),
+    gid=st.integers(0, 2**32 - 1),
+    size=st.integers(0, 2**64 - 1),
+    mtime_ns=st.integers(-(2**63), 2**63),
+    ctime_ns=st.integers(-(2**63), 2**63),
+    atime_ns=st.integers(-(2**63), 2**63),
+    inode=st.integers(0, 2**64 - 1),
+    device=st.integers(0, 2**64 - 1),
+    nlink=st.integers(0, 2**32),
+    rdev=st.integers(0, 2**64 - 1),
+    link=st.none() | st.binary(max_size=20),
+    digest=st.none() | st.binary(min_size=32, max_size=32),
+    state=st.sampled_from([int(state) for state in State]),
+    reason=st.text(max_size=10),
+)
+ENTRY = FileEntry(0o100644, 0, 0, 5, 1, 2, 3, 4, 5, 1, 0, None, b"d" * 32, 0, "")
+META = BaselineMeta(
+    format=1,
+    created_us=1,
+    host="host.example",
+    version="0.1.0",
+    algorithm="sha256",
+    configuration_sha256="",
+    entries=3,
+    content_sha256="0" * 64,
+)
+
+
+@given(st.dictionaries(names, entries, max_size=5))
+def test_entries_come_back_as_they_were(found: dict[bytes, FileEntry]) -> None:
+    assert decode_entries(encode_entries(sorted(found.items()))) == found
+
+
+@given(st.dictionaries(names, entries, max_size=3))
+def test_the_same_entries_always_give_the_same_bytes(found: dict[bytes, FileEntry]) -> None:
+    packed = encode_entries(sorted(found.items()))
+    assert encode_entries(sorted(decode_entries(packed).items())) == packed
+
+
+@given(st.binary(max_size=200))
+@example(b"")
+@example(encode([]))
+@example(encode({}))
+def test_any_bytes_are_entries_or_a_format_error(data: bytes) -> None:
+    try:
+        found = decode_entries(data)
+    except FormatError:
+        return
+    assert decode_entries(encode_entries(sorted(found.items()))) == found
+
+
+@pytest.mark.parametrize("position", range(len(FileEntry._fields)))
+@pytest.mark.parametrize("value", ["text", -1, True, 1.5, [], 2**64 - 1, None, b"bytes"])
+def test_a_wrong_part_of_an_entry_is_refused_or_harmless(position: int, value: Any) -> None:
+    parts = list(ENTRY)
+    parts[position] = value
+    packed = encode([[b"name", parts]])
+    try:
+        (found,) = decode_entries(packed).values()
+    except FormatError:
+        return
+    kinds = [type(part) for part in found]
+    assert kinds[:11] == [int] * 11
+    assert min(*found[:4], *found[7:11]) >= 0
+    assert max(found.mode, found.uid, found.gid) < 2**32
+    assert found.state in (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[b"b", list(ENTRY)], [b"a", list(ENTRY)]],
+        [[b"a", list(ENTRY)], [b"a", list(ENTRY)]],
+        [[b"", list(ENTRY)]],
+        [[b"..", list(ENTRY)]],
+        [[b"a/b", list(ENTRY)]],
+        [[b"a\0", list(ENTRY)]],
+        [["a", list(ENTRY)]],
+        [[b"a" * 4097, list(ENTRY)]],
+        [[b"a", list(ENTRY)[:-1]]],
+        [[b"a"]],
+        [b"a"],
+        7,
+    ],
+)
+def test_names_must_be_sorted_names_of_a_directory(rows: Any) -> None:
+    with pytest.raises(FormatError):
+        decode_entries(encode(rows))
+
+
+def test_numbers_beyond_64_bits_are_refused_until_they_are_clamped() -> None:
+    entry = ENTRY._replace(mtime_ns=10**30, ctime_ns=-(10**30))
+    with pytest.raises(FormatError):
+        encode_entries([(b"a", entry)])
+    kept = decode_entries(encode_entries([(b"a", clamped(entry))]))[b"a"]
+    assert kept == ENTRY._replace(mtime_ns=2**64 - 1, ctime_ns=-(2**63))
+    assert clamped(kept) == kept
+
+
+@given(paths)
+def test_a_key_gives_its_path_back_and_is_a_key(path: bytes) -> None:
+    assert path_of(check_key(key_of(path))) == path
+
+
+@given(st.lists(paths, max_size=8, unique=True))
+def test_keys_sort_as_a_depth_first_walk_comes_by(found: list[bytes]) -> None:
+    def parts(path: bytes) -> list[bytes]:
+        return [part for part in path.split(b"/") if part]
+
+    assert sorted(found, key=key_of) == sorted(found, key=parts)
+
+
+@given(paths, paths)
+def test_a_subtree_is_one_range_of_keys(above: bytes, path: bytes) -> None:
+    is_inside = path == above or path.startswith(above.rstrip(b"/") + b"/")
+    assert (key_of(above) <= key_of(path) < subtree_end(key_of(above))) == is_inside
+
+
+@pytest.mark.parametrize(
+    "key", [b"etc", b"\0etc\0", b"\0\0", b"\0.", b"\0a\0..", b"\0a/b", "text", None, 7]
+)
+def test_what_is_no_key_is_refused(key: object) -> None:
+    with pytest.raises(FormatError):
+        check_key(key)
+
+
+def test_the_digest_depends_on_where_a_row_ends() -> None:
+    one, other = ContentDigest(), ContentDigest()
+    one.add(b"ab", b"c")
+    other.add(b"a", b"bc")
+    assert one.hexdigest() != other.hexdigest()
+
+
+def test_meta_comes_back_from_its_rows_as_text_and_as_bytes() -> None:
+    rows = META.rows()
+    raw = [
+        (name.encode(), value.encode() if isinstance(value, str) else value) for name, value in rows
+    ]
+    assert parse_meta(rows) == parse_meta(raw) == META
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("format", 2, "has format 2"),
+        ("format", "1", "has format '1'"),
+        ("algorithm", "crc32", "digests of 'crc32'"),
+        ("entries", -1, "not a count"),
+        ("created_us", "soon", "not a count"),
+        ("content_sha256", "00", "not a SHA-256"),
+        ("host", b"\xff", "not UTF-8"),
+        ("host", 7, "not a short text"),
+        ("host", "h" * 1025, "not a short text"),
+    ],
+)
+def test_meta_with_a_wrong_value_is_refused(name: str, value: object, told: str) -> None:
+    rows = [(key, value if key == name else kept) for key, kept in META.rows()]
+    with pytest.raises(FormatError, match=told):
+        parse_meta(rows)
+
+
+def test_meta_with_too_little_or_too_much_is_refused() -> None:
+    with pytest.raises(FormatError, match="does not say its content_sha256"):
+        parse_meta(META.rows()[:-1])
+    with pytest.raises(FormatError, match="unexpected row"):
+        parse_meta([*META.rows(), ("more", 1)])
+    with pytest.raises(FormatError, match="unexpected row"):
+        parse_meta([*META.rows(), META.rows()[0]])
+
+
+def test_sqlite_keeps_the_schema_exactly_as_it_is_written_here() -> None:
+    connection = sqlite3.connect(":memory:")
+    for statement in SCHEMA:
+        connection.execute(statement)
+    check_schema(connection.execute("SELECT type, name, sql FROM sqlite_schema"))
+    connection.execute("CREATE VIEW more AS SELECT 1")
+    with pytest.raises(FormatError, match="its tables differ"):
+        check_schema(connection.execute("SELECT type, name, sql FROM sqlite_schema"))
+    connection.close()
+
+
+def test_every_digest_that_a_configuration_may_name_can_stand_in_a_baseline() -> None:
+    for algorithm, length in DIGEST_BYTES.items():
+        assert hashlib.new(algorithm).digest_size == length
+        assert values.DIGEST.parse(algorithm.encode()) == algorithm
+
+
+def test_a_digest_is_shown_with_its_algorithm() -> None:
+    assert digest_text(b"\x01\xff", "sha256") == "sha256:01ff"
+    assert digest_text(None, "sha256") == ""

@@ -1,0 +1,200 @@
+"""Decoding gives plain values within limits, or FormatError; nothing else ever."""
+
+import math
+import struct
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from needfire_protocol.codec import decode, encode
+from needfire_protocol.errors import FormatError
+from needfire_protocol.limits import DecodingLimits
+
+WIDE = DecodingLimits(
+    size_bytes_max=100_000,
+    text_bytes_max=1_000,
+    binary_bytes_max=1_000,
+    array_items_max=100,
+    map_items_max=100,
+    depth_max=8,
+)
+SMALL = DecodingLimits(
+    size_bytes_max=40,
+    text_bytes_max=4,
+    binary_bytes_max=4,
+    array_items_max=3,
+    map_items_max=3,
+    depth_max=2,
+)
+NOTHING = DecodingLimits(
+    size_bytes_max=40,
+    text_bytes_max=0,
+    binary_bytes_max=0,
+    array_items_max=0,
+    map_items_max=0,
+    depth_max=0,
+)
+
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+    | st.binary(max_size=20)
+)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@given(values)
+def test_values_survive_encoding_and_decoding(value: object) -> None:
+    try:
+        decoded = decode(encode(value), limits=WIDE)
+    except FormatError as error:
+        assert "nested deeper" in str(error)  # noqa: PT017 -- deep ones are drawn now and then
+        return
+    assert decoded == value
+    assert repr(decoded) == repr(value)  # 1 is not True, and 0.0 is not 0
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_give_a_value_or_a_format_error(data: bytes) -> None:
+    for limits in (WIDE, SMALL):
+        try:
+            value = decode(data, limits=limits)
+        except FormatError:
+            continue
+        assert _depth(value) <= limits.depth_max
+        assert encode(value)
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    return 0
+
+
+def test_the_compiled_decoder_is_installed() -> None:
+    """The fallback is fifty times slower and has other limits of its own."""
+    assert msgpack.Unpacker.__module__ == "msgpack._cmsgpack"
+
+
+def test_tuples_become_arrays_and_bytes_stay_bytes() -> None:
+    assert decode(encode((1, b"\xff", "ä")), limits=WIDE) == [1, b"\xff", "ä"]
+
+
+@pytest.mark.parametrize(
+    ("at_limit", "beyond"),
+    [
+        ("abcd", "abcde"),
+        ("ää", "äää"),
+        (b"1234", b"12345"),
+        ([1, 2, 3], [1, 2, 3, 4]),
+        ({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "c": 3, "d": 4}),
+        ([[1]], [[[1]]]),
+        ({"a": {"b": 1}}, {"a": {"b": {}}}),
+        ([[]], [[[]]]),
+    ],
+)
+def test_each_limit_holds_exactly(at_limit: object, beyond: object) -> None:
+    assert decode(encode(at_limit), limits=SMALL) == at_limit
+    with pytest.raises(FormatError):
+        decode(encode(beyond), limits=SMALL)
+
+
+def test_the_size_is_checked_before_anything_is_decoded() -> None:
+    limits = DecodingLimits(40, 100, 100, 100, 100, 8)
+    assert decode(encode(b"x" * 38), limits=limits)
+    with pytest.raises(FormatError, match="41 encoded bytes exceed the limit of 40"):
+        decode(encode(b"x" * 39), limits=limits)
+
+
+@pytest.mark.parametrize("value", ["a", b"b", [1], {"a": 1}, []])
+def test_a_limit_of_zero_means_none_of_that_kind(value: object) -> None:
+    with pytest.raises(FormatError):
+        decode(encode(value), limits=NOTHING)
+
+
+HOSTILE = {
+    "empty": b"",
+    "reserved byte": b"\xc1",
+    "truncated array": b"\x92\x01",
+    "truncated text": b"\xa5ab",
+    "bytes beyond the value": b"\x01\x02",
+    "array of 4 G items": b"\xdd\xff\xff\xff\xff",
+    "map of 4 G items": b"\xdf\xff\xff\xff\xff",
+    "text of 4 G bytes": b"\xdb\xff\xff\xff\xff",
+    "bytes of 4 G": b"\xc6\xff\xff\xff\xff",
+    "duplicate key": b"\x82\xa1a\x01\xa1a\x02",
+    "key that is bytes": b"\x81\xc4\x01a\x01",
+    "key that is a number": b"\x81\x01\x01",
+    "key that is nil": b"\x81\xc0\x01",
+    "key that is an array": b"\x81\x90\x01",
+    "key that is a map": b"\x81\x80\x01",
+    "not a number": b"\xcb" + struct.pack(">d", math.nan),
+    "infinity": b"\xcb" + struct.pack(">d", math.inf),
+    "minus infinity, short": b"\xca" + struct.pack(">f", -math.inf),
+    "not a number, inside": b"\x91\x81\xa1a\xcb" + struct.pack(">d", math.nan),
+    "timestamp": b"\xd6\xff\x00\x00\x00\x00",
+    "extension": b"\xd4\x05\x00",
+    "extension without data": b"\xc7\x00\x05",
+    "timestamp without data": b"\xc7\x00\xff",
+    "text that is not UTF-8": b"\xa1\xff",
+    "text that is half a surrogate pair": b"\xa3\xed\xa0\x80",
+    "deep arrays": b"\x91" * 5_000 + b"\xc0",
+    "deep maps": b"\x81\xa1a" * 5_000 + b"\xc0",
+    "very deep arrays": b"\x91" * 90_000 + b"\xc0",
+    "many small maps": b"\xdc\xff\xff" + b"\x80" * 65_535,
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        decode(data, limits=WIDE)
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**64, -(2**63) - 1, {"a": "\udfff"}])
+def test_what_has_no_encoding_is_a_format_error(value: object) -> None:
+    with pytest.raises(FormatError):
+        encode(value)
+
+
+def test_encoding_another_type_is_a_bug_and_not_hidden() -> None:
+    not_plain: Any = object()
+    with pytest.raises(TypeError):
+        encode(not_plain)
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
+def test_the_library_s_fallback_refuses_the_same_bytes(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host without the compiled module must not be open where others are closed."""
+    from msgpack import fallback
+
+    def unpackb(packed: bytes, **keywords: Any) -> object:
+        unpacker = fallback.Unpacker(None, max_buffer_size=len(packed), **keywords)
+        unpacker.feed(packed)
+        try:
+            value = unpacker._unpack()
+        except msgpack.OutOfData:
+            raise ValueError("incomplete") from None
+        if unpacker._got_extradata():
+            raise msgpack.ExtraData(value, unpacker._get_extradata())
+        return value
+
+    monkeypatch.setattr(msgpack, "unpackb", unpackb)
+    with pytest.raises(FormatError):
+        decode(data, limits=WIDE)
