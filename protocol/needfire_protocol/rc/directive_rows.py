@@ -1,0 +1,937 @@
+"""The rows of the table of directives: Samhain's (its manual, appendix C) and our own.
+
+Wording of a reason: why nothing happens, and where it matters what to do instead.
+"""
+
+from typing import Final
+
+from needfire_protocol.rc.directive_row import DirectiveRow, Honoured, Inert, Treatment
+from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, Policy
+from needfire_protocol.rc.values import (
+    ABSOLUTE_PATH,
+    ADDRESS,
+    BOOLEAN,
+    DIGEST,
+    LISTEN_ADDRESS,
+    LOG_FORMAT,
+    MASK_CHANGE,
+    MATCHED_PATH,
+    PATH_REGEX,
+    PORT,
+    SERVER,
+    SEVERITY,
+    SEVERITY_LIST,
+    TEXT,
+    UID,
+    USER,
+    YEAR_S,
+    Kind,
+    duration,
+    integer,
+    size,
+)
+
+__all__ = ["ROWS"]
+
+_MISC: Final = ("Misc",)
+_MISC_OR_CLIENT: Final = ("Misc", "Client")
+_MISC_OR_SERVER: Final = ("Misc", "Server")
+_MISC_OR_EITHER: Final = ("Misc", "Client", "Server")
+_MISC_OR_MAIL: Final = ("Misc", "Mail")
+_LOG: Final = ("Log",)
+_POLICIES: Final = tuple(
+    # The only policy whose heading is not the label of its messages.
+    "GrowingLogFiles" if policy is Policy.GROWING_LOG_FILES else policy.value
+    for policy in Policy
+)
+
+_NOT_ON_AGENT: Final = Inert("it is a directive of the server; an agent has no use for it")
+_NOT_ON_SERVER: Final = Inert("it is a directive of the agent; the server checks no files")
+
+_MIB: Final = 2**20
+_INTERVAL: Final = duration(1, 100 * YEAR_S)
+
+
+def _row(
+    name: str,
+    sections: tuple[str, ...],
+    kind: Kind,
+    default: str | None,
+    example: str,
+    help: str,
+    *,
+    agent: Treatment = _NOT_ON_AGENT,
+    server: Treatment = _NOT_ON_SERVER,
+    is_ours: bool = False,
+) -> DirectiveRow:
+    return DirectiveRow(name, sections, kind, default, example, help, agent, server, is_ours)
+
+
+def _inert(sections: tuple[str, ...], reason: str, *texts: str) -> tuple[DirectiveRow, ...]:
+    """Rows of directives that do nothing in either program, each text ``Name: what it would do``."""
+    treatment = Inert(reason)
+    rows = []
+    for text in texts:
+        name, _, meaning = text.partition(": ")
+        rows.append(
+            _row(name, sections, TEXT, None, "", meaning, agent=treatment, server=treatment)
+        )
+    return tuple(rows)
+
+
+def _module(section: str, *texts: str) -> tuple[DirectiveRow, ...]:
+    return _inert((section,), f"[{section}]: this module does not exist here yet", *texts)
+
+
+# ---- file policies --------------------------------------------------------------
+
+_FILES: Final = (
+    _row(
+        "dir",
+        _POLICIES,
+        MATCHED_PATH,
+        None,
+        "99/etc",
+        "Checks a directory and what is in it, with the policy of the section. A number directly "
+        "before the path is how many levels below it are entered (0-99); -1, only under "
+        "[IgnoreAll], leaves out everything inside.",
+        agent=Honoured("rules", repeats=True),
+    ),
+    _row(
+        "file",
+        _POLICIES,
+        MATCHED_PATH,
+        None,
+        "/etc/passwd",
+        "Checks one object with the policy of the section; a symbolic link itself, not what it "
+        "points to. For a directory: its own attributes, while dir= decides about its contents.",
+        agent=Honoured("rules", repeats=True),
+    ),
+)
+
+_REDEFINITIONS: Final = tuple(
+    _row(
+        f"Redef{section}",
+        _MISC,
+        MASK_CHANGE,
+        None,
+        "-ATM" if Check.ATM in DEFAULT_MASKS[policy] else "+ATM",
+        f"Changes what [{section}] compares: +FLAG adds, -FLAG removes, flags without a sign are "
+        "the whole new list.",
+        agent=Honoured("masks", policy),
+    )
+    for policy, section in zip(Policy, _POLICIES, strict=True)
+)
+
+_SEVERITIES: Final = (
+    *(
+        _row(
+            f"Severity{policy.value}",
+            ("EventSeverity",),
+            SEVERITY,
+            "crit",
+            "warn",
+            f"Severity of a change under [{section}].",
+            agent=Honoured("policy_severities", policy),
+        )
+        for policy, section in zip(Policy, _POLICIES, strict=True)
+    ),
+    _row(
+        "SeverityFiles",
+        ("EventSeverity",),
+        SEVERITY,
+        "crit",
+        "err",
+        "Severity of a missing file and of a file that cannot be read.",
+        agent=Honoured("severity_files"),
+    ),
+    _row(
+        "SeverityDirs",
+        ("EventSeverity",),
+        SEVERITY,
+        "crit",
+        "err",
+        "Severity of a directory that cannot be read.",
+        agent=Honoured("severity_dirs"),
+    ),
+    _row(
+        "SeverityNames",
+        ("EventSeverity",),
+        SEVERITY,
+        "crit",
+        "warn",
+        "Severity of a file name with bytes that cannot be seen.",
+        agent=Honoured("severity_names"),
+    ),
+)
+
+# ---- how the agent checks -------------------------------------------------------
+
+_CHECKING: Final = (
+    _row(
+        "SetFilecheckTime",
+        _MISC,
+        _INTERVAL,
+        "600",
+        "2h",
+        "Time between two full checks.",
+        agent=Honoured("file_check_interval_s"),
+    ),
+    _row(
+        "SetLoopTime",
+        _MISC,
+        _INTERVAL,
+        "60",
+        "10m",
+        "Time between two signs of life of the agent.",
+        agent=Honoured("loop_interval_s"),
+        server=Inert("the server writes no time stamps of its own"),
+    ),
+    _row(
+        "SetRecursionLevel",
+        _MISC,
+        integer(0, 99),
+        "0",
+        "3",
+        "Levels that dir= without a number enters.",
+        agent=Honoured("recursion_level"),
+    ),
+    _row(
+        "InotifyActive",
+        ("Inotify",),
+        BOOLEAN,
+        "yes",
+        "no",
+        "Reports changes at once, as the kernel tells of them; full checks go on as well. "
+        "Samhain's default is no.",
+        agent=Honoured("realtime"),
+    ),
+    _row(
+        "DigestAlgo",
+        _MISC,
+        DIGEST,
+        "SHA256",
+        "BLAKE2b",
+        "Digest of the contents of files. Samhain's TIGER192 is not available: SHA256 is used.",
+        agent=Honoured("digest_algorithm"),
+    ),
+    _row(
+        "ReportOnlyOnce",
+        _MISC,
+        BOOLEAN,
+        "yes",
+        "no",
+        "Reports a change once, not again at each full check.",
+        agent=Honoured("report_only_once"),
+    ),
+    _row(
+        "ReportFullDetail",
+        _MISC,
+        BOOLEAN,
+        "no",
+        "yes",
+        "Reports every attribute of a changed file, not only those that changed.",
+        agent=Honoured("report_full_detail"),
+    ),
+    _row(
+        "LooseDirCheck",
+        _MISC,
+        BOOLEAN,
+        "no",
+        "yes",
+        "Does not report directories whose size and times alone have changed.",
+        agent=Honoured("loose_dir_check"),
+    ),
+    *(
+        _row(
+            name,
+            _MISC,
+            PATH_REGEX,
+            None,
+            r"/var/log/.*\.[0-9]+\.gz",
+            f"Does not report {what} that match; the expression must match the whole path. "
+            "Repeat it for more.",
+            agent=Honoured(field, repeats=True),
+        )
+        for name, field, what in (
+            ("IgnoreAdded", "ignore_added", "new files"),
+            ("IgnoreMissing", "ignore_missing", "missing files"),
+            ("IgnoreModified", "ignore_modified", "changes of files"),
+        )
+    ),
+    _row(
+        "SetNiceLevel",
+        _MISC,
+        integer(-19, 19),
+        "0",
+        "10",
+        "Priority of the agent's process, see nice(1).",
+        agent=Honoured("nice_level"),
+        server=Inert("the server's priority is set by its service manager"),
+    ),
+    _row(
+        "SpoolSizeLimit",
+        _MISC_OR_CLIENT,
+        size(_MIB, 2**40),
+        "256M",
+        "1G",
+        "Size of the spool, where reports wait until the server has them. When it is full, "
+        "checking waits; nothing is thrown away.",
+        agent=Honoured("spool_size_limit_bytes"),
+        is_ours=True,
+    ),
+)
+
+# ---- agent and server find each other --------------------------------------------
+
+_NETWORK: Final = (
+    _row(
+        "SetLogServer",
+        _MISC_OR_EITHER,
+        SERVER,
+        None,
+        "loghost.example.org",
+        "The server to report to: HOST, HOST:PORT or [IPv6]:PORT. A second line is the backup.",
+        agent=Honoured("log_servers", repeats=True),
+        server=Inert("reports are not passed on to another server"),
+    ),
+    _row(
+        "SetServerPort",
+        _MISC_OR_EITHER,
+        PORT,
+        "49777",
+        "50000",
+        "Port of the server: to connect to (agent), to listen on (server).",
+        agent=Honoured("server_port"),
+        server=Honoured("listen_port"),
+    ),
+    _row(
+        "SetBindAddress",
+        _MISC_OR_CLIENT,
+        ADDRESS,
+        None,
+        "192.0.2.7",
+        "Address of this host to connect from, where it has several.",
+        agent=Honoured("bind_address"),
+    ),
+    _row(
+        "SetServerInterface",
+        _MISC_OR_SERVER,
+        LISTEN_ADDRESS,
+        "INADDR_ANY",
+        "192.0.2.1",
+        "Address to listen on; INADDR_ANY: all, IPv4 and IPv6.",
+        server=Honoured("listen_interface"),
+    ),
+    _row(
+        "SetClientFromAccept",
+        _MISC_OR_SERVER,
+        BOOLEAN,
+        "no",
+        "yes",
+        "Names a client by the address that its connection comes from, not by the name that it "
+        "gives for itself.",
+        server=Honoured("set_client_from_accept"),
+    ),
+    _row(
+        "SeverityLookup",
+        _MISC_OR_SERVER,
+        SEVERITY,
+        "crit",
+        "debug",
+        "Severity of a name that does not fit the address of its client. Below the threshold of "
+        "the log it is unsafe: nobody would see who poses as a client with a stolen password.",
+        server=Honoured("severity_lookup"),
+    ),
+    _row(
+        "RequireLookup",
+        _MISC_OR_SERVER,
+        BOOLEAN,
+        "no",
+        "yes",
+        "Refuses a client whose name does not fit its address.",
+        server=Honoured("require_lookup"),
+        is_ours=True,
+    ),
+    _row(
+        "LookupTimeout",
+        _MISC_OR_SERVER,
+        duration(1, 300),
+        "5",
+        "10",
+        "Time that one lookup of a name may take; then it counts as failed.",
+        server=Honoured("lookup_timeout_s"),
+        is_ours=True,
+    ),
+    _row(
+        "HostsAllowFile",
+        _MISC_OR_SERVER,
+        ABSOLUTE_PATH,
+        "/etc/hosts.allow",
+        "/etc/needfire/hosts.allow",
+        "List of the peers that are admitted (hosts_access(5); daemon names needfire and yule).",
+        server=Honoured("hosts_allow_file"),
+        is_ours=True,
+    ),
+    _row(
+        "HostsDenyFile",
+        _MISC_OR_SERVER,
+        ABSOLUTE_PATH,
+        "/etc/hosts.deny",
+        "/etc/needfire/hosts.deny",
+        "List of the peers that are refused unless the other list admits them.",
+        server=Honoured("hosts_deny_file"),
+        is_ours=True,
+    ),
+)
+
+# ---- how the server serves ------------------------------------------------------
+
+_SERVING: Final = (
+    _row(
+        "Client",
+        ("Clients",),
+        TEXT,
+        None,
+        "",
+        "Registers a client: NAME@SALT@VERIFIER, as needfire-admin verifier prints it.",
+        server=Honoured("clients", repeats=True),
+    ),
+    _row(
+        "DataDirectory",
+        _MISC_OR_SERVER,
+        ABSOLUTE_PATH,
+        "/var/lib/needfire",
+        "/srv/needfire",
+        "Where configurations, baselines and the store stand; --data-dir wins over it.",
+        server=Honoured("data_directory"),
+        is_ours=True,
+    ),
+    _row(
+        "ServerUser",
+        _MISC_OR_SERVER,
+        USER,
+        None,
+        "needfire",
+        "User that the server turns into once it listens, when it was started as root.",
+        server=Honoured("server_user"),
+        is_ours=True,
+    ),
+    _row(
+        "SetClientTimeLimit",
+        _MISC_OR_SERVER,
+        _INTERVAL,
+        "86400",
+        "1h",
+        "Silence after which a client is reported as dead.",
+        server=Honoured("client_time_limit_s"),
+    ),
+    _row(
+        "SetConnectionTimeout",
+        _MISC_OR_SERVER,
+        _INTERVAL,
+        "900",
+        "10m",
+        "Silence after which an open connection is closed.",
+        server=Honoured("connection_timeout_s"),
+    ),
+    _row(
+        "SessionKeyLifetime",
+        _MISC_OR_SERVER,
+        duration(1, YEAR_S),
+        "7200",
+        "1h",
+        "Age at which a session key is replaced; the agent does so by itself.",
+        server=Honoured("session_key_lifetime_s"),
+        is_ours=True,
+    ),
+    _row(
+        "ConnectionLimit",
+        _MISC_OR_SERVER,
+        integer(1, 1_000_000),
+        "1000",
+        "5000",
+        "Connections at the same time; the service needs as many open files.",
+        server=Honoured("connection_limit"),
+        is_ours=True,
+    ),
+    _row(
+        "HandshakeLimit",
+        _MISC_OR_SERVER,
+        integer(1, 100_000),
+        "64",
+        "16",
+        "Peers at the same time that have not proved who they are yet.",
+        server=Honoured("handshake_limit"),
+        is_ours=True,
+    ),
+    _row(
+        "ProposalSizeLimit",
+        _MISC_OR_SERVER,
+        size(_MIB, 2**40),
+        "1G",
+        "256M",
+        "Size of a baseline that a client may propose.",
+        server=Honoured("proposal_size_limit_bytes"),
+        is_ours=True,
+    ),
+    _row(
+        "SetSocketAllowUid",
+        _MISC_OR_SERVER,
+        UID,
+        "0",
+        "1000",
+        "User, as a number, that may use the control socket. Repeat it for more; root needs a "
+        "line as well then.",
+        server=Honoured("socket_allow_uids", repeats=True),
+    ),
+    _row(
+        "SetStripDomain",
+        _MISC_OR_SERVER,
+        BOOLEAN,
+        "yes",
+        "no",
+        "Leaves the domain out of the name of a client in classic log lines.",
+        server=Honoured("strip_domain"),
+    ),
+    _row(
+        "UseSeparateLogs",
+        _MISC_OR_SERVER,
+        BOOLEAN,
+        "no",
+        "yes",
+        "Writes one log file a client besides the main one.",
+        server=Honoured("use_separate_logs"),
+    ),
+)
+
+# ---- logs -----------------------------------------------------------------------
+
+_LOGGING: Final = (
+    _row(
+        "PrintSeverity",
+        _LOG,
+        SEVERITY_LIST,
+        "info",
+        "warn",
+        "What is shown on the console.",
+        agent=Honoured("print_severity"),
+        server=Honoured("print_severity"),
+    ),
+    _row(
+        "LogSeverity",
+        _LOG,
+        SEVERITY_LIST,
+        "mark",
+        "info,!=notice",
+        "What is written to the log file.",
+        agent=Honoured("log_severity"),
+        server=Honoured("log_severity"),
+    ),
+    _row(
+        "ExportSeverity",
+        _LOG,
+        SEVERITY_LIST,
+        "mark",
+        "warn",
+        "What is reported to the server.",
+        agent=Honoured("export_severity"),
+        server=Inert("reports are not passed on to another server"),
+    ),
+    _row(
+        "SetLogfilePath",
+        _MISC,
+        ABSOLUTE_PATH,
+        None,
+        "/var/log/needfire.log",
+        "The log file. Without it: log in the server's data directory, none on an agent.",
+        agent=Honoured("log_file"),
+        server=Honoured("log_file"),
+    ),
+    _row(
+        "LogFormat",
+        _LOG,
+        LOG_FORMAT,
+        "classic",
+        "json",
+        "Form of log lines: Samhain's XML form (classic), its text form (text), or JSON.",
+        agent=Honoured("log_format"),
+        server=Honoured("log_format"),
+        is_ours=True,
+    ),
+    *_inert(
+        _LOG,
+        "events are selected by severity; lists of Samhain's classes have no effect",
+        "PrintClass: classes for the console",
+        "LogClass: classes for the log file",
+        "ExportClass: classes for the server",
+    ),
+    *_inert(_LOG, "system calls are not logged", "LogCalls: system calls to log"),
+    *_inert(
+        _LOG,
+        "mail: this module does not exist here yet",
+        "MailSeverity: severities for mail",
+        "MailClass: classes for mail",
+    ),
+    *_inert(
+        _LOG,
+        "syslog: this module does not exist here yet; a journal gets what is printed",
+        "SyslogSeverity: severities for syslog",
+        "SyslogClass: classes for syslog",
+    ),
+    *_inert(
+        ("Misc", "Log"),
+        "syslog: this module does not exist here yet; a journal gets what is printed",
+        "SyslogFacility: facility for syslog",
+        "SyslogMapStampTo: priority of time stamps for syslog",
+    ),
+    *_inert(
+        ("Log", "External"),
+        "[External]: this module does not exist here yet",
+        "ExternalSeverity: severities for external programs",
+        "ExternalClass: classes for external programs",
+    ),
+    *_inert(
+        ("Log", "Database"),
+        "[Database]: this module does not exist here; the server has its own store",
+        "DatabaseSeverity: severities for the database",
+        "DatabaseClass: classes for the database",
+    ),
+    *_inert(
+        ("Log", "Misc"),
+        "Prelude: this module does not exist here yet",
+        "PreludeSeverity: severities for Prelude",
+        "PreludeClass: classes for Prelude",
+        "PreludeProfile: profile for Prelude",
+        "PreludeMapToInfo: severities that are of impact info",
+        "PreludeMapToLow: severities that are of impact low",
+        "PreludeMapToMedium: severities that are of impact medium",
+        "PreludeMapToHigh: severities that are of impact high",
+    ),
+)
+
+# ---- known, without effect ------------------------------------------------------
+
+_WITHOUT_EFFECT: Final = (
+    *_inert(
+        _MISC,
+        "the service manager starts the program and keeps track of it",
+        "Daemon: become a daemon",
+        "SetLockfilePath: file with the process id",
+    ),
+    *_inert(
+        _MISC,
+        "what to do is the verb of the command line (run, init, check, update)",
+        "ChecksumTest: what to do",
+    ),
+    *_inert(
+        _MISC,
+        "schedules have no effect here yet; SetFilecheckTime decides",
+        "FileCheckScheduleOne: times of full checks",
+        "FileCheckScheduleTwo: times of full checks of the second schedule",
+    ),
+    *_inert(
+        _MISC,
+        "no file is left out yet: contents are digested wherever the policy compares them",
+        "SkipChecksum: files whose contents are not digested",
+        "FileType: a type of files for SkipChecksum",
+    ),
+    *_inert(
+        _MISC,
+        "every name is looked at as UTF-8, with what cannot be seen reported",
+        "AddOKChars: bytes that file names may hold",
+        "FilenamesAreUTF8: file names are UTF-8",
+    ),
+    *_inert(
+        _MISC,
+        "the numbers of links of directories are not counted: many file systems have none",
+        "UseHardlinkCheck: compare links of directories with their subdirectories",
+        "HardlinkOffset: directories where that differs",
+    ),
+    *_inert(
+        _MISC,
+        "these attributes are not looked at yet",
+        "UseRsrcCheck: resource forks",
+        "UseACLCheck: access control lists",
+        "UseSelinuxCheck: SELinux attributes",
+    ),
+    *_inert(
+        _MISC,
+        "reading is not throttled; SetNiceLevel lowers the priority",
+        "SetIOLimit: kilobytes read a second",
+        "SetThrottle: pause while a baseline is downloaded",
+        "SetDropCache: drop files from the page cache",
+    ),
+    *_inert(
+        _MISC,
+        "a file system that hangs is not worked around",
+        "AvoidBlock: look at files in another process",
+    ),
+    *_inert(
+        _MISC,
+        "prelinked files are not undone; their contents are digested as they are",
+        "SetPrelinkPath: the prelink program",
+        "SetPrelinkChecksum: its checksum",
+    ),
+    *_inert(
+        _MISC,
+        "baselines carry host, time and version of their own",
+        "VersionString: a line for the baseline",
+    ),
+    *_inert(
+        _MISC,
+        "the baseline stands in the state directory, or where --baseline says",
+        "SetDatabasePath: the baseline",
+    ),
+    *_inert(
+        _MISC,
+        "the baseline comes over the open connection and is tried again as often as it takes",
+        "StartupLoadDelay: pause before the baseline is loaded",
+        "SetDeltaRetryCount: attempts to download a delta",
+        "SetDeltaRetryInterval: pause between them",
+    ),
+    *_inert(
+        _MISC,
+        "the form of reports is fixed, with times in UTC, so that programs can read them",
+        "UseLocalTime: local time in reports",
+        "ReportCheckflags: check flags in reports",
+        "MessageHeader: form of the beginning of log lines",
+        "SetFullSilent: silent checks",
+        "HideSetup: leave paths out of the first lines",
+    ),
+    *_inert(
+        _MISC_OR_CLIENT,
+        "the server proves that it knows the verifier; its name and address prove nothing",
+        "SetReverseLookup: look up the server's name",
+    ),
+    *_inert(
+        _MISC_OR_EITHER,
+        "frames are sealed with keys of the session; there is nothing to choose",
+        "MACType: message authentication code",
+    ),
+    *_inert(
+        _MISC,
+        "the console is the standard error of the process",
+        "SetConsole: device of the console",
+        "MessageQueueActive: copy the console to a message queue",
+    ),
+    *_inert(
+        _MISC,
+        "full checks are reported as events instead",
+        "SetReportFile: file with a line for each full check",
+        "SetReportGroup: group of that file",
+    ),
+    *_inert(
+        _MISC,
+        "the clock of the host is used; let it follow NTP",
+        "SetTimeServer: server for the time",
+    ),
+    *_inert(
+        _MISC,
+        "files of configuration must belong to root or the user of the program",
+        "TrustedUser: users who may own the configuration",
+    ),
+    *_inert(
+        _MISC,
+        "put the program under file= like any other file to have it checked",
+        "SamhainPath: the program, to be checked",
+    ),
+    *_inert(
+        _MISC,
+        "the service manager confines the process",
+        "SetSigtrapMaxDuration: limit of the check for debuggers",
+        "usecaps: use capabilities",
+    ),
+    *_inert(
+        _MISC_OR_SERVER,
+        "the service manager confines the process",
+        "SetChrootDir: directory to change the root to",
+    ),
+    *_inert(
+        _MISC_OR_SERVER,
+        "the control socket is always there; SetSocketAllowUid says who may use it",
+        "SetUseSocket: open the control socket",
+        "SetSocketPassword: password for the control socket",
+    ),
+    *_inert(
+        _MISC_OR_SERVER,
+        "events of clients always keep their own severity and class",
+        "UseClientSeverity: keep the severity of clients' events",
+        "UseClientClass: keep the class of clients' events",
+    ),
+    *_inert(
+        _MISC_OR_SERVER,
+        "the server does not receive syslog",
+        "SetUDPActive: receive syslog",
+    ),
+    *_inert(
+        ("Inotify",),
+        "limits of the system are not changed; set fs.inotify.max_user_watches with sysctl",
+        "InotifyWatches: number of watches of the system",
+    ),
+    *_inert(
+        _MISC_OR_MAIL,
+        "mail: this module does not exist here yet",
+        "SetMailAddress: a recipient",
+        "SetMailAlias: a list of recipients",
+        "SetAddrSeverity: severities for the last recipient",
+        "SetMailFilterNot: words that may not be in a mail",
+        "SetMailFilterAnd: words that must all be in a mail",
+        "SetMailFilterOr: words one of which must be in a mail",
+        "CloseAddress: end of a recipient",
+        "SetMailTime: time between mails",
+        "SetMailNum: messages in a mail",
+        "SetMailRelay: host that takes mail",
+        "SetMailPort: its port",
+        "SetMailSender: sender of mail",
+        "MailSubject: subject of mail",
+        "MailSingle: one message a mail",
+    ),
+)
+
+_MODULES: Final = (
+    *_module(
+        "Database",
+        "SetDBHost: host of the database",
+        "SetDBName: its name",
+        "SetDBTable: table",
+        "SetDBUser: user",
+        "SetDBPassword: password",
+        "UsePersistent: keep the connection",
+        "SetDBServerTstamp: keep the time of receipt",
+        "AddToDBHash: fields of the tag",
+    ),
+    *_module(
+        "External",
+        "OpenCommand: program to run",
+        "CloseCommand: end of its description",
+        "SetType: log or srv",
+        "SetCommandline: arguments",
+        "SetEnviron: environment",
+        "SetChecksum: checksum of the program",
+        "SetCredentials: user to run it as",
+        "SetFilterNot: words that may not be in a message",
+        "SetFilterAnd: words that must all be in a message",
+        "SetFilterOr: words one of which must be in a message",
+        "SetDeadtime: pause between two runs",
+        "SetDefault: give it the usual environment",
+    ),
+    *_module(
+        "SuidCheck",
+        "SuidCheckActive: look for SUID programs",
+        "SuidCheckInterval: how often",
+        "SuidCheckSchedule: when",
+        "SeveritySuidCheck: severity",
+        "SuidCheckExclude: directories to leave out",
+        "SuidCheckFps: files a second",
+        "SuidCheckYield: yield after each file",
+        "SuidCheckNosuid: look at nosuid file systems",
+        "SuidCheckQuarantineFiles: put them into quarantine",
+        "SuidCheckQuarantineMethod: how",
+        "SuidCheckQuarantineDelete: delete them",
+    ),
+    *_module(
+        "Mounts",
+        "MountCheckActive: look at mounts",
+        "MountCheckInterval: how often",
+        "CheckMount: a mount and its options",
+        "SeverityMountMissing: severity of a missing mount",
+        "SeverityOptionMissing: severity of a missing option",
+    ),
+    *_module(
+        "UserFiles",
+        "UserfilesActive: look at files in home directories",
+        "UserfilesName: a file and its policy",
+        "UserfilesCheckUids: users",
+    ),
+    *_module(
+        "PortCheck",
+        "PortCheckActive: look at open ports",
+        "SeverityPortCheck: severity",
+        "PortCheckRequired: services that must be there",
+        "PortCheckOptional: services that may be there",
+        "PortCheckIgnore: services that do not matter",
+        "PortCheckSkip: ports that are not looked at",
+        "PortCheckInterface: interfaces",
+        "PortCheckInterval: how often",
+        "PortCheckMinPort: first port",
+        "PortCheckMaxPort: last port",
+        "PortCheckUDP: look at UDP",
+    ),
+    *_module(
+        "ProcessCheck",
+        "ProcessCheckActive: look for hidden processes",
+        "SeverityProcessCheck: severity",
+        "ProcessCheckMinPID: first process id",
+        "ProcessCheckMaxPID: last process id",
+        "ProcessCheckInterval: how often",
+        "ProcessCheckExists: processes that must be there",
+        "ProcessCheckPSPath: the ps program",
+        "ProcessCheckPSArg: its argument",
+        "ProcessCheckIsOpenVZ: the host is an OpenVZ container",
+    ),
+    *_module(
+        "Utmp",
+        "LoginCheckActive: look at logins",
+        "LoginCheckInterval: how often",
+        "SeverityLogin: severity of a login",
+        "SeverityLogout: severity of a logout",
+        "SeverityLoginMulti: severity of several logins",
+        "LoginCheckFirst: report the first login from a host",
+        "LoginCheckOutlier: report logins at odd times",
+        "LoginCheckDate: times of logins",
+        "LoginCheckUserDate: times of a user's logins",
+    ),
+    *_module(
+        "Logmon",
+        "LogmonActive: watch log files",
+        "LogmonSaveDir: where positions are kept",
+        "LogmonClean: forget them",
+        "LogmonInterval: how often",
+        "LogmonWatch: a log file",
+        "LogmonHidePID: leave process ids out",
+        "LogmonQueue: a queue",
+        "LogmonHost: rules of a host",
+        "LogmonEndHost: end of them",
+        "LogmonGroup: rules of a group",
+        "LogmonEndGroup: end of them",
+        "LogmonRule: a rule",
+        "LogmonMarkSeverity: severity of a missing line",
+        "LogmonBurstThreshold: lines that make a burst",
+        "LogmonBurstQueue: queue of bursts",
+        "LogmonBurstCron: look at cron too",
+        "LogmonDeadtime: pause between two reports",
+    ),
+    *_module(
+        "Registry",
+        "RegistryCheckActive: look at the registry",
+        "RegistryCheckInterval: how often",
+        "SeverityChange: severity",
+        "IgnoreTimestampOnly: leave out changes of times alone",
+        "SingleKey: a key",
+        "Hierarchy: a key and what is below it",
+        "StopAtKey: keys not to enter",
+        "IgnoreKey: keys to leave out",
+    ),
+    *_module(
+        "Kernel",
+        "KernelCheckActive: look at the running kernel",
+        "KernelCheckInterval: how often",
+        "KernelCheckIDT: look at the interrupt table",
+        "KernelCheckPCI: look at PCI expansions",
+        "SeverityKernel: severity",
+    ),
+)
+
+ROWS: Final = (
+    *_FILES,
+    *_REDEFINITIONS,
+    *_SEVERITIES,
+    *_CHECKING,
+    *_NETWORK,
+    *_SERVING,
+    *_LOGGING,
+    *_WITHOUT_EFFECT,
+    *_MODULES,
+)
+"""Every directive, in the order in which documents show them."""
