@@ -1,0 +1,19 @@
+"""The verb that says what an event means and what to do about it."""
+
+import click
+
+from needfire_protocol.catalogue import explain as explain_entry
+from needfire_protocol.catalogue import find_entries
+
+__all__ = ["explain"]
+
+
+@click.command()
+@click.argument("code", nargs=-1, required=True)
+def explain(code: tuple[str, ...]) -> None:
+    """Say what CODE means: a code, a documented state (state 3), or words of a message."""
+    words = " ".join(code)
+    entries = find_entries(words)
+    if not entries:
+        raise click.UsageError(f"no event has the code or the words {words!r}")
+    click.echo("\n\n".join(explain_entry(entry) for entry in entries))

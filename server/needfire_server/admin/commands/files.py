@@ -1,0 +1,223 @@
+"""Verbs about what clients fetch: config put and get; baseline put, get, list and show."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import click
+
+from needfire_protocol.escape import printable
+from needfire_server.admin.backend import Answer
+from needfire_server.admin.context import backend, json_option, server_options
+from needfire_server.admin.output import hint, print_json, print_lines, print_table, shown, warn
+
+__all__ = ["baseline", "config"]
+
+_LINE_TEXT_MAX = 65_536
+
+
+@click.group()
+def config() -> None:
+    """Put configurations of clients in place, and get them back."""
+
+
+@config.command("put")
+@click.argument("name_and_file", nargs=-1, metavar="NAME|--default FILE")
+@click.option("--default", "for_all", is_flag=True, help="For every client without its own.")
+@server_options
+def put_config(name_and_file: tuple[str, ...], for_all: bool) -> None:
+    """Put FILE (-: standard input) in place as the configuration of NAME, or of all others.
+
+    It is read as the agent will read it; one with errors is not put in place.
+    """
+    name, path = _name_and_file(name_and_file, for_all)
+    with _source(path) as file, backend() as server:
+        arguments = {"name": name, "source": "standard input" if path == "-" else path}
+        put = server.call("config-put", arguments, file).result
+    for notice in put["notices"]:
+        warn(notice)
+    _say_put("configuration", put)
+    click.echo(f"{put['rules']} rules; the client takes it at its next start or reload", err=True)
+
+
+@config.command("get")
+@click.argument("name", required=False)
+@click.option("--default", "for_all", is_flag=True, help="The one of all others.")
+@click.option("--output", metavar="FILE", help="Where to write it.  [default: standard output]")
+@server_options
+def get_config(name: str | None, for_all: bool, output: str | None) -> None:
+    """Print the configuration that NAME gets."""
+    _check_name(name, for_all)
+    with _target(output) as target, backend() as server:
+        answer = server.call("config-get", {"name": name})
+        _note_catch_all(name, answer)
+        _deliver(answer, target)
+
+
+@click.group()
+def baseline() -> None:
+    """Put approved baselines of clients in place; look at those that they propose."""
+
+
+@baseline.command("put")
+@click.argument("name_and_file", nargs=-1, metavar="NAME|--default [FILE]")
+@click.option("--default", "for_all", is_flag=True, help="For every client without its own.")
+@click.option("--proposal", type=click.IntRange(1), help="What a client proposed, by its number.")
+@server_options
+def put_baseline(name_and_file: tuple[str, ...], for_all: bool, proposal: int | None) -> None:
+    """Put FILE (-: standard input), or a proposal, in place as the baseline of NAME or of all."""
+    if proposal is None:
+        name, path = _name_and_file(name_and_file, for_all)
+        with _source(path) as file, backend() as server:
+            put = server.call("baseline-put", {"name": name}, file).result
+    else:
+        if len(name_and_file) != (0 if for_all else 1):
+            raise click.UsageError("give NAME or --default, and --proposal instead of FILE")
+        name = None if for_all else name_and_file[0]
+        with backend() as server:
+            put = server.call("baseline-put", {"name": name, "proposal": proposal}).result
+    _say_put("baseline", put)
+    click.echo(
+        f"{put['entries']} objects of {shown(put['host'])}, recorded {shown(put['created'])}; "
+        "the client takes it at its next start or reload",
+        err=True,
+    )
+
+
+@baseline.command("get")
+@click.argument("name", required=False)
+@click.option("--default", "for_all", is_flag=True, help="The one of all others.")
+@click.option("--proposal", type=click.IntRange(1), help="What a client proposed, by its number.")
+@click.option("--output", metavar="FILE", help="Where to write it.  [default: standard output]")
+@server_options
+def get_baseline(name: str | None, for_all: bool, proposal: int | None, output: str | None) -> None:
+    """Write the baseline that NAME gets, or a proposal, to a file."""
+    if proposal is None:
+        _check_name(name, for_all)
+    if output is None and sys.stdout.isatty():
+        raise click.UsageError("a baseline is binary and would upset the terminal; --output FILE")
+    with _target(output) as target, backend() as server:
+        answer = server.call("baseline-get", {"name": name, "proposal": proposal})
+        _note_catch_all(name, answer)
+        _deliver(answer, target)
+
+
+@baseline.command("list")
+@json_option
+@server_options
+def list_baselines(as_json: bool) -> None:
+    """List the baselines in place, and the proposals that wait for somebody to look at them."""
+    with backend() as server:
+        found = server.call("baseline-list", {}).result
+    if as_json:
+        for each in found["baselines"]:
+            print_json({"kind": "baseline", **each})
+        for each in found["proposals"]:
+            print_json({"kind": "proposal", **each})
+        return
+    print_table(
+        ("BASELINE OF", "OBJECTS", "BYTES", "RECORDED", "ON HOST", "PROBLEM"),
+        (
+            (
+                each["client"] or "(all others)",
+                each.get("entries"),
+                each.get("bytes"),
+                each.get("created"),
+                each.get("host"),
+                each.get("problem"),
+            )
+            for each in found["baselines"]
+        ),
+    )
+    click.echo()
+    print_table(
+        ("PROPOSAL", "CLIENT", "BYTES", "RECEIVED", "DIGEST"),
+        (
+            (each["proposal"], each["client"], each["bytes"], each["received"], each["hash"])
+            for each in found["proposals"]
+        ),
+    )
+
+
+@baseline.command("show")
+@click.argument("name", required=False)
+@click.option("--default", "for_all", is_flag=True, help="The one of all others.")
+@click.option("--proposal", type=click.IntRange(1), help="What a client proposed, by its number.")
+@json_option
+@server_options
+def show_baseline(name: str | None, for_all: bool, proposal: int | None, as_json: bool) -> None:
+    """Check the baseline that NAME gets, or a proposal, and show what it says about itself."""
+    if proposal is None:
+        _check_name(name, for_all)
+    with backend() as server:
+        found = server.call("baseline-show", {"name": name, "proposal": proposal}).result
+    if as_json:
+        print_json(found)
+    else:
+        print_lines(found)
+
+
+def _name_and_file(arguments: tuple[str, ...], for_all: bool) -> tuple[str | None, str]:
+    """Return name and file of ``NAME FILE``, or None and file of ``--default FILE``."""
+    if for_all and len(arguments) == 1:
+        return None, arguments[0]
+    if not for_all and len(arguments) == 2:
+        return arguments[0], arguments[1]
+    raise click.UsageError("give NAME FILE, or --default FILE")
+
+
+def _check_name(name: str | None, for_all: bool) -> None:
+    if (name is None) != for_all:
+        raise click.UsageError("give NAME or --default")
+
+
+@contextmanager
+def _source(path: str) -> Iterator[BinaryIO]:
+    """Open what is to be put in place. A pipe is read to its end first: only files can be passed."""
+    if path == "-":
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+            copy.seek(0)
+            yield copy
+        return
+    with open(path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def _target(path: str | None) -> Iterator[BinaryIO]:
+    """Open where a file is written to, with the rights of the caller and before it is fetched."""
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        yield file
+
+
+def _deliver(answer: Answer, target: BinaryIO) -> None:
+    assert answer.file is not None
+    with answer.file as source:
+        if not target.isatty():
+            shutil.copyfileobj(source, target)
+            target.flush()
+            return
+        for line in source:
+            text = line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
+            click.echo(printable(text.expandtabs(), _LINE_TEXT_MAX))
+
+
+def _note_catch_all(name: str | None, answer: Answer) -> None:
+    if name is not None and answer.result["is_catch_all"]:
+        hint(f"{name} has none of its own; this is the one of all others")
+
+
+def _say_put(kind: str, put: Mapping[str, Any]) -> None:
+    click.echo(f"{kind} put in place: {shown(put['path'])} ({put['hash']})", err=True)
+    if not put["is_registered"]:
+        warn(f"{put['client']} is not registered")
+        hint(f"needfire-admin register {put['client']}")

@@ -1,0 +1,274 @@
+"""The verbs about files: configurations and baselines, put in place only after they were checked."""
+
+import asyncio
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any, BinaryIO, Final
+
+from needfire_protocol.baseline import BaselineMeta
+from needfire_protocol.errors import FormatError, StorageError
+from needfire_protocol.escape import printable
+from needfire_protocol.event import format_time
+from needfire_protocol.messages import FileKind
+from needfire_protocol.names import parse_client_name
+from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
+from needfire_protocol.rc.conditions import StatedFacts
+from needfire_server.admin.requests import AdminRefusedError, Reply
+from needfire_server.admin.subject import Call, Subject
+from needfire_server.baseline_files import read_baseline_meta, validate_baseline
+from needfire_server.datafiles import (
+    CONFIGURATION_BYTES_MAX,
+    DataFiles,
+    NotAccessible,
+    OpenedFile,
+)
+from needfire_server.storage.base import Proposal
+
+__all__ = [
+    "get_baseline",
+    "get_configuration",
+    "list_baselines",
+    "put_baseline",
+    "put_configuration",
+    "show_baseline",
+]
+
+_SOURCE_TEXT_MAX: Final = 256
+_HOSTS_CHECKED_MAX: Final = 100
+"""Clients as which a configuration for all is read, to find errors inside its conditions."""
+_TIME_US_MAX: Final = 253_402_300_799_999_999
+"""The last microsecond of the year 9999."""
+
+
+async def put_configuration(subject: Subject, call: Call) -> Reply:
+    """Put a configuration in place for one client or for all, if it has no errors."""
+    call.arguments.check_names("name", "source")
+    name = _optional_name(call)
+    source = printable(call.arguments.optional_text("source") or "configuration", _SOURCE_TEXT_MAX)
+    file = _regular_file(call.file)
+    hosts = subject.registry.names()[:_HOSTS_CHECKED_MAX] if name is None else (name,)
+    put = await asyncio.to_thread(_put_configuration, subject.data_files, name, source, file, hosts)
+    subject.hooks.record_event(
+        "CONFIGURATION_PUT", client=name, path=put["path"], hash=put["hash"], user=call.user
+    )
+    return Reply({**put, **_about(subject, name)})
+
+
+async def get_configuration(subject: Subject, call: Call) -> Reply:
+    """Give the configuration that a client gets, or the one of all."""
+    call.arguments.check_names("name")
+    return await _get(subject, FileKind.CONFIGURATION, _optional_name(call))
+
+
+async def put_baseline(subject: Subject, call: Call) -> Reply:
+    """Put a baseline in place for one client or for all: a file, or what the client proposed."""
+    call.arguments.check_names("name", "proposal")
+    name = _optional_name(call)
+    number = call.arguments.optional_integer("proposal")
+    if number is None:
+        file = _regular_file(call.file)
+        put = await asyncio.to_thread(_put_baseline, subject.data_files, name, file)
+    else:
+        proposal = await _proposal(subject, number, name)
+        put = await asyncio.to_thread(_put_proposal, subject.data_files, name, proposal)
+        await subject.store.remove_proposal(number)
+    subject.hooks.record_event(
+        "BASELINE_PUT", client=name, path=put["path"], hash=put["hash"], user=call.user
+    )
+    return Reply({**put, **_about(subject, name)})
+
+
+async def get_baseline(subject: Subject, call: Call) -> Reply:
+    """Give the baseline that a client gets, the one of all, or a proposal."""
+    call.arguments.check_names("name", "proposal")
+    number = call.arguments.optional_integer("proposal")
+    if number is None:
+        return await _get(subject, FileKind.BASELINE, _optional_name(call))
+    proposal = await _proposal(subject, number, _optional_name(call))
+    opened = await asyncio.to_thread(subject.data_files.open_proposal, proposal.path)
+    return _reply_with(opened)
+
+
+async def list_baselines(subject: Subject, call: Call) -> Reply:
+    """The baselines in place, and the proposals that wait for somebody to look at them."""
+    call.arguments.check_names()
+    in_place = await asyncio.to_thread(_list_in_place, subject.data_files)
+    proposals = await subject.store.proposals()
+    return Reply({"baselines": in_place, "proposals": [_describe(each) for each in proposals]})
+
+
+async def show_baseline(subject: Subject, call: Call) -> Reply:
+    """What the baseline of a client, the one of all, or a proposal says about itself."""
+    call.arguments.check_names("name", "proposal")
+    number = call.arguments.optional_integer("proposal")
+    if number is None:
+        name = _optional_name(call)
+        opened = await asyncio.to_thread(subject.data_files.find, FileKind.BASELINE, name)
+        described: dict[str, Any] = {"client": name}
+    else:
+        proposal = await _proposal(subject, number, _optional_name(call))
+        opened = await asyncio.to_thread(subject.data_files.open_proposal, proposal.path)
+        described = _describe(proposal)
+    with _accessible(opened) as found:
+        described |= {"path": found.path, "bytes": found.size_bytes}
+        meta = await asyncio.to_thread(_validated, found.path)
+    return Reply({**described, **_meta(meta)})
+
+
+def _put_configuration(
+    data_files: DataFiles, name: str | None, source: str, file: BinaryIO, hosts: Sequence[str]
+) -> dict[str, Any]:
+    kind = FileKind.CONFIGURATION
+    with data_files.staged(kind, file) as staged:
+        with open(staged.path, "rb") as copy:
+            data = copy.read(CONFIGURATION_BYTES_MAX)
+        settings = _check_configuration(data, source, hosts)
+        path = data_files.commit(kind, name, staged)
+    return {
+        "path": path,
+        "bytes": staged.size_bytes,
+        "hash": f"sha256:{staged.sha256.hex()}",
+        "rules": len(settings.rules),
+        "notices": [str(notice) for notice in settings.notices],
+    }
+
+
+def _check_configuration(data: bytes, source: str, hosts: Sequence[str]) -> AgentSettings:
+    """Read a configuration as each of the hosts will: conditions make it another file for each.
+
+    Returns what the first one reads. What the server's own host is says nothing about theirs.
+
+    Raises:
+        ConfigError: one of them could not use it.
+    """
+    stated = [StatedFacts(hostname=host) for host in hosts] or [StatedFacts()]
+    read = [parse_agent_rc(data, source=source, facts=facts) for facts in stated]
+    return read[0]
+
+
+def _put_baseline(
+    data_files: DataFiles, name: str | None, file: BinaryIO, *, proposal: Proposal | None = None
+) -> dict[str, Any]:
+    kind = FileKind.BASELINE
+    with data_files.staged(kind, file) as staged:
+        if proposal is not None and staged.sha256 != proposal.sha256:
+            raise StorageError(f"proposal {proposal.id} is damaged: its digest has changed")
+        meta = _validated(staged.path)
+        path = data_files.commit(kind, name, staged)
+    return {
+        "path": path,
+        "bytes": staged.size_bytes,
+        "hash": f"sha256:{staged.sha256.hex()}",
+        **_meta(meta),
+    }
+
+
+def _validated(path: str) -> BaselineMeta:
+    """Return what a baseline says about itself; AdminRefusedError where it is none."""
+    try:
+        return validate_baseline(path)
+    except FormatError as error:
+        raise AdminRefusedError(str(error)) from error
+
+
+def _put_proposal(data_files: DataFiles, name: str | None, proposal: Proposal) -> dict[str, Any]:
+    with _accessible(data_files.open_proposal(proposal.path)) as opened:
+        return _put_baseline(data_files, name, opened.file, proposal=proposal)
+
+
+def _list_in_place(data_files: DataFiles) -> list[dict[str, Any]]:
+    listed = []
+    for name in data_files.list_files(FileKind.BASELINE):
+        found = data_files.find(FileKind.BASELINE, name)
+        if isinstance(found, NotAccessible):
+            listed.append({"client": name, "path": found.first_path, "problem": found.reason})
+            continue
+        with found:
+            row: dict[str, Any] = {
+                "client": name,
+                "path": found.path,
+                "bytes": found.size_bytes,
+            }
+            try:
+                row |= _meta(read_baseline_meta(found.path))
+            except FormatError as error:
+                row["problem"] = str(error)
+            listed.append(row)
+    return listed
+
+
+async def _get(subject: Subject, kind: FileKind, name: str | None) -> Reply:
+    return _reply_with(await asyncio.to_thread(subject.data_files.find, kind, name))
+
+
+def _reply_with(opened: OpenedFile | NotAccessible) -> Reply:
+    found = _accessible(opened)
+    result = {
+        "path": found.path,
+        "bytes": found.size_bytes,
+        "is_catch_all": found.is_catch_all,
+    }
+    return Reply(result, file=found.file)
+
+
+def _accessible(opened: OpenedFile | NotAccessible) -> OpenedFile:
+    if isinstance(opened, NotAccessible):
+        raise AdminRefusedError(f"File not accessible: {opened.first_path}: {opened.reason}")
+    return opened
+
+
+async def _proposal(subject: Subject, number: int, name: str | None) -> Proposal:
+    proposal = await subject.store.proposal(number)
+    hint = "needfire-admin baseline list shows the proposals that there are"
+    if proposal is None:
+        raise AdminRefusedError(f"there is no proposal {number}, or no longer", hint)
+    if name is not None and proposal.client != name:
+        raise AdminRefusedError(
+            f"proposal {number} came from {proposal.client}, not from {name}", hint
+        )
+    return proposal
+
+
+def _regular_file(file: BinaryIO | None) -> BinaryIO:
+    """Return the file that came along; another kind could stop the server when it reads it."""
+    if file is None:
+        raise FormatError("no file came along")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise FormatError("what came along is not a regular file")
+    return file
+
+
+def _optional_name(call: Call) -> str | None:
+    name = call.arguments.optional_text("name")
+    return None if name is None else parse_client_name(name)
+
+
+def _about(subject: Subject, name: str | None) -> dict[str, Any]:
+    is_registered = name is None or subject.registry.registration(name) is not None
+    return {"client": name, "is_registered": is_registered}
+
+
+def _hash(proposal: Proposal) -> str:
+    return f"sha256:{proposal.sha256.hex()}"
+
+
+def _describe(proposal: Proposal) -> dict[str, Any]:
+    return {
+        "proposal": proposal.id,
+        "client": proposal.client,
+        "bytes": proposal.size_bytes,
+        "hash": _hash(proposal),
+        "received": format_time(proposal.received_us),
+    }
+
+
+def _meta(meta: BaselineMeta) -> dict[str, Any]:
+    return {
+        "host": printable(meta.host, 255),
+        # A baseline may claim any number, also one that is no time.
+        "created": format_time(meta.created_us) if meta.created_us <= _TIME_US_MAX else None,
+        "version": printable(meta.version, 64),
+        "algorithm": meta.algorithm,
+        "entries": meta.entries,
+    }

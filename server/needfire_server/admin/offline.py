@@ -1,0 +1,124 @@
+"""The verbs without a server: on the store and the data directory themselves, locked meanwhile."""
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping
+from pwd import getpwuid
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from needfire_protocol.errors import StorageError
+from needfire_protocol.event import FieldValue, make_event
+from needfire_server.admin.backend import Answer
+from needfire_server.admin.requests import Arguments, Reply, Request
+from needfire_server.admin.service import AdminHooks, AdminService
+from needfire_server.clock import now_us
+from needfire_server.datafiles import DataFiles
+from needfire_server.registry import Registry
+from needfire_server.storage.migrate import steps
+from needfire_server.storage.sqlite import SqliteStore
+from needfire_server.storage.sync import SyncStore
+
+__all__ = ["OfflineStore"]
+
+
+class OfflineStore:
+    """Implements ``Backend`` on a data directory that no server uses.
+
+    What is registered in the [Clients] section of the server's configuration is not known here.
+    """
+
+    is_server = False
+
+    def __init__(self, data_directory: str) -> None:
+        """Lock and open the store.
+
+        Raises:
+            StorageError: another process has it, or it is not accessible.
+        """
+        if not os.path.isdir(data_directory):
+            raise StorageError(f"{data_directory} is not a directory")
+        self._user = _user_name()
+        # The program's own files may lie where only root can read them.
+        steps()
+        _become_owner(data_directory)
+        self._store = SqliteStore.open(os.path.join(data_directory, "needfire.sqlite"))
+        self._runner = asyncio.Runner()
+        try:
+            self._service = self._runner.run(self._make_service(data_directory))
+        except BaseException:
+            self._close()
+            raise
+
+    def call(self, verb: str, arguments: Mapping[str, Any], file: BinaryIO | None = None) -> Answer:
+        reply = self._handle(verb, arguments, file)
+        return Answer(reply.result, reply.file)
+
+    def stream(self, verb: str, arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        items = self._handle(verb, arguments, None).items
+        while items is not None:
+            try:
+                yield self._runner.run(_next(items))
+            except StopAsyncIteration:
+                return
+
+    def __enter__(self) -> "OfflineStore":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._runner.close()
+        self._store.close()
+
+    def _handle(self, verb: str, arguments: Mapping[str, Any], file: BinaryIO | None) -> Reply:
+        request = Request(verb, Arguments(arguments))
+        return self._runner.run(self._service.handle(request, user=self._user, file=file))
+
+    async def _make_service(self, data_directory: str) -> AdminService:
+        states = await self._store.load_client_states()
+        hooks = AdminHooks(
+            on_command_queued=lambda _client: None,
+            on_client_removed=lambda _client: None,
+            record_event=self._record_event,
+            connected=dict,
+            states=lambda: states,
+        )
+        registry = Registry((), await self._store.clients())
+        return AdminService(self._store, registry, DataFiles(data_directory), hooks)
+
+    def _record_event(self, code: str, /, **fields: FieldValue) -> None:
+        event = make_event(code, time_us=now_us(), random_10_bytes=os.urandom(10), **fields)
+        SyncStore(self._store).record(event)
+
+
+async def _next(items: Any) -> Mapping[str, Any]:
+    item: Mapping[str, Any] = await anext(items)
+    return item
+
+
+def _user_name() -> str:
+    try:
+        return getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def _become_owner(directory: str) -> None:
+    """Work with the rights of whom the directory belongs to, where root was called.
+
+    So every file gets the owner that the server's user can read, and somebody who has only that
+    user's rights cannot lead root astray with links in its directory.
+    """
+    owner = os.stat(directory)
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)

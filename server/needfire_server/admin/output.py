@@ -1,0 +1,73 @@
+"""How results and complaints reach a terminal or a script.
+
+Results go to standard output, everything else to standard error. Text that came from elsewhere is
+made printable once more here, whatever the server did with it before.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from needfire_protocol.escape import printable
+
+__all__ = ["complain", "hint", "note", "print_json", "print_lines", "print_table", "shown", "warn"]
+
+PROGRAM = "needfire-admin"
+_CELL_TEXT_MAX = 4_096
+
+
+def shown(value: object) -> str:
+    """Return a value as a cell shows it: ``-`` for None, yes and no for truth."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return printable(str(value), _CELL_TEXT_MAX)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print aligned columns, two blanks apart; the last column is not padded."""
+    table = [tuple(headings), *(tuple(shown(cell) for cell in row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def print_lines(values: Mapping[str, object]) -> None:
+    """Print names and values below each other."""
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        click.echo(f"{name + ':':<{width + 1}}  {shown(value)}")
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one object as one line."""
+    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def complain(text: str) -> None:
+    """Say what went wrong."""
+    _say("error", text)
+
+
+def hint(text: str) -> None:
+    """Say what to do about it, or what comes next."""
+    _say("hint", text)
+
+
+def warn(text: str) -> None:
+    """Say what deserves a second look."""
+    _say("warning", text)
+
+
+def note(text: str) -> None:
+    """Say what is going on."""
+    _say("note", text)
+
+
+def _say(kind: str, text: str) -> None:
+    for line in text.splitlines() or [""]:
+        click.echo(f"{PROGRAM}: {kind}: {printable(line, _CELL_TEXT_MAX)}", err=True)

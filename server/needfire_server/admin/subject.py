@@ -1,0 +1,61 @@
+"""What the verbs work on, and what each of them is called with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from needfire_protocol.event import FieldValue
+from needfire_server.admin.requests import Arguments
+from needfire_server.admin.wakeup import Wakeup
+from needfire_server.datafiles import DataFiles
+from needfire_server.registry import Registry
+from needfire_server.states import ClientState
+from needfire_server.storage.base import Store
+
+__all__ = ["AdminHooks", "Call", "RecordEvent", "Subject"]
+
+
+class RecordEvent(Protocol):
+    """Raises one of the server's own events."""
+
+    def __call__(self, code: str, /, **fields: FieldValue) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AdminHooks:
+    """How the admin service speaks to the rest of the server; all called in the event loop.
+
+    Attributes:
+        on_command_queued: a command waits for this client: send it if it is connected.
+        on_client_removed: the keys and connections of this client no longer count, because it was
+            removed or has a new password.
+        record_event: raises one of the server's own events.
+        connected: address by name of the clients that have a session open.
+        states: what is known of every client.
+    """
+
+    on_command_queued: Callable[[str], object]
+    on_client_removed: Callable[[str], object]
+    record_event: RecordEvent
+    connected: Callable[[], Mapping[str, str]]
+    states: Callable[[], Mapping[str, ClientState]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One server, as far as administrators can reach it."""
+
+    store: Store
+    registry: Registry
+    data_files: DataFiles
+    hooks: AdminHooks
+    new_events: Wakeup
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request on its way through a verb."""
+
+    arguments: Arguments
+    user: str
+    file: BinaryIO | None

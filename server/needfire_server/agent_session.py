@@ -1,0 +1,306 @@
+"""One logged-in client on one connection: from its announcement to its goodbye."""
+
+import asyncio
+
+from needfire_protocol.connection_events import (
+    Closed,
+    ConnectionEvent,
+    Failed,
+    MessageReceived,
+    SignatureInvalid,
+)
+from needfire_protocol.errors import RemoteProtocolError, StorageError
+from needfire_protocol.messages import (
+    Announce,
+    Command,
+    CommandResult,
+    FileRequest,
+    Goodbye,
+    GoodbyeAccepted,
+    Heartbeat,
+    Message,
+    ProposalBegin,
+    ProposalChunk,
+    ProposalEnd,
+    ProposalRefused,
+    RefusalCode,
+    ReportBatch,
+    SessionExpired,
+    Welcome,
+)
+from needfire_server.clock import monotonic_s, now_us
+from needfire_server.ingest import take_batch
+from needfire_server.login import Login
+from needfire_server.runtime import Runtime
+from needfire_server.sessions import Session
+from needfire_server.states import ClientStatus
+from needfire_server.transfers import ProposalTransfer, send_file
+from needfire_server.wire import Wire
+
+__all__ = ["AgentSession"]
+
+
+class AgentSession:
+    """Serves the messages of one client until one side ends the connection."""
+
+    def __init__(self, wire: Wire, runtime: Runtime, login: Login) -> None:
+        self._wire = wire
+        self._runtime = runtime
+        self._login = login
+        self._session: Session | None = None
+        self._proposal: ProposalTransfer | None = None
+        self._is_over = False
+        self._sending = asyncio.Lock()
+
+    @property
+    def client(self) -> str:
+        """The registered name."""
+        return self._login.client
+
+    @property
+    def wire(self) -> Wire:
+        """The connection that it runs on."""
+        return self._wire
+
+    def is_same_process(self, other: "AgentSession") -> bool:
+        """True where both connections belong to one agent process."""
+        ours, theirs = self._session, other._session
+        return ours is not None and theirs is not None and ours.instance == theirs.instance
+
+    async def run(self, on_announced: asyncio.Event) -> None:
+        """Serve until the connection ends.
+
+        Args:
+            on_announced: set once the client has announced itself and may get commands.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        events: list[ConnectionEvent] = list(self._login.rest)
+        try:
+            while not self._has_ended():
+                for event in events:
+                    await self._handle(event)
+                    if self._has_ended():
+                        return
+                if self._session is not None:
+                    on_announced.set()
+                events = await self._next_events()
+        finally:
+            if self._proposal is not None:
+                self._proposal.abandon()
+
+    def _has_ended(self) -> bool:
+        return self._is_over
+
+    async def send_commands(self) -> None:
+        """Send every command that waits for this client; does nothing before its announcement.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        if self._session is None or self._is_over:
+            return
+        async with self._sending:
+            for command in await self._runtime.store.pending_commands(self.client):
+                await self._wire.send(Command(command.id, command.verb))
+                await self._runtime.store.mark_command_delivered(command.id, now_us=now_us())
+
+    async def _next_events(self) -> list[ConnectionEvent]:
+        limit_s = self._runtime.settings.connection_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._wire.receive()
+        except TimeoutError:
+            self._runtime.journal.raise_event(
+                "CONNECTION_TIMEOUT", client=self.client, peer=self._wire.peer, limit_s=limit_s
+            )
+            self._is_over = True
+            return []
+
+    async def _handle(self, event: ConnectionEvent) -> None:
+        match event:
+            case MessageReceived(message=message):
+                await self._handle_message(message)
+            case SignatureInvalid():
+                self._raise("MSG_SIGNATURE_MISMATCH")
+                await self._runtime.fleet.note(self.client, ClientStatus.FAILED)
+                await self._end_after_flush()
+            case Failed(error=error):
+                self._raise("PROTOCOL_ERROR", reason=str(error))
+                await self._end_after_flush()
+            case Closed():
+                self._raise("CONNECTION_CLOSED", reason="the peer closed it")
+                self._is_over = True
+            case _:
+                raise AssertionError(f"{type(event).__name__} after the handshake")
+
+    async def _handle_message(self, message: Message) -> None:
+        if isinstance(message, Announce):
+            await self._announced(message)
+        elif self._session is None:
+            await self._refuse(RefusalCode.PROTOCOL, "announce yourself first")
+        elif await self._session_may_speak(self._session):
+            try:
+                await self._serve(message, self._session)
+            except RemoteProtocolError as error:
+                self._raise("PROTOCOL_ERROR", reason=str(error))
+                await self._refuse(RefusalCode.PROTOCOL, str(error))
+            except StorageError as error:
+                # No acknowledgement: the client keeps what it sent and comes again.
+                self._raise_store_failed(error)
+                await self._refuse(RefusalCode.BUSY, "the server cannot store reports now")
+
+    async def _announced(self, announce: Announce) -> None:
+        if self._session is not None:
+            await self._refuse(RefusalCode.PROTOCOL, "announced twice")
+            return
+        session = await self._admit(announce)
+        if session is None:
+            return
+        try:
+            is_illegal = await self._runtime.fleet.started(
+                self.client,
+                announce.instance,
+                self._wire.address,
+                prior_exit_pending=announce.prior_exit_pending,
+            )
+        except StorageError as error:
+            self._raise_store_failed(error)
+            await self._refuse(RefusalCode.BUSY, "the server cannot store reports now")
+            return
+        if is_illegal:
+            self._raise("RESTART_WITHOUT_EXIT")
+        self._session = session
+        lifetime_s = max(1, int(session.expires_s - monotonic_s()))
+        async with self._sending:
+            await self._wire.send(Welcome(now_us(), lifetime_s))
+
+    async def _admit(self, announce: Announce) -> Session | None:
+        """Return the session that the client may use from now on, or None after refusing it."""
+        sessions = self._runtime.sessions
+        resumed = self._login.resumed
+        if resumed is not None:
+            if resumed.instance != announce.instance or not sessions.is_current(resumed):
+                self._raise("SIGNATURE_MISMATCH")
+                await self._refuse(RefusalCode.SESSION_SUPERSEDED)
+                return None
+            self._raise("CLIENT_RESUMED")
+            return resumed
+        holder = sessions.current(self.client)
+        if not self._login.takeover and sessions.is_held_by_another(
+            self.client, announce.instance, monotonic_s()
+        ):
+            # An agent whose key was taken asks politely, and the other one is still there.
+            self._raise("SESSION_IN_USE")
+            await self._refuse(RefusalCode.SESSION_IN_USE)
+            return None
+        if holder is None:
+            self._raise("NEW_CLIENT")
+        session = Session(
+            client=self.client,
+            keys=self._login.keys,
+            instance=announce.instance,
+            expires_s=monotonic_s() + self._runtime.settings.session_key_lifetime_s,
+        )
+        sessions.install(session)
+        return session
+
+    async def _session_may_speak(self, session: Session) -> bool:
+        """False after refusing a client whose key is superseded (state 7) or too old."""
+        if not self._runtime.sessions.is_current(session):
+            self._raise("SIGNATURE_MISMATCH")
+            await self._refuse(RefusalCode.SESSION_SUPERSEDED)
+            return False
+        if session.expires_s <= monotonic_s():
+            self._raise("FORCE_AUTHENTICATION")
+            async with self._sending:
+                await self._wire.send(SessionExpired())
+            self._is_over = True
+            return False
+        return True
+
+    async def _serve(self, message: Message, session: Session) -> None:
+        match message:
+            case ReportBatch():
+                acknowledgement = await take_batch(self._runtime, self.client, message)
+                if acknowledgement is not None:
+                    await self._send(acknowledgement)
+            case Heartbeat():
+                await self._runtime.fleet.heard(self.client)
+            case FileRequest(kind=kind):
+                async with self._sending:
+                    await send_file(self._wire, self._runtime, self.client, kind)
+            case CommandResult():
+                await self._command_done(message)
+            case ProposalBegin():
+                await self._proposal_begins(message)
+            case ProposalChunk():
+                await self._open_proposal().take(message)
+            case ProposalEnd():
+                transfer = self._open_proposal()
+                self._proposal = None
+                await self._send(await transfer.finish(message))
+            case Goodbye(reason=reason):
+                await self._goodbye(reason, session)
+            case _:
+                raise RemoteProtocolError(f"a client must not send {type(message).__name__}")
+
+    async def _goodbye(self, reason: str, session: Session) -> None:
+        status = ClientStatus.EXITED if reason == "exit" else ClientStatus.SUSPENDED
+        await self._runtime.fleet.note(self.client, status)
+        self._runtime.sessions.end(session)
+        await self._send(GoodbyeAccepted())
+        self._raise("CONNECTION_CLOSED", reason=f"goodbye: {reason}")
+        self._is_over = True
+
+    async def _command_done(self, result: CommandResult) -> None:
+        command = await self._runtime.store.acknowledge_command(
+            result.command_id, result.outcome, result.detail, client=self.client, now_us=now_us()
+        )
+        if command is not None:
+            self._raise_for_client(
+                "COMMAND_ACKNOWLEDGED",
+                command=command.verb,
+                command_id=command.id,
+                outcome=result.outcome,
+            )
+
+    async def _proposal_begins(self, begin: ProposalBegin) -> None:
+        if self._proposal is not None:
+            raise RemoteProtocolError("a second proposal began before the first one ended")
+        try:
+            self._proposal = ProposalTransfer(self._runtime, self.client, begin)
+        except StorageError as error:
+            self._raise_for_client("PROPOSAL_REFUSED", reason=str(error))
+            await self._send(ProposalRefused(str(error)))
+
+    def _open_proposal(self) -> ProposalTransfer:
+        if self._proposal is None:
+            raise RemoteProtocolError("a piece of a proposal came, but none had begun")
+        return self._proposal
+
+    async def _send(self, message: Message) -> None:
+        async with self._sending:
+            await self._wire.send(message)
+
+    async def _refuse(self, code: RefusalCode, detail: str = "") -> None:
+        self._wire.connection.refuse(code, detail)
+        await self._end_after_flush()
+
+    async def _end_after_flush(self) -> None:
+        self._is_over = True
+        await self._wire.flush()
+
+    def _raise(self, code: str, **fields: str) -> None:
+        self._runtime.journal.raise_event(
+            code, None, client=self.client, peer=self._wire.peer, **fields
+        )
+
+    def _raise_for_client(self, code: str, **fields: str | int) -> None:
+        self._runtime.journal.raise_event(code, None, client=self.client, **fields)
+
+    def _raise_store_failed(self, error: StorageError) -> None:
+        self._runtime.journal.raise_event(
+            "STORE_FAILED", None, reason=str(error), path=self._runtime.data_files.directory
+        )

@@ -1,0 +1,167 @@
+"""The command line of needfire-server: what was asked for, and how it ends."""
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from needfire_protocol import __version__
+from needfire_protocol.catalogue import explain as explain_entry
+from needfire_protocol.catalogue import find_entries
+from needfire_protocol.errors import ConfigError, NeedfireError
+from needfire_protocol.exit_status import MEANINGS, ExitStatus
+from needfire_server.config import ServerSettings, load_server_settings, read_server_settings
+from needfire_server.daemon import ServeOptions, serve
+from needfire_server.facts import HostFacts
+
+__all__ = ["main"]
+
+DEFAULT_CONFIG = "/etc/needfire/serverrc"
+DEFAULT_DATA_DIRECTORY = "/var/lib/needfire"
+DEFAULT_PORT = 49777
+
+_EPILOG = "\b\nExit status:\n" + "\n".join(
+    f"  {status.value:>2}  {text}" for status, text in MEANINGS.items()
+)
+
+
+class _ServeByDefault(click.Group):
+    """A group whose options go to ``serve`` where no verb is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"--help", "-h", "--version"}
+        if not args or (args[0].startswith("-") and args[0] not in own):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=_ServeByDefault,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="needfire-server")
+def cli() -> None:
+    """The Needfire server: takes the signed reports of agents, and loses none.
+
+    Without a verb it serves.
+    """
+
+
+@cli.command("serve")
+@click.option("--config", type=click.Path(), help=f"Configuration file [{DEFAULT_CONFIG}].")
+@click.option("--data-dir", type=click.Path(), help=f"Data directory [{DEFAULT_DATA_DIRECTORY}].")
+@click.option(
+    "--listen",
+    "listen",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Address to listen on; repeatable. Port 0 picks a free one. "
+    f"[0.0.0.0:{DEFAULT_PORT} and [::]:{DEFAULT_PORT}]",
+)
+@click.option("--foreground", is_flag=True, help="Log to standard error as well.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["classic", "text", "json"]),
+    help="Form of log lines: Samhain's XML form (classic), its text form, or JSON.",
+)
+def serve_command(
+    config: str | None,
+    data_dir: str | None,
+    listen: tuple[str, ...],
+    foreground: bool,
+    log_format: str | None,
+) -> None:
+    """Accept agents until told to stop (SIGTERM); SIGHUP reads the configuration again."""
+    addresses = tuple(_parse_address(text) for text in listen)
+
+    def load() -> ServerSettings:
+        settings = _read(config)
+        return settings if log_format is None else settings.with_log_format(log_format)
+
+    settings = load()
+    directory = data_dir or settings.data_directory or DEFAULT_DATA_DIRECTORY
+    default_host = settings.listen_interface
+    default = (
+        ((default_host, settings.listen_port),)
+        if default_host is not None
+        else (("0.0.0.0", settings.listen_port), ("::", settings.listen_port))  # noqa: S104
+    )
+    serve(
+        ServeOptions(load, os.path.abspath(directory), addresses or default, foreground), settings
+    )
+
+
+@cli.command("check-config")
+@click.argument("file", required=False, type=click.Path())
+def check_config(file: str | None) -> None:
+    """Read FILE as the server would, and say what is wrong with it."""
+    path = file or DEFAULT_CONFIG
+    settings = read_server_settings(path, HostFacts())
+    for notice in settings.notices:
+        click.echo(f"notice: {notice}", err=True)
+    click.echo(f"{path}: no errors, {len(settings.notices)} notices")
+
+
+@cli.command("explain")
+@click.argument("code", nargs=-1, required=True)
+def explain(code: tuple[str, ...]) -> None:
+    """Say what a code, a documented state (state 3) or words of a message mean."""
+    entries = find_entries(" ".join(code))
+    if not entries:
+        raise click.UsageError(f"no event has the code or the words {' '.join(code)!r}")
+    click.echo("\n\n".join(explain_entry(entry) for entry in entries))
+
+
+def _read(config: str | None) -> ServerSettings:
+    """Read the file that was named; without one, the default file, or the defaults if none is there."""
+    if config is None and not os.path.exists(DEFAULT_CONFIG):
+        return load_server_settings(b"", DEFAULT_CONFIG, HostFacts())
+    return read_server_settings(config or DEFAULT_CONFIG, HostFacts())
+
+
+def _parse_address(text: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not separator or not bare or not port.isdecimal() or int(port) > 65_535:
+        raise click.BadParameter(
+            f"{text!r} is not HOST:PORT, for example 127.0.0.1:{DEFAULT_PORT} or [::1]:0",
+            param_hint="--listen",
+        )
+    return bare, int(port)
+
+
+def main() -> NoReturn:
+    """Run the program; every failure ends in one line and its exit status."""
+    try:
+        cli(prog_name="needfire-server", standalone_mode=False)
+    except click.exceptions.Exit as finished:
+        sys.exit(finished.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitStatus.USAGE)
+    except click.Abort:
+        sys.exit(ExitStatus.USAGE)
+    except ConfigError as error:
+        for problem in error.problems:
+            _complain(str(problem), problem.hint)
+        sys.exit(ExitStatus.CONFIGURATION)
+    except NeedfireError as error:
+        _complain(str(error), None)
+        sys.exit(ExitStatus.LOCAL)
+    except OSError as error:
+        _complain(_os_error_text(error), None)
+        sys.exit(ExitStatus.LOCAL)
+    sys.exit(ExitStatus.DONE)
+
+
+def _os_error_text(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return text if error.filename is None else f"{error.filename}: {text}"
+
+
+def _complain(text: str, hint: str | None) -> None:
+    click.echo(f"needfire-server: error: {text}", err=True)
+    if hint is not None:
+        click.echo(f"needfire-server: hint: {hint}", err=True)

@@ -1,0 +1,157 @@
+"""What the server's configuration file says, as frozen typed settings."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, fields, replace
+from typing import Final, NamedTuple
+
+from needfire_protocol.errors import ConfigError, Problem
+from needfire_protocol.rc.conditions import Facts
+from needfire_protocol.rc.directives import Program
+from needfire_protocol.rc.findings import Findings
+from needfire_protocol.rc.settings_reader import read_settings
+from needfire_protocol.rc.syntax import FILE_BYTES_MAX, Directive, parse_lines
+from needfire_protocol.rc.values import WithoutEffect
+from needfire_protocol.severity import Severity, SeverityFilter
+from needfire_protocol.srp import Verifier
+
+__all__ = ["RegisteredClient", "ServerSettings", "load_server_settings", "read_server_settings"]
+
+
+_INFO_AND_ABOVE: Final = SeverityFilter.at_least(Severity.INFO)
+_MARK_AND_ABOVE: Final = SeverityFilter.at_least(Severity.MARK)
+
+
+class RegisteredClient(NamedTuple):
+    """One usable line of ``[Clients]``."""
+
+    name: str
+    verifier: Verifier
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Everything that the server's configuration decides.
+
+    The defaults are those of the table of directives, which also explains each of them.
+    """
+
+    listen_interface: str | None = None
+    """None: every address, IPv4 and IPv6."""
+    listen_port: int = 49_777
+    set_client_from_accept: bool = False
+    severity_lookup: Severity = Severity.CRIT
+    require_lookup: bool = False
+    lookup_timeout_s: int = 5
+    hosts_allow_file: str = "/etc/hosts.allow"
+    hosts_deny_file: str = "/etc/hosts.deny"
+    clients: tuple[RegisteredClient, ...] = ()
+    """In the order of the file; where a name stands twice, the last line counts."""
+    data_directory: str = "/var/lib/needfire"
+    server_user: str | None = None
+    client_time_limit_s: int = 86_400
+    connection_timeout_s: int = 900
+    session_key_lifetime_s: int = 7_200
+    connection_limit: int = 1_000
+    handshake_limit: int = 64
+    proposal_size_limit_bytes: int = 2**30
+    socket_allow_uids: tuple[int, ...] = (0,)
+    strip_domain: bool = True
+    use_separate_logs: bool = False
+    print_severity: SeverityFilter = _INFO_AND_ABOVE
+    log_severity: SeverityFilter = _MARK_AND_ABOVE
+    log_file: str | None = None
+    """None: ``log`` in the data directory."""
+    log_format: str = "classic"
+    source: str = ""
+    """Where the configuration came from, for people."""
+    sha256: str = ""
+    """Digest of the file, in hex."""
+    notices: tuple[Problem, ...] = ()
+
+    def with_log_format(self, log_format: str) -> "ServerSettings":
+        """Return the settings with another form of log lines."""
+        return replace(self, log_format=log_format)
+
+
+def read_server_settings(path: str, facts: Facts) -> ServerSettings:
+    """Return the settings of the file at ``path``.
+
+    Raises:
+        ConfigError: the file cannot be read or used; it names every problem.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        reason = error.strerror or "it cannot be opened"
+        problem = Problem(path, None, f"cannot be read: {reason}", "give the file with --config")
+        raise ConfigError([problem]) from None
+    return load_server_settings(data, path, facts)
+
+
+def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettings:
+    """Return the settings that the configuration file ``data`` gives.
+
+    Raises:
+        ConfigError: the file cannot be used; it names every problem.
+    """
+    findings = Findings(source)
+    directives = parse_lines(data, facts=facts, findings=findings)
+    defaults = ServerSettings()
+    values = read_settings(
+        directives,
+        Program.SERVER,
+        {each.name: getattr(defaults, each.name) for each in fields(defaults)},
+        findings,
+        {"clients": _ClientLines(findings).add, **dict.fromkeys(_PATH_FIELDS, _as_text)},
+    )
+    return ServerSettings(
+        **values,
+        source=source,
+        sha256=hashlib.sha256(data).hexdigest(),
+        notices=findings.notices(),
+    )
+
+
+_PATH_FIELDS: Final = ("data_directory", "hosts_allow_file", "hosts_deny_file", "log_file")
+
+
+def _as_text(_directive: Directive, path: bytes, _current: str | None) -> str:
+    return os.fsdecode(path)
+
+
+_SAMHAIN_VERIFIER: Final = re.compile(
+    r"[^@]+@(?:[0-9A-F]{16}@[0-9A-F]{1,256}|[0-9A-F]{8}@[0-9A-F]{48})", re.IGNORECASE | re.ASCII
+)
+"""With SRP (1024-bit group), and of a build without it."""
+
+
+class _ClientLines:
+    """The lines of ``[Clients]``."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._lines: dict[str, int] = {}
+
+    def add(self, directive: Directive, text: str, _current: None) -> RegisteredClient:
+        if _SAMHAIN_VERIFIER.fullmatch(text) is not None:
+            raise WithoutEffect(
+                "this verifier was made by Samhain for its own protocol; register the client "
+                "anew (needfire-admin register NAME)"
+            )
+        name, verifier = Verifier.parse_line_value(text)
+        if name == "hostname":
+            self._findings.notice(
+                directive.line, "HOSTNAME is still to be replaced with the name of the client"
+            )
+        earlier = self._lines.get(name)
+        self._lines[name] = directive.line
+        if earlier is not None:
+            self._findings.notice(
+                directive.line,
+                f"Client {name} stands in line {earlier} as well; this line counts",
+            )
+        return RegisteredClient(name, verifier, directive.line)

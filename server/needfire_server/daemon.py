@@ -1,0 +1,307 @@
+"""The life of a server process: start, privileges, signals, reload, clean stop."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from needfire_protocol.errors import ConfigError, NeedfireError, StorageError
+from needfire_protocol.srp import BACKEND
+from needfire_server.admin.endpoint import AdminEndpoint
+from needfire_server.admin.service import AdminHooks, AdminService
+from needfire_server.clock import monotonic_s
+from needfire_server.config import ServerSettings
+from needfire_server.datafiles import DataFiles
+from needfire_server.fleet import Fleet
+from needfire_server.journal import Journal
+from needfire_server.listener import Listener
+from needfire_server.logbook import Logbook
+from needfire_server.lookup import NameChecker
+from needfire_server.privileges import drop_privileges
+from needfire_server.registry import Registry
+from needfire_server.runtime import Runtime
+from needfire_server.sessions import SessionTable
+from needfire_server.storage.base import Store
+from needfire_server.storage.sqlite import SqliteStore
+from needfire_server.systemd_notify import notify, notify_reloading
+
+__all__ = ["ServeOptions", "serve"]
+
+_SWEEP_INTERVAL_S: Final = 3
+"""How often silent clients are looked for; Samhain's interval."""
+_FLUSH_LIMIT_S: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What the command line says; it wins over the configuration file, also at a reload."""
+
+    load_settings: Callable[[], ServerSettings]
+    """Reads the configuration again; raises ConfigError."""
+    data_directory: str
+    listen: tuple[tuple[str, int], ...]
+    is_foreground: bool
+
+
+def serve(options: ServeOptions, settings: ServerSettings) -> None:
+    """Run the server until it is told to stop.
+
+    Raises:
+        ConfigError, StorageError, OSError: it cannot start; the message says why.
+    """
+    sockets = _bind(options.listen)
+    try:
+        user = drop_privileges(settings.server_user, options.data_directory)
+        asyncio.run(_Server(options, settings, sockets, user).run())
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+def _bind(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:
+    """Bind before the rights are dropped, so that a port below 1024 works."""
+    sockets: list[socket.socket] = []
+    for host, port in addresses:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            bound = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(bound)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # 0.0.0.0 has a socket of its own.
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind((host, port))
+        except OSError as error:
+            if family == socket.AF_INET6 and host == "::" and len(addresses) > 1:
+                # The default asks for both; a host without IPv6 still has the other one.
+                sockets.pop().close()
+                continue
+            for each in sockets:
+                each.close()
+            raise OSError(
+                error.errno, f"cannot listen on {host} port {port}: {error.strerror}"
+            ) from None
+    return sockets
+
+
+class _Server:
+    """One run of the server."""
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        settings: ServerSettings,
+        sockets: list[socket.socket],
+        user: str | None,
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._sockets = sockets
+        self._user = user
+        self._stop = asyncio.Event()
+        self._stop_status = "SIGTERM"
+        self._reload = asyncio.Event()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number, status in (
+            (signal.SIGTERM, "SIGTERM"),
+            (signal.SIGINT, "SIGINT"),
+            (signal.SIGQUIT, "SIGQUIT"),
+        ):
+            loop.add_signal_handler(number, self._request_stop, status)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        store = SqliteStore.open(os.path.join(self._options.data_directory, "needfire.sqlite"))
+        try:
+            async with self._runtime(store) as (runtime, listener, service):
+                await self._serve(runtime, listener, service)
+        finally:
+            store.close()
+
+    def _request_stop(self, status: str) -> None:
+        self._stop_status = status
+        self._stop.set()
+
+    @asynccontextmanager
+    async def _runtime(self, store: Store) -> AsyncIterator[tuple[Runtime, Listener, AdminService]]:
+        settings = self._settings
+        service: AdminService | None = None
+
+        def on_new_events() -> None:
+            if service is not None:
+                service.notify_new_events()
+
+        logbook = Logbook.from_settings(
+            settings, self._options.data_directory, is_foreground=self._options.is_foreground
+        )
+        try:
+            journal = Journal(logbook, on_recorded=on_new_events)
+            registry = Registry(settings.clients, await store.clients())
+            runtime = Runtime(
+                settings=settings,
+                store=store,
+                registry=registry,
+                data_files=DataFiles(self._options.data_directory),
+                names=NameChecker.for_host(settings.lookup_timeout_s),
+                logbook=logbook,
+                journal=journal,
+                fleet=Fleet(store, journal, await store.load_client_states()),
+                sessions=SessionTable(),
+                fake_salt_key=await store.secret("fake-salt-key"),
+                on_new_events=on_new_events,
+            )
+            listener = Listener(runtime)
+            service = AdminService(
+                store,
+                registry,
+                runtime.data_files,
+                AdminHooks(
+                    on_command_queued=listener.wake,
+                    on_client_removed=lambda client: _forget(runtime, listener, client),
+                    record_event=journal.raise_event,
+                    connected=listener.connected,
+                    states=runtime.fleet.states,
+                ),
+            )
+            yield runtime, listener, service
+        finally:
+            logbook.close()
+
+    async def _serve(self, runtime: Runtime, listener: Listener, service: AdminService) -> None:
+        endpoint = AdminEndpoint(
+            service,
+            os.path.join(self._options.data_directory, "control.sock"),
+            allowed_uids=runtime.settings.socket_allow_uids,
+        )
+        await endpoint.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                background = [
+                    group.create_task(runtime.journal.store_waiting(runtime.store)),
+                    group.create_task(self._sweep(runtime)),
+                    group.create_task(self._reload_when_told(runtime, listener)),
+                ]
+                await listener.start(self._sockets)
+                self._announce_start(runtime)
+                await self._stop.wait()
+                notify("STOPPING=1")
+                await listener.stop()
+                runtime.journal.raise_event(
+                    "EXIT", program="needfire-server", status=self._stop_status
+                )
+                await self._save(runtime)
+                for task in background:
+                    task.cancel()
+        finally:
+            await endpoint.close()
+
+    async def _save(self, runtime: Runtime) -> None:
+        try:
+            await runtime.fleet.save()
+        except StorageError as error:
+            runtime.journal.raise_event(
+                "STORE_FAILED", reason=str(error), path=runtime.data_files.directory
+            )
+        await runtime.journal.flush(_FLUSH_LIMIT_S)
+
+    def _announce_start(self, runtime: Runtime) -> None:
+        journal, settings = runtime.journal, runtime.settings
+        journal.raise_event(
+            "START",
+            program="needfire-server",
+            userid=os.geteuid(),
+            path=settings.source,
+            hash=settings.sha256,
+        )
+        if self._user is not None:
+            journal.raise_event("PRIVILEGES_DROPPED", user=self._user, userid=os.geteuid())
+        _raise_configuration_events(runtime)
+        for bound in self._sockets:
+            address = _address(bound)
+            journal.raise_event("SERVER_UP", address=address, backend=BACKEND)
+            print(f"listening on {address}", flush=True)  # noqa: T201  # contract: scripts read it
+        notify("READY=1")
+
+    async def _sweep(self, runtime: Runtime) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
+            runtime.sessions.sweep(monotonic_s())
+            try:
+                await runtime.fleet.sweep(
+                    runtime.registry.names(), runtime.settings.client_time_limit_s
+                )
+            except StorageError as error:
+                runtime.journal.raise_event(
+                    "STORE_FAILED", reason=str(error), path=runtime.data_files.directory
+                )
+
+    async def _reload_when_told(self, runtime: Runtime, listener: Listener) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            notify_reloading()
+            self._reload_now(runtime, listener)
+            notify("READY=1")
+
+    def _reload_now(self, runtime: Runtime, listener: Listener) -> None:
+        """Read the configuration again; every connection of a client that stays goes on."""
+        runtime.logbook.reopen()
+        runtime.names.clear()
+        listener.reloaded()
+        try:
+            settings = self._options.load_settings()
+        except ConfigError as error:
+            runtime.journal.raise_event(
+                "CONFIGURATION_UNUSABLE",
+                path=runtime.settings.source,
+                reason=str(error.problems[0]),
+            )
+            return
+        runtime.settings = settings
+        runtime.logbook.configure(settings)
+        before = set(runtime.registry.names())
+        runtime.registry.reload(settings.clients)
+        for client in before - set(runtime.registry.names()):
+            _forget(runtime, listener, client)
+        runtime.journal.raise_event(
+            "CONFIGURATION_RELOADED", path=settings.source, hash=settings.sha256
+        )
+        _raise_configuration_events(runtime)
+
+
+def _forget(runtime: Runtime, listener: Listener, client: str) -> None:
+    runtime.sessions.drop_client(client)
+    listener.drop(client)
+
+
+def _raise_configuration_events(runtime: Runtime) -> None:
+    settings, journal = runtime.settings, runtime.journal
+    for notice in settings.notices:
+        journal.raise_event(
+            "CONFIGURATION_NOTICE", text=notice.text, path=notice.source, line=notice.line
+        )
+    for twice in runtime.registry.listed_twice():
+        journal.raise_event(
+            "CLIENT_LISTED_TWICE", client=twice.client, used=twice.used, other=twice.other
+        )
+    if settings.severity_lookup not in settings.log_severity:
+        journal.raise_event("LOOKUP_UNSAFE", severity=settings.severity_lookup.word)
+
+
+def _address(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def describe_failure(error: NeedfireError | OSError) -> str:
+    """Return what a person is told when the server cannot start."""
+    return str(error) if isinstance(error, NeedfireError) else (error.strerror or str(error))
+
+
+if sys.flags.optimize:  # pragma: no cover
+    raise SystemExit("needfire-server: error: Python must not run with -O: checks would be off")

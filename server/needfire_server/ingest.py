@@ -1,0 +1,68 @@
+"""How a batch of reports is taken: read, stored, then acknowledged, in this order."""
+
+from collections.abc import Sequence
+
+from needfire_protocol.codec import decode
+from needfire_protocol.errors import FormatError
+from needfire_protocol.event import unpack_event
+from needfire_protocol.limits import EVENT_DECODING
+from needfire_protocol.messages import Acknowledge, Report, ReportBatch
+from needfire_server.clock import now_us
+from needfire_server.runtime import Runtime
+from needfire_server.storage.base import IncomingReport
+
+__all__ = ["take_batch"]
+
+REPORT_TYPE_EVENT = 1
+
+
+async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Acknowledge | None:
+    """Store a batch whose signatures have been verified; return the acknowledgement to send.
+
+    When it returns, every report of the batch is on disk, whatever happens next. A report that
+    came before is not stored again. One that is no event is kept raw, and its client is told that
+    it arrived: otherwise it would come for ever and hold up all that follow.
+
+    Raises:
+        StorageError: nothing of the batch is promised; do not acknowledge.
+    """
+    if not batch.reports:
+        return None
+    received_us = now_us()
+    incoming = [_read(report) for report in batch.reports]
+    result = await runtime.store.ingest(client, batch.stream, incoming, received_us=received_us)
+    for report in incoming:
+        if report.problem is not None:
+            runtime.journal.raise_event(
+                "REPORT_UNUSABLE", client=client, reason=report.problem, sequence=report.sequence
+            )
+    if result.gap is not None:
+        last, following = result.gap
+        runtime.journal.raise_event("SEQUENCE_GAP", client=client, last=last, next=following)
+    # The state is saved before the acknowledgement: an agent that was told that its EXIT arrived
+    # must not be called killed after a crash of the server.
+    await runtime.fleet.heard(client, result.accepted)
+    for event in result.accepted:
+        runtime.logbook.write_report(event)
+    if result.accepted:
+        runtime.on_new_events()
+    return Acknowledge(batch.stream, _last_sequence(batch.reports))
+
+
+def _last_sequence(reports: Sequence[Report]) -> int:
+    return max(report.sequence for report in reports)
+
+
+def _read(report: Report) -> IncomingReport:
+    if report.type != REPORT_TYPE_EVENT:
+        problem = f"type {report.type} is not known; expected {REPORT_TYPE_EVENT}"
+        return IncomingReport(report.sequence, None, report.body, problem)
+    try:
+        return IncomingReport(
+            report.sequence,
+            unpack_event(decode(report.body, limits=EVENT_DECODING)),
+            report.body,
+            None,
+        )
+    except FormatError as error:
+        return IncomingReport(report.sequence, None, report.body, str(error))

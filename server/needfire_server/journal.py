@@ -1,0 +1,83 @@
+"""How the server speaks for itself: its own events go to the log, and what matters to the store.
+
+Raising an event never waits for the disk, so that no stranger can slow the server down by making
+it complain: events for the store wait in a bounded queue that one task empties. What a person
+does through the admin tool is different: that is stored before it is confirmed (``record``).
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from needfire_protocol.catalogue_entry import EventClass
+from needfire_protocol.errors import StorageError
+from needfire_protocol.event import Event, FieldValue, make_event
+from needfire_protocol.severity import Severity
+from needfire_server.clock import now_us
+from needfire_server.logbook import Logbook
+from needfire_server.storage.base import Store
+
+__all__ = ["Journal"]
+
+_WAITING_MAX: Final = 10_000
+"""Events that wait for the store. When it stands still for longer, the log still has them all."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """Raises the server's own events."""
+
+    def __init__(self, logbook: Logbook, *, on_recorded: Callable[[], None]) -> None:
+        """Args:
+        on_recorded: called after events have reached the store, for those who follow them.
+        """
+        self._logbook = logbook
+        self._on_recorded = on_recorded
+        self._waiting: asyncio.Queue[Event] = asyncio.Queue(_WAITING_MAX)
+
+    def raise_event(
+        self, code: str, severity: Severity | None = None, /, **fields: FieldValue
+    ) -> Event:
+        """Log an event of the server's own and hand it to the store; return it."""
+        event = make_event(
+            code, severity, time_us=now_us(), random_10_bytes=os.urandom(10), **fields
+        )
+        if self._logbook.write(event) and _is_persisted(event):
+            try:
+                self._waiting.put_nowait(event)
+            except asyncio.QueueFull:
+                _logger.debug("the store is behind; %s is in the log only", event.code)
+        return event
+
+    async def store_waiting(self, store: Store) -> None:
+        """Empty the queue into the store, for ever; cancelled at the end of the server.
+
+        While the store fails, the event at the head waits with it: order is kept.
+        """
+        while True:
+            event = await self._waiting.get()
+            while True:
+                try:
+                    await store.record(event)
+                    break
+                except StorageError as error:
+                    _logger.debug("the store does not take %s: %s", event.code, error)
+                    await asyncio.sleep(1)
+            self._waiting.task_done()
+            self._on_recorded()
+
+    async def flush(self, limit_s: float) -> None:
+        """Wait until all that was raised is stored, but no longer than limit_s seconds."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._waiting.join()
+        except TimeoutError:
+            _logger.debug("%d events did not reach the store", self._waiting.qsize())
+
+
+def _is_persisted(event: Event) -> bool:
+    """Ordinary traffic is only logged (spec/events.md 1); what needs a person is always kept."""
+    return event.event_class is not EventClass.TRAFFIC or event.severity >= Severity.WARN

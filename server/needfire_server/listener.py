@@ -1,0 +1,176 @@
+"""Who may open a connection, and what runs on it: accept, access lists, limits, log-in, session."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from needfire_protocol.connection import ServerConnection
+from needfire_protocol.errors import StorageError
+from needfire_server.access import check_access
+from needfire_server.agent_session import AgentSession
+from needfire_server.login import log_in
+from needfire_server.runtime import Runtime
+from needfire_server.wire import Wire
+
+__all__ = ["Listener"]
+
+HANDSHAKE_LIMIT_S: Final = 10
+"""From the first byte that we could read to the announcement of a client that has logged in."""
+
+_BACKLOG: Final = 1024
+_ACCESS_NOTES_MAX: Final = 1_000
+
+
+class Listener:
+    """Accepts connections on the bound sockets and serves each in a task of its own."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._servers: list[asyncio.Server] = []
+        self._open: set[Wire] = set()
+        self._handshakes = 0
+        self._sessions: dict[str, AgentSession] = {}
+        self._wake: dict[str, asyncio.Event] = {}
+        self._access_notes: set[str] = set()
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Begin to accept on sockets that are bound already."""
+        for bound in sockets:
+            server = await asyncio.start_server(self._accepted, sock=bound, backlog=_BACKLOG)
+            self._servers.append(server)
+
+    async def stop(self) -> None:
+        """Accept nothing more and close every connection. What was acknowledged is stored."""
+        for server in self._servers:
+            server.close()
+        for wire in list(self._open):
+            wire.abort()
+        for server in self._servers:
+            await server.wait_closed()
+
+    def connected(self) -> dict[str, str]:
+        """Return the address of each client that has a session open."""
+        return {client: session.wire.peer for client, session in self._sessions.items()}
+
+    def reloaded(self) -> None:
+        """The configuration was read again: what is odd about the access lists is told anew."""
+        self._access_notes.clear()
+
+    def wake(self, client: str) -> None:
+        """A command waits for a client: send it now if the client is connected."""
+        event = self._wake.get(client)
+        if event is not None:
+            event.set()
+
+    def drop(self, client: str) -> None:
+        """Close the connection of a client that is no longer registered."""
+        session = self._sessions.get(client)
+        if session is not None:
+            session.wire.abort()
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = ServerConnection(
+            random_bytes=os.urandom, fake_salt_key=self._runtime.fake_salt_key
+        )
+        wire = Wire(reader, writer, connection)
+        if not await self._is_admitted(wire):
+            wire.reset()
+            return
+        self._open.add(wire)
+        try:
+            await self._serve(wire)
+        except OSError as error:
+            self._runtime.journal.raise_event(
+                "CONNECTION_CLOSED", peer=wire.peer, reason=str(error) or type(error).__name__
+            )
+            wire.abort()
+        except StorageError as error:
+            self._runtime.journal.raise_event(
+                "STORE_FAILED", reason=str(error), path=self._runtime.data_files.directory
+            )
+            wire.abort()
+        finally:
+            self._open.discard(wire)
+            await wire.close()
+
+    async def _is_admitted(self, wire: Wire) -> bool:
+        settings, journal = self._runtime.settings, self._runtime.journal
+        decision = await check_access(
+            settings.hosts_allow_file,
+            settings.hosts_deny_file,
+            wire.address,
+            self._runtime.names,
+        )
+        self._tell_notes(decision.notes)
+        if not decision.allowed:
+            journal.raise_event(
+                "REFUSED_CONNECTION", peer=wire.address, subroutine="libwrap", rule=decision.rule
+            )
+            return False
+        for count, limit in (
+            (len(self._open), settings.connection_limit),
+            (self._handshakes, settings.handshake_limit),
+        ):
+            if count >= limit:
+                journal.raise_event("TOO_MANY_CONNECTIONS", peer=wire.address, limit=limit)
+                return False
+        journal.raise_event("NEW_CONNECTION", peer=wire.peer)
+        return True
+
+    def _tell_notes(self, notes: Iterable[str]) -> None:
+        """Report what is odd about the access lists: once, not at each connection."""
+        for note in notes:
+            if note not in self._access_notes and len(self._access_notes) < _ACCESS_NOTES_MAX:
+                self._access_notes.add(note)
+                self._runtime.journal.raise_event("ACCESS_LIST_NOTICE", text=note)
+
+    async def _serve(self, wire: Wire) -> None:
+        self._handshakes += 1
+        try:
+            async with asyncio.timeout(HANDSHAKE_LIMIT_S):
+                login = await log_in(wire, self._runtime)
+        except TimeoutError:
+            self._runtime.journal.raise_event(
+                "CONNECTION_TIMEOUT", peer=wire.peer, limit_s=HANDSHAKE_LIMIT_S
+            )
+            wire.abort()
+            return
+        finally:
+            self._handshakes -= 1
+        if login is not None:
+            await self._serve_client(AgentSession(wire, self._runtime, login))
+
+    async def _serve_client(self, session: AgentSession) -> None:
+        client = session.client
+        announced = asyncio.Event()
+        wake = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                commands = group.create_task(self._send_commands(session, announced, wake))
+                await session.run(announced)
+                commands.cancel()
+        except* OSError as group_error:
+            raise group_error.exceptions[0] from None
+        finally:
+            if self._sessions.get(client) is session:
+                del self._sessions[client]
+                self._wake.pop(client, None)
+
+    async def _send_commands(
+        self, session: AgentSession, announced: asyncio.Event, wake: asyncio.Event
+    ) -> None:
+        await announced.wait()
+        # Registered here only: a peer that has logged in but has not been admitted must not
+        # displace the connection of the process that holds the session.
+        earlier = self._sessions.get(session.client)
+        if earlier is not None and earlier.is_same_process(session):
+            # The client reconnected before we noticed that its old connection is dead.
+            earlier.wire.abort()
+        self._sessions[session.client] = session
+        self._wake[session.client] = wake
+        while True:
+            await session.send_commands()
+            await wake.wait()
+            wake.clear()

@@ -1,0 +1,225 @@
+"""Which events are written where: thresholds, formats, and what strangers may make us write.
+
+The server's own events pass the thresholds of the configuration. What a client reports is written
+whatever its severity: it was selected on the client already (Samhain manual). Lines that
+somebody without a password can provoke are limited for each address; how many were left out is
+said, so that silence is never mistaken for peace.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from needfire_protocol.catalogue_entry import EventClass
+from needfire_protocol.classic import text_line, xml_line
+from needfire_protocol.event import Event, FieldValue, event_to_json, make_event
+from needfire_protocol.severity import SeverityFilter
+from needfire_server.addresses import is_address, neighbourhood, plain_address
+from needfire_server.clock import now_us
+from needfire_server.log_files import ClientFiles, Console, LogFile
+from needfire_server.rate_limit import RateLimiter
+
+__all__ = ["LogSettings", "Logbook"]
+
+STRANGER_BURST: Final = 100
+"""Lines that one address may cause at once. A host that tries again and again stays below it."""
+STRANGER_LINES_PER_S: Final = 1.0
+"""Lines a second that one address may cause in the long run."""
+SUPPRESSED_INTERVAL_S: Final = 60.0
+"""Seconds between two reports of what was left out."""
+
+_FORMS: Final[Mapping[str, Callable[[Event], str]]] = MappingProxyType(
+    {"classic": xml_line, "text": text_line, "json": event_to_json}
+)
+
+
+class LogSettings(Protocol):
+    """What the configuration says about logs."""
+
+    @property
+    def print_severity(self) -> SeverityFilter:
+        """Threshold of the console, for the server's own events."""
+
+    @property
+    def log_severity(self) -> SeverityFilter:
+        """Threshold of the log file, for the server's own events."""
+
+    @property
+    def log_format(self) -> str:
+        """``classic`` (XML), ``text`` or ``json``."""
+
+    @property
+    def log_file(self) -> str | bytes | None:
+        """Path of the log file; None for ``log`` in the data directory."""
+
+    @property
+    def use_separate_logs(self) -> bool:
+        """Whether each client's reports go to a file of their own instead of the main one."""
+
+    @property
+    def strip_domain(self) -> bool:
+        """Whether classic lines name a client without its domain."""
+
+
+class Logbook:
+    """The console and the log files of one server. Used from the event loop's thread only."""
+
+    def __init__(
+        self,
+        settings: LogSettings,
+        path: str,
+        *,
+        console: Console | None,
+        default_path: str,
+        clock: Callable[[], float] = time.monotonic,
+        clock_us: Callable[[], int] = now_us,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._settings = settings
+        self._console = console
+        self._default_path = default_path
+        self._clock = clock
+        self._clock_us = clock_us
+        self._random_bytes = random_bytes
+        self._limiter = RateLimiter(burst=STRANGER_BURST, per_s=STRANGER_LINES_PER_S)
+        self._collect_at = clock() + SUPPRESSED_INTERVAL_S
+        self._use(path)
+
+    @classmethod
+    def from_settings(
+        cls, settings: LogSettings, data_directory: str, *, is_foreground: bool
+    ) -> "Logbook":
+        """Return the logbook of a server, with its log file open.
+
+        Args:
+            is_foreground: write to standard error as well.
+
+        Raises:
+            StorageError: the log file cannot be written.
+        """
+        console = Console(sys.stderr.fileno()) if is_foreground else None
+        default_path = os.path.join(data_directory, "log")
+        logbook = cls(
+            settings, _path(settings, default_path), console=console, default_path=default_path
+        )
+        logbook._main.open()
+        return logbook
+
+    def write(self, event: Event) -> bool:
+        """Write an event of the server's own where its severity belongs.
+
+        False where the address that caused it has caused too many: then do not store it either.
+        """
+        now = self._clock()
+        if now >= self._collect_at:
+            self._report_suppressed(now)
+        source = _stranger(event)
+        if source is not None and not self._limiter.admit(source, now):
+            return False
+        self._write_own(event)
+        return True
+
+    def write_report(self, event: Event) -> None:
+        """Write what a client reported, whatever its severity."""
+        assert event.client is not None
+        line = self._line(event)
+        if self._console is not None:
+            self._console.write(line)
+        file = self._files.file_of(event.client) if self._settings.use_separate_logs else None
+        self._append(file or self._main, line)
+
+    def configure(self, settings: LogSettings) -> None:
+        """Go on with other settings. A file that cannot be opened is tried again at each line."""
+        self.close()
+        self._settings = settings
+        self._use(_path(settings, self._default_path))
+
+    def reopen(self) -> None:
+        """Open the files again by their names: they were rotated."""
+        self._main.close()
+        self._files.close()
+
+    def close(self) -> None:
+        """Say what was left out, and close the files."""
+        self._report_suppressed(self._clock())
+        self._main.close()
+        self._files.close()
+
+    def _use(self, path: str) -> None:
+        self._main = LogFile(path)
+        self._files = ClientFiles(path)
+
+    def _report_suppressed(self, now: float) -> None:
+        self._collect_at = now + SUPPRESSED_INTERVAL_S
+        for suppressed in self._limiter.collect(now):
+            self._raise("LOG_SUPPRESSED", peer=suppressed.source, count=suppressed.count)
+
+    def _raise(self, code: str, **fields: FieldValue) -> None:
+        self._write_own(self._event(code, **fields))
+
+    def _event(self, code: str, **fields: FieldValue) -> Event:
+        return make_event(
+            code,
+            time_us=self._clock_us(),
+            random_10_bytes=self._random_bytes(10),
+            **fields,
+        )
+
+    def _write_own(self, event: Event) -> None:
+        if event.severity in self._settings.print_severity:
+            self._print(event)
+        if event.severity in self._settings.log_severity:
+            self._append(self._main, self._line(event))
+
+    def _print(self, event: Event) -> None:
+        if self._console is not None:
+            self._console.write(self._line(event))
+
+    def _append(self, file: LogFile, line: str) -> None:
+        """Append a line; say once that a file cannot be written, and once that it can again."""
+        if file.lost:
+            recovered = self._event("LOG_RECOVERED", path=file.path, lost=file.lost)
+            if file.write(self._line(recovered)):
+                file.lost = 0
+                self._print(recovered)
+            else:
+                # The message itself is no loss; the line that was to follow it is.
+                return
+        if not file.write(line):
+            self._print(self._event("LOG_FAILED", path=file.path, reason=file.reason))
+
+    def _line(self, event: Event) -> str:
+        form = self._settings.log_format
+        if event.client is not None and self._settings.strip_domain and form != "json":
+            event = replace(event, client=_without_domain(event.client))
+        return _FORMS[form](event)
+
+
+def _path(settings: LogSettings, default_path: str) -> str:
+    return default_path if settings.log_file is None else os.fsdecode(settings.log_file)
+
+
+def _without_domain(client: str) -> str:
+    """The first label of a host name; an address is no name and stays as it is."""
+    return client if is_address(client) else client.partition(".")[0]
+
+
+def _stranger(event: Event) -> str | None:
+    """Return who caused an event that takes no password to cause; None for all others."""
+    peer = event.fields.get("peer")
+    if event.event_class is not EventClass.TRAFFIC or not isinstance(peer, str):
+        return None
+    address = _address_of(peer)
+    return None if address is None else neighbourhood(address)
+
+
+def _address_of(peer: str) -> str | None:
+    """Return the address in ``192.0.2.1``, ``192.0.2.1:5000``, ``::1`` or ``[::1]:5000``."""
+    if is_address(peer):
+        return plain_address(peer)
+    host = peer.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    return plain_address(host) if is_address(host) else None

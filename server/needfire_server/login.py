@@ -1,0 +1,170 @@
+"""How a peer becomes a client: name, checks, proof.
+
+What a stranger sees of a failed log-in is the same whatever the reason: the same steps, the same
+bytes, the same arithmetic. The reason is only in the log.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from needfire_protocol.connection_events import (
+    AuthenticationFailed,
+    AuthenticationFailure,
+    Closed,
+    ConnectionEvent,
+    Established,
+    Failed,
+    NegotiationRequested,
+    ProofReceived,
+    ResumptionRequested,
+)
+from needfire_protocol.keys import SessionKeys
+from needfire_protocol.messages import RefusalCode
+from needfire_protocol.severity import Severity
+from needfire_server.clock import monotonic_s
+from needfire_server.runtime import Runtime
+from needfire_server.sessions import Session
+from needfire_server.states import ClientStatus
+from needfire_server.wire import Wire
+
+__all__ = ["Login", "log_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A peer that has proved who it is.
+
+    Attributes:
+        client: the registered name.
+        keys: the session's keys.
+        resumed: the session that it resumed; None after a full negotiation.
+        takeover: it may replace the session of another process of the same name.
+        rest: events that came with the last bytes of the handshake.
+    """
+
+    client: str
+    keys: SessionKeys
+    resumed: Session | None
+    takeover: bool
+    rest: tuple[ConnectionEvent, ...]
+
+
+@dataclass(slots=True)
+class _Claim:
+    """What is known of the peer so far."""
+
+    client: str = ""
+    takeover: bool = False
+    resumed: Session | None = None
+    is_lookup_refused: bool = False
+    """The name checks refused it (RequireLookup), which has been logged already."""
+
+
+async def log_in(wire: Wire, runtime: Runtime) -> Login | None:
+    """Drive the handshake to its end; return None where it failed, with the reason logged.
+
+    The caller sets the time limit.
+
+    Raises:
+        OSError: the connection broke.
+    """
+    claim = _Claim()
+    events = await wire.receive()
+    while True:
+        if not events:
+            # What went wrong while we calculated is told first: no byte may ever follow it.
+            events = wire.connection.receive_data(b"") or await wire.receive()
+            continue
+        event, *events = events
+        match event:
+            case NegotiationRequested():
+                await _negotiate(wire, runtime, claim, event)
+            case ResumptionRequested():
+                if not await _resume(wire, runtime, claim, event):
+                    return None
+            case ProofReceived():
+                async with runtime.mathematics:
+                    events = [*await asyncio.to_thread(wire.connection.verify_proof), *events]
+                await wire.flush()
+            case Established(keys=keys):
+                await wire.flush()
+                return Login(claim.client, keys, claim.resumed, claim.takeover, tuple(events))
+            case AuthenticationFailed(reason=reason):
+                await _authentication_failed(wire, runtime, claim, reason)
+                return None
+            case Failed(error=error):
+                runtime.journal.raise_event(
+                    "PROTOCOL_ERROR", client=claim.client, peer=wire.peer, reason=str(error)
+                )
+                await wire.flush()
+                return None
+            case Closed():
+                runtime.journal.raise_event(
+                    "CONNECTION_CLOSED",
+                    client=claim.client,
+                    peer=wire.peer,
+                    reason="the peer closed it before it logged in",
+                )
+                return None
+            case _:
+                raise AssertionError(f"{type(event).__name__} during the handshake")
+
+
+async def _negotiate(
+    wire: Wire, runtime: Runtime, claim: _Claim, event: NegotiationRequested
+) -> None:
+    settings = runtime.settings
+    claim.takeover = event.takeover
+    if settings.set_client_from_accept:
+        claim.client = await runtime.names.name_from_address(wire.address)
+    else:
+        identity = await runtime.names.check(event.name, wire.address)
+        claim.client = identity.name
+        for finding in identity.findings:
+            runtime.journal.raise_event(finding.code, settings.severity_lookup, **finding.fields)
+        if settings.require_lookup and not identity.is_confirmed:
+            runtime.journal.raise_event("LOOKUP_REQUIRED", client=claim.client, peer=wire.peer)
+            claim.is_lookup_refused = True
+    verifier = None if claim.is_lookup_refused else runtime.registry.lookup(claim.client)
+    async with runtime.mathematics:
+        await asyncio.to_thread(wire.connection.challenge, verifier, name=claim.client)
+    await wire.flush()
+
+
+async def _resume(wire: Wire, runtime: Runtime, claim: _Claim, event: ResumptionRequested) -> bool:
+    """Answer a client that brings a session's key; False where the connection is over."""
+    sessions = runtime.sessions
+    session = sessions.find(event.session_id)
+    if session is None or runtime.registry.lookup(session.client) is None:
+        wire.connection.refuse_resumption(RefusalCode.SESSION_UNKNOWN, None)
+    elif not sessions.is_current(session):
+        runtime.journal.raise_event("SIGNATURE_MISMATCH", client=session.client, peer=wire.peer)
+        wire.connection.refuse_resumption(RefusalCode.SESSION_SUPERSEDED, session.keys)
+    elif session.expires_s <= monotonic_s():
+        runtime.journal.raise_event("FORCE_AUTHENTICATION", client=session.client)
+        wire.connection.refuse_resumption(RefusalCode.SESSION_UNKNOWN, None)
+    else:
+        claim.client, claim.resumed = session.client, session
+        wire.connection.resume(session.keys)
+        await wire.flush()
+        return True
+    await wire.flush()
+    return False
+
+
+async def _authentication_failed(
+    wire: Wire, runtime: Runtime, claim: _Claim, reason: AuthenticationFailure
+) -> None:
+    # Send first: what we log must not be measurable in the time of the answer.
+    await wire.flush()
+    if claim.is_lookup_refused:
+        return
+    if claim.resumed is not None:
+        runtime.journal.raise_event("SIGNATURE_MISMATCH", client=claim.client, peer=wire.peer)
+    elif reason is AuthenticationFailure.UNKNOWN_NAME:
+        runtime.journal.raise_event(
+            "NOT_IN_CLIENT_LIST", Severity.CRIT, client=claim.client, peer=wire.peer
+        )
+    else:
+        runtime.journal.raise_event("SESSION_KEY_MISMATCH", client=claim.client, peer=wire.peer)
+        await runtime.fleet.note(claim.client, ClientStatus.FAILED)

@@ -1,0 +1,235 @@
+"""Giving up root for good, before the first byte of a stranger is read.
+
+The server is started as root only where it needs a port below 1024, or where no service manager
+gives it a user of its own. Afterwards no way leads back: no saved ids, no groups, no capabilities,
+and no program that it might start can gain any (no_new_privs).
+"""
+
+import ctypes
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from needfire_protocol.errors import ConfigError, NeedfireError, Problem, StorageError
+from needfire_protocol.escape import printable
+
+__all__ = ["USERS", "PrivilegeError", "drop_privileges", "forbid_new_privileges"]
+
+USERS: Final = ("needfire", "yule", "daemon", "nobody")
+"""Who the server becomes unless it is told: the first of these that exists."""
+
+OWN_FILES: Final = ("needfire.sqlite", "lock", "log", "proposals")
+"""What the server writes in its data directory, with whatever is appended to the names."""
+
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_GET_NO_NEW_PRIVS: Final = 39
+
+
+class PrivilegeError(NeedfireError):
+    """Root could not be given up, so the server must not go on."""
+
+
+def drop_privileges(user: str | None, data_directory: str) -> str | None:
+    """Become an ordinary user for good; return its name, or None where we were not root.
+
+    The data directory, and what the server writes in it, are handed over to the user. What an
+    administrator put there (``rc.NAME``, ``file.NAME``) keeps its owner.
+
+    Must be called while there is one thread only.
+
+    Args:
+        user: ServerUser; None for the first of USERS that exists. ``root`` means to stay root.
+
+    Raises:
+        ConfigError: there is no such user.
+        PrivilegeError: the rights could not be given up, or could be taken back.
+        StorageError: the data directory cannot be handed over, or be reached.
+    """
+    if os.geteuid() != 0:
+        forbid_new_privileges()
+        return None
+    account = _account(user)
+    if account.pw_uid == 0:
+        # Told so by name; the server would never choose root by itself.
+        forbid_new_privileges()
+        return None
+    _hand_over(Path(data_directory), account)
+    _become(account)
+    forbid_new_privileges()
+    _verify(account)
+    if not os.access(data_directory, os.R_OK | os.W_OK | os.X_OK):
+        shown = printable(data_directory, 200)
+        raise StorageError(
+            f"the user {account.pw_name} cannot use {shown}; it needs the right to enter every "
+            "directory above it"
+        )
+    return account.pw_name
+
+
+def forbid_new_privileges() -> None:
+    """Nothing that this process starts can have more rights than it: prctl(2).
+
+    Raises:
+        PrivilegeError: the kernel does not do it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
+        raise PrivilegeError(f"no_new_privs cannot be set: {os.strerror(ctypes.get_errno())}")
+
+
+def _account(user: str | None) -> pwd.struct_passwd:
+    if user is not None:
+        account = _find(user)
+        if account is None:
+            raise ConfigError(
+                [
+                    Problem(
+                        "ServerUser",
+                        None,
+                        f"there is no user {user[:64]!r} on this host",
+                        "useradd --system --home-dir /var/lib/needfire --shell /usr/sbin/nologin "
+                        "needfire",
+                    )
+                ]
+            )
+        return account
+    found = next((a for a in map(_find, USERS) if a is not None and a.pw_uid != 0), None)
+    if found is None:
+        raise ConfigError(
+            [
+                Problem(
+                    "ServerUser",
+                    None,
+                    "the server does not run as root, and none of the users "
+                    f"{', '.join(USERS)} exists",
+                    "ServerUser=NAME, or ServerUser=root to stay root",
+                )
+            ]
+        )
+    return found
+
+
+def _find(user: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except (KeyError, ValueError, OverflowError):
+        return None
+
+
+def _become(account: pwd.struct_passwd) -> None:
+    uid, gid = account.pw_uid, account.pw_gid
+    try:
+        # Groups while we may still set them; the user last, because it ends all that.
+        os.initgroups(account.pw_name, gid)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise PrivilegeError(
+            f"cannot become the user {account.pw_name}: {error.strerror}"
+        ) from None
+
+
+def _verify(account: pwd.struct_passwd) -> None:
+    """Believe nothing: a container or a security module may have done something else."""
+    uid, gid = account.pw_uid, account.pw_gid
+    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
+        raise PrivilegeError("the user or group is not the one that was asked for")
+    if 0 in os.getgroups() and gid != 0:
+        raise PrivilegeError("the group root was kept")
+    for regain in (lambda: os.setresuid(0, 0, 0), lambda: os.setresgid(0, 0, 0)):
+        if _succeeds(regain):
+            raise PrivilegeError("root could be taken back")
+    if _capabilities() != 0:
+        raise PrivilegeError("capabilities were kept")
+
+
+def _succeeds(action: Callable[[], None]) -> bool:
+    try:
+        action()
+    except OSError:
+        return False
+    return True
+
+
+def _capabilities() -> int:
+    """Return all that is permitted, effective or ambient; 0 where /proc is not."""
+    try:
+        status = Path("/proc/self/status").read_bytes()
+    except OSError:
+        return 0
+    fields = dict(line.split(b":\t", 1) for line in status.splitlines() if b":\t" in line)
+    return sum(int(fields.get(name, b"0"), 16) for name in (b"CapPrm", b"CapEff", b"CapAmb"))
+
+
+def _hand_over(directory: Path, account: pwd.struct_passwd) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _opened(directory) as handle:
+            _give(handle, account)
+            for name in _own_files(handle):
+                _give_entry(handle, name, account)
+    except OSError as error:
+        shown = printable(str(error.filename or directory), 200)
+        raise StorageError(
+            f"{shown} cannot be handed over to the user {account.pw_name}: {error.strerror}"
+        ) from None
+
+
+def _own_files(handle: int) -> list[str]:
+    return [
+        name
+        for name in os.listdir(handle)
+        if any(name == own or name.startswith((f"{own}.", f"{own}-")) for own in OWN_FILES)
+    ]
+
+
+def _give_entry(handle: int, name: str, account: pwd.struct_passwd) -> None:
+    status = os.stat(name, dir_fd=handle, follow_symlinks=False)
+    if stat.S_ISDIR(status.st_mode):
+        with _opened(name, handle) as inner:
+            _give(inner, account)
+            for each in os.listdir(inner):
+                _give_file(inner, each, account)
+    else:
+        _give_file(handle, name, account)
+
+
+def _give_file(handle: int, name: str, account: pwd.struct_passwd) -> None:
+    """Give away a regular file that has no other name.
+
+    The user who owns the directory may have put links there to files of root, in the hope that
+    the next start gives those away.
+    """
+    try:
+        file = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=handle
+        )
+    except OSError:
+        return  # A symbolic link or a socket: nothing that we write through.
+    try:
+        status = os.fstat(file)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            _give(file, account)
+    finally:
+        os.close(file)
+
+
+def _give(handle: int, account: pwd.struct_passwd) -> None:
+    if os.fstat(handle).st_uid == 0:
+        os.fchown(handle, account.pw_uid, account.pw_gid)
+
+
+@contextmanager
+def _opened(path: str | Path, dir_fd: int | None = None) -> Iterator[int]:
+    """Open a directory. The data directory itself may be a link: root made its parent."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    handle = os.open(path, flags if dir_fd is None else flags | os.O_NOFOLLOW, dir_fd=dir_fd)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

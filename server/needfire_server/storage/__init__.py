@@ -1,0 +1,1 @@
+"""What the server keeps: registered clients, their states, commands, proposals and events."""

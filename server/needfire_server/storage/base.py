@@ -1,0 +1,264 @@
+"""What the server asks of its store, whichever database keeps it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from needfire_protocol.catalogue_entry import EventClass
+from needfire_protocol.errors import NeedfireError
+from needfire_protocol.event import Event
+from needfire_protocol.severity import Severity
+from needfire_protocol.srp import Verifier
+from needfire_server.states import ClientState, ClientStatus
+
+__all__ = [
+    "COMMANDS_PENDING_MAX",
+    "COMMAND_VERBS",
+    "EVENTS_PAGE_MAX",
+    "ClientRecord",
+    "ClientState",
+    "ClientStatus",
+    "Command",
+    "EventQuery",
+    "IncomingReport",
+    "IngestResult",
+    "Proposal",
+    "Store",
+    "TooManyCommandsError",
+]
+
+COMMAND_VERBS: Final = ("reload", "scan", "stop")
+
+EVENTS_PAGE_MAX: Final = 1_000
+"""Events that one query returns at most; who wants more asks again with ``after_rowid``.
+
+An event has at most 2 MB of text, so this bounds what a query can make the server hold.
+"""
+
+COMMANDS_PENDING_MAX: Final = 100
+"""Commands that may wait for one client. A person who has sent this many has lost track."""
+
+
+class TooManyCommandsError(NeedfireError):
+    """As many commands wait for this client as may wait."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        super().__init__(
+            f"{COMMANDS_PENDING_MAX} commands wait for {client} already; no more are queued"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingReport:
+    """One report whose signature has been verified.
+
+    Attributes:
+        sequence: 1 or more, without gaps within a stream.
+        event: what it says; None where the body is no event.
+        body: the bytes as they came; kept where event is None.
+        problem: why there is no event.
+    """
+
+    sequence: int
+    event: Event | None
+    body: bytes
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What became of a batch; everything in it is durable now.
+
+    Attributes:
+        accepted: the new events, with client and received_us set, in the order of the batch.
+        duplicates: reports that had come before.
+        sequence_before: the highest number of the stream before this batch; 0 for a new stream.
+        gap: (last number that came, number that came now) of the first jump; None without one.
+    """
+
+    accepted: tuple[Event, ...]
+    duplicates: int
+    sequence_before: int
+    gap: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRecord:
+    """A client that was registered with the admin tool."""
+
+    name: str
+    verifier: Verifier
+    registered_us: int
+    registered_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something an administrator wants a client to do.
+
+    ``delivered_us`` says that it was sent, ``acknowledged_us`` that the client took it. Until
+    then it is pending and is sent again on the next connection; agents know the numbers of the
+    commands that they have carried out.
+    """
+
+    id: int
+    client: str
+    verb: str
+    user: str
+    queued_us: int
+    expires_us: int | None = None
+    delivered_us: int | None = None
+    acknowledged_us: int | None = None
+    outcome: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A baseline that a client offers; it counts only once an administrator puts it in place."""
+
+    id: int
+    client: str
+    path: str
+    size_bytes: int
+    sha256: bytes
+    received_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events to return.
+
+    Attributes:
+        client: reports of this client, and the server's own events that name it in ``client``.
+        since_us: what happened or arrived at this time or later. Both count because the clock
+            of a host that was broken into may be set so as to hide its events.
+        until_us: what happened or arrived before this time; with since_us, one of the two
+            times lies between them.
+        severity: this one and above.
+        after_rowid: what was stored after this one.
+        before_rowid: what was stored before this one.
+        limit: at most so many, 1 to ``EVENTS_PAGE_MAX``.
+        newest_first: the order, and so which ones the limit cuts off.
+    """
+
+    client: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+    event_class: EventClass | None = None
+    severity: Severity | None = None
+    code: str | None = None
+    after_rowid: int | None = None
+    before_rowid: int | None = None
+    limit: int = 100
+    newest_first: bool = False
+
+
+class Store(Protocol):
+    """The server's memory.
+
+    Every writing method returns only after its effect is durable. Each raises StorageError where
+    the database cannot be read or written; then nothing of what was asked is promised, and the
+    next call may succeed again.
+    """
+
+    async def ingest(
+        self,
+        client: str,
+        stream: bytes,
+        reports: Sequence[IncomingReport],
+        *,
+        received_us: int,
+    ) -> IngestResult:
+        """Keep the reports that are new, by (client, stream, sequence); idempotent.
+
+        Raises:
+            StorageError: nothing of the batch is promised.
+            FormatError: a sequence is not from 1 to 2**63 - 1, or the stream not 16 bytes.
+        """
+
+    async def record(self, event: Event) -> None:
+        """Keep an event of the server's own. The client it is about is its field ``client``."""
+
+    async def query_events(self, query: EventQuery) -> list[tuple[int, Event]]:
+        """Return (rowid, event) pairs; rowids rise in the order in which events were stored."""
+
+    async def nth_newest_rowid(self, query: EventQuery, count: int) -> int:
+        """Return the rowid from which on at most count events match; its limit and order are not used.
+
+        0 where no more than count match.
+        """
+
+    async def last_rowid(self) -> int:
+        """Return the rowid of the event that was stored last; 0 where there is none."""
+
+    async def client_record(self, name: str) -> ClientRecord | None:
+        """Return the registration of one client."""
+
+    async def clients(self) -> list[ClientRecord]:
+        """Return all registrations, by name."""
+
+    async def register(self, name: str, verifier: Verifier, *, now_us: int, user: str) -> bool:
+        """Register a client, or give it a new verifier; return True where there was one."""
+
+    async def remove(self, name: str) -> bool:
+        """Take a registration out, with the commands that wait; False where there was none.
+
+        Events stay, and so does the state: it decides whether a restart is illegal if the same
+        name is registered again.
+        """
+
+    async def load_client_states(self) -> dict[str, ClientState]:
+        """Return what was last saved of each client, by name."""
+
+    async def save_client_state(self, state: ClientState) -> None:
+        """Keep what is known of a client."""
+
+    async def queue_command(
+        self, client: str, verb: str, user: str, now_us: int, expires_us: int | None = None
+    ) -> int:
+        """Queue a command; return its number.
+
+        Raises:
+            TooManyCommandsError: ``COMMANDS_PENDING_MAX`` wait for this client.
+        """
+
+    async def pending_commands(self, client: str, now_us: int | None = None) -> list[Command]:
+        """Return what the client has not acknowledged, oldest first; not what has expired.
+
+        Args:
+            now_us: decides what has expired; None takes the clock.
+        """
+
+    async def mark_command_delivered(self, command_id: int, now_us: int) -> None:
+        """Note that a command was sent."""
+
+    async def acknowledge_command(
+        self, command_id: int, outcome: str, detail: str, now_us: int, *, client: str | None = None
+    ) -> Command | None:
+        """Note what a client did with a command; return it.
+
+        None where there is no such pending command, or where it is another client's: a client
+        must not acknowledge for others.
+        """
+
+    async def add_proposal(
+        self, client: str, path: str, size_bytes: int, sha256: bytes, now_us: int
+    ) -> int:
+        """Keep a client's proposal instead of the one before, whose file is deleted."""
+
+    async def proposals(self, client: str | None = None) -> list[Proposal]:
+        """Return the latest proposal of one client or of each."""
+
+    async def proposal(self, proposal_id: int) -> Proposal | None:
+        """Return one proposal by its number."""
+
+    async def remove_proposal(self, proposal_id: int) -> bool:
+        """Forget a proposal and delete its file; False where there was none."""
+
+    async def secret(self, name: str) -> bytes:
+        """Return the 32 random bytes of that name, which are made once and never change."""
+
+    def close(self) -> None:
+        """Finish what was begun and release the store."""

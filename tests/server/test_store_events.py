@@ -1,0 +1,121 @@
+"""Which events a question finds, in which order, and by which index."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from needfire_protocol.catalogue_entry import EventClass
+from needfire_protocol.severity import Severity
+from needfire_server.storage import statements
+from needfire_server.storage.base import EVENTS_PAGE_MAX, EventQuery
+from needfire_server.storage.sqlite import SqliteStore
+from needfire_testkit.server_store import STREAM, event, incoming
+
+S = 1_000_000
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """Six events; their times are 10 to 60 seconds, and the reports came at 100."""
+    opened = SqliteStore.open(str(tmp_path / "needfire.sqlite"))
+    await opened.record(event("SERVER_UP", time_us=10 * S))
+    reports = [
+        incoming(1, event("POLICY_MODIFIED", time_us=20 * S)),
+        incoming(2, event("CHECK_COMPLETED", time_us=30 * S, client="web2")),
+    ]
+    await opened.ingest("web1", STREAM, reports, received_us=100 * S)
+    await opened.record(event("CLIENT_REGISTERED", time_us=40 * S, client="WEB1"))
+    await opened.ingest(
+        "web2", STREAM, [incoming(1, event("POLICY_ADDED", time_us=50 * S))], received_us=100 * S
+    )
+    await opened.record(event("STORE_FAILED", time_us=60 * S))
+    yield opened
+    opened.close()
+
+
+async def found(store: SqliteStore, query: EventQuery) -> list[int]:
+    return [rowid for rowid, _ in await store.query_events(query)]
+
+
+@pytest.mark.parametrize(
+    ("query", "rowids"),
+    [
+        (EventQuery(), [1, 2, 3, 4, 5, 6]),
+        # What a report says in a field named client does not make it another's.
+        (EventQuery(client="web1"), [2, 3, 4]),
+        (EventQuery(client="Web2"), [5]),
+        (EventQuery(client="web3"), []),
+        (EventQuery(event_class=EventClass.INTEGRITY), [2, 3, 5]),
+        (EventQuery(severity=Severity.CRIT), [2, 5, 6]),
+        (EventQuery(severity=Severity.ALERT), [6]),
+        (EventQuery(code="POLICY_ADDED"), [5]),
+        (EventQuery(after_rowid=4), [5, 6]),
+        (EventQuery(before_rowid=3), [1, 2]),
+        (EventQuery(limit=2), [1, 2]),
+        (EventQuery(limit=2, newest_first=True), [6, 5]),
+        (EventQuery(newest_first=True, before_rowid=5, limit=2), [4, 3]),
+        (EventQuery(client="web1", severity=Severity.CRIT, code="POLICY_MODIFIED"), [2]),
+        # Happened or arrived: the reports came at 100 s, whatever their own clocks say.
+        (EventQuery(since_us=60 * S), [2, 3, 5, 6]),
+        (EventQuery(since_us=60 * S + 1), [2, 3, 5]),
+        (EventQuery(since_us=101 * S), []),
+        (EventQuery(until_us=40 * S), [1, 2, 3]),
+        (EventQuery(since_us=15 * S, until_us=25 * S), [2]),
+        (EventQuery(since_us=70 * S, until_us=101 * S), [2, 3, 5]),
+        (EventQuery(since_us=70 * S, until_us=100 * S), []),
+    ],
+)
+async def test_a_question_finds(store: SqliteStore, query: EventQuery, rowids: list[int]) -> None:
+    assert await found(store, query) == rowids
+
+
+async def test_the_limit_is_bounded(store: SqliteStore) -> None:
+    for number in range(0, EVENTS_PAGE_MAX + 1, 500):
+        batch = [incoming(number + offset + 1) for offset in range(500)]
+        await store.ingest("many", STREAM, batch, received_us=1)
+    assert len(await found(store, EventQuery(client="many", limit=10**9))) == EVENTS_PAGE_MAX
+    assert len(await found(store, EventQuery(client="many", limit=0))) == 1
+
+
+@pytest.mark.parametrize(("count", "rowid"), [(1, 6), (2, 5), (6, 1), (7, 0)])
+async def test_the_start_of_the_newest_is_found(store: SqliteStore, count: int, rowid: int) -> None:
+    assert await store.nth_newest_rowid(EventQuery(), count) == rowid
+
+
+async def test_the_start_of_the_newest_that_match_is_found(store: SqliteStore) -> None:
+    assert await store.nth_newest_rowid(EventQuery(client="web1"), 2) == 3
+    assert await store.nth_newest_rowid(EventQuery(client="web1"), 4) == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (EventQuery(client="web1", newest_first=True), "events_about"),
+        (EventQuery(code="START", newest_first=True), "events_code"),
+        (EventQuery(event_class=EventClass.ALARM, newest_first=True), "events_class"),
+        (EventQuery(after_rowid=10), "PRIMARY KEY"),
+    ],
+)
+async def test_a_question_uses_its_index_and_does_not_sort(
+    store: SqliteStore, tmp_path: Path, query: EventQuery, index: str
+) -> None:
+    where, values = statements._where(query)
+    order = "DESC" if query.newest_first else "ASC"
+    connection = sqlite3.connect(tmp_path / "needfire.sqlite")
+    plan = connection.execute(
+        f"EXPLAIN QUERY PLAN SELECT * FROM events {where} ORDER BY row_id {order} LIMIT 9", values
+    ).fetchall()
+    connection.close()
+    text = " ".join(row[3] for row in plan)
+    assert index in text
+    assert "TEMP B-TREE" not in text
+
+
+async def test_events_of_codes_that_nobody_knows_are_kept(store: SqliteStore) -> None:
+    newer = replace(event(), code="FROM_A_NEWER_AGENT")
+    await store.ingest("web9", STREAM, [incoming(1, newer)], received_us=1)
+    [(_, stored)] = await store.query_events(EventQuery(client="web9"))
+    assert stored.code == "FROM_A_NEWER_AGENT"

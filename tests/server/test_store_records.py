@@ -1,0 +1,153 @@
+"""What the store keeps besides events: clients, their states, commands, proposals, secrets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from needfire_protocol.errors import StorageError
+from needfire_server.states import ClientState, ClientStatus
+from needfire_server.storage.base import COMMANDS_PENDING_MAX, TooManyCommandsError
+from needfire_server.storage.sqlite import SqliteStore
+from needfire_server.storage.sync import SyncStore
+from needfire_testkit.server_store import NOW_US, event, verifier
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore.open(str(tmp_path / "needfire.sqlite"))
+    yield opened
+    opened.close()
+
+
+async def test_registering_again_replaces_the_verifier(store: SqliteStore) -> None:
+    assert await store.client_record("web1") is None
+    assert await store.register("web1", verifier("a"), now_us=1, user="root") is False
+    assert await store.register("web1", verifier("b"), now_us=2, user="ann") is True
+    record = await store.client_record("web1")
+    assert record is not None
+    assert (record.verifier, record.registered_us, record.registered_by) == (
+        verifier("b"),
+        2,
+        "ann",
+    )
+    assert await store.clients() == [record]
+
+
+async def test_removing_takes_the_waiting_commands_along(store: SqliteStore) -> None:
+    await store.register("web1", verifier(), now_us=1, user="root")
+    await store.queue_command("web1", "stop", "root", NOW_US)
+    assert await store.remove("web1") is True
+    assert await store.remove("web1") is False
+    assert await store.pending_commands("web1") == []
+
+
+async def test_a_damaged_registration_is_a_storage_error(store: SqliteStore) -> None:
+    await store.register("web1", verifier(), now_us=1, user="root")
+    store.write_now(lambda c: c.execute("UPDATE clients SET verifier = x'00'").rowcount)
+    with pytest.raises(StorageError, match="web1"):
+        await store.clients()
+
+
+async def test_a_state_comes_back_as_it_was(store: SqliteStore) -> None:
+    state = ClientState(
+        "web1",
+        ClientStatus.FILE_TRANSFER,
+        instance=bytes(range(16)),
+        last_seen_us=NOW_US,
+        address="192.0.2.1",
+        is_overdue=True,
+        latest={ClientStatus.STARTED: 1, ClientStatus.FILE_TRANSFER: NOW_US},
+    )
+    await store.save_client_state(ClientState.initial("web1"))
+    await store.save_client_state(state)
+    await store.save_client_state(ClientState.initial("web2"))
+    assert await store.load_client_states() == {"web1": state, "web2": ClientState.initial("web2")}
+
+
+async def test_a_command_is_pending_until_it_is_acknowledged(store: SqliteStore) -> None:
+    first = await store.queue_command("web1", "reload", "root", 1)
+    second = await store.queue_command("web1", "scan", "ann", 2)
+    await store.queue_command("web2", "stop", "ann", 2)
+    assert [each.id for each in await store.pending_commands("web1")] == [first, second]
+    await store.mark_command_delivered(first, 3)
+    [delivered, _] = await store.pending_commands("web1")
+    assert (delivered.delivered_us, delivered.verb, delivered.user) == (3, "reload", "root")
+    done = await store.acknowledge_command(first, "done", "", 4)
+    assert done is not None
+    assert (done.verb, done.outcome, done.acknowledged_us) == ("reload", "done", 4)
+    assert [each.id for each in await store.pending_commands("web1")] == [second]
+
+
+async def test_a_command_is_acknowledged_once_and_only_by_its_client(store: SqliteStore) -> None:
+    number = await store.queue_command("web1", "reload", "root", 1)
+    assert await store.acknowledge_command(number, "done", "", 2, client="web2") is None
+    assert await store.acknowledge_command(number, "done", "", 2, client="web1") is not None
+    assert await store.acknowledge_command(number, "again", "", 3, client="web1") is None
+    assert await store.acknowledge_command(number + 1, "done", "", 3) is None
+    assert await store.acknowledge_command(2**64 - 1, "done", "", 3) is None
+
+
+async def test_a_command_expires(store: SqliteStore) -> None:
+    await store.queue_command("web1", "scan", "root", 1, 100)
+    assert len(await store.pending_commands("web1", 99)) == 1
+    assert await store.pending_commands("web1", 100) == []
+    assert await store.pending_commands("web1") == []
+
+
+async def test_only_so_many_commands_wait_for_a_client(store: SqliteStore) -> None:
+    for _ in range(COMMANDS_PENDING_MAX):
+        await store.queue_command("web1", "scan", "root", 1)
+    with pytest.raises(TooManyCommandsError):
+        await store.queue_command("web1", "scan", "root", 1)
+    assert await store.queue_command("web2", "scan", "root", 1)
+
+
+async def test_the_latest_proposal_of_a_client_counts(store: SqliteStore, tmp_path: Path) -> None:
+    files = [tmp_path / "first", tmp_path / "second", tmp_path / "other"]
+    for file in files:
+        file.write_bytes(b"x")
+    first = await store.add_proposal("web1", str(files[0]), 1, b"a" * 32, 10)
+    second = await store.add_proposal("web1", str(files[1]), 1, b"b" * 32, 20)
+    other = await store.add_proposal("web2", str(files[2]), 1, b"c" * 32, 30)
+    assert [file.exists() for file in files] == [False, True, True]
+    assert [each.id for each in await store.proposals()] == [second, other]
+    assert [each.id for each in await store.proposals("web1")] == [second]
+    assert await store.proposal(first) is None
+    assert await store.remove_proposal(second) is True
+    assert await store.remove_proposal(second) is False
+    assert not files[1].exists()
+    # A number that was told to somebody never means another proposal.
+    assert await store.add_proposal("web1", str(files[0]), 1, b"a" * 32, 40) > other
+
+
+async def test_a_secret_is_made_once(tmp_path: Path) -> None:
+    store = SqliteStore.open(str(tmp_path / "db"), random_bytes=lambda count: b"\7" * count)
+    assert await store.secret("fake-salt-key") == b"\7" * 32
+    store.close()
+    store = SqliteStore.open(str(tmp_path / "db"), random_bytes=lambda count: b"\1" * count)
+    assert await store.secret("fake-salt-key") == b"\7" * 32
+    assert await store.secret("another") == b"\1" * 32
+    store.close()
+
+
+async def test_every_commit_is_flushed(store: SqliteStore) -> None:
+    assert store.write_now(lambda c: c.execute("PRAGMA synchronous").fetchone()[0]) == 2
+    assert store.write_now(lambda c: c.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
+
+
+async def test_the_same_writes_work_without_an_event_loop(store: SqliteStore) -> None:
+    now = SyncStore(store)
+
+    def work() -> None:
+        assert now.register("web1", verifier(), now_us=1, user="root") is False
+        now.record(event("CLIENT_REGISTERED", client="web1"))
+        now.save_client_state(ClientState.initial("web1"))
+        assert now.queue_command("web1", "scan", "root", 1) == 1
+        assert now.secret("s") == now.secret("s")
+        assert now.ingest("web1", bytes(16), [], received_us=1).accepted == ()
+        assert now.remove("web1") is True
+
+    await asyncio.to_thread(work)
+    assert await store.last_rowid() == 1
