@@ -1,0 +1,340 @@
+"""What is one object of the file system: attributes, link target, digest. Nothing can hang it.
+
+Every name is somebody else's choice and may change under our hands: a file may become a symbolic
+link, a FIFO or a device between two system calls, vanish, grow without end, or claim a size that
+it does not have. So everything goes through the directory's own descriptor, never through a path;
+nothing but a regular file is ever read; an open neither follows a link (O_NOFOLLOW) nor waits
+(O_NONBLOCK); what is read is bounded by the size seen first; and a digest counts only if the
+attributes are the same before and after.
+"""
+
+import errno
+import grp
+import hashlib
+import os
+import pwd
+import stat
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, Protocol
+
+from needfire_protocol.baseline import FileEntry, State
+
+__all__ = [
+    "ATTEMPTS_MAX",
+    "CONTENT_BYTES_MAX",
+    "Examiner",
+    "ScanStoppedError",
+    "group_name",
+    "never",
+    "open_directory",
+    "owner_name",
+]
+
+ATTEMPTS_MAX: Final = 3
+"""How often a file is read that changes meanwhile, before it is reported as unstable."""
+
+CONTENT_BYTES_MAX: Final = 2**40
+"""Bytes of a file that is read: a quarter of an hour at the speed of SHA-256. Only a sparse file
+costs its owner nothing to make larger, and would otherwise keep a check busy for years."""
+
+_SPARSE_BYTES: Final = 2**30
+_SPARSE_RATIO: Final = 64
+"""A file above a GiB whose blocks are less than a 64th of its size is not read either."""
+
+_ONE_READ_BYTES: Final = 256 * 1024
+"""Files up to this size are read by one call: two system calls and one hash call less."""
+_CHUNK_BYTES: Final = 512 * 1024
+
+_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_LISTED: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+_PASSED: Final = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+
+_CHANGED_ERRORS: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EAGAIN})
+"""Errors of an open that mean: this is no longer the regular file that it was a moment ago."""
+VANISHED_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
+
+
+_REASON_TEXT_MAX: Final = 128
+
+
+class ScanStoppedError(Exception):
+    """The caller's ``stop`` said so, in the middle of a large file or between two directories."""
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
+    def copy(self) -> "_Digest": ...
+
+
+def never() -> bool:
+    """Stand in for ``stop`` where nothing stops."""
+    return False
+
+
+def open_directory(
+    name: bytes, dir_fd: int | None, *, lists: bool = True, follow: bool = False
+) -> int:
+    """Return a descriptor of a directory, without moving its access time where that is allowed.
+
+    Args:
+        lists: its names will be read; otherwise it need only be passable, not readable.
+        follow: take a symbolic link to a directory as the directory.
+
+    Raises:
+        OSError: it cannot be opened, or is no directory.
+    """
+    flags = _LISTED if lists else _PASSED
+    if follow:
+        flags &= ~os.O_NOFOLLOW
+    return _open_quietly(name, flags, dir_fd) if lists else os.open(name, flags, dir_fd=dir_fd)
+
+
+def _open_quietly(name: bytes, flags: int, dir_fd: int | None) -> int:
+    try:
+        return os.open(name, flags | os.O_NOATIME, dir_fd=dir_fd)
+    except OSError as error:
+        # O_NOATIME is for the owner and for root; network file systems may refuse it to both.
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+        return os.open(name, flags, dir_fd=dir_fd)
+
+
+class Examiner:
+    """Examines objects, and counts what it read.
+
+    Args:
+        algorithm: name that hashlib knows.
+        stop: asked while a large file is read; where it says yes, ScanStoppedError is raised.
+    """
+
+    def __init__(self, algorithm: str, stop: Callable[[], bool] = never) -> None:
+        self._new: Callable[[bytes], _Digest] = _constructor(algorithm)
+        self._stop = stop
+        self.hashed = 0
+        """Files whose contents were read."""
+        self.bytes_read = 0
+
+    def examine(
+        self, dir_fd: int, name: bytes, *, hashes: bool, is_regular: bool = False
+    ) -> FileEntry | None:
+        """Return what the object ``name`` of an open directory is; None where it is gone.
+
+        Args:
+            hashes: read a regular file's contents.
+            is_regular: the listing said that it is a regular file: saves a call, decides nothing.
+        """
+        if is_regular and hashes and (entry := self._at_once(dir_fd, name)) is not None:
+            return entry
+        return self._patiently(dir_fd, name, hashes=hashes, grows=False, prefix_bytes=None)[0]
+
+    def examine_growing(
+        self, dir_fd: int, name: bytes, prefix_bytes: int | None
+    ) -> tuple[FileEntry | None, bytes | None]:
+        """Examine a file that may grow meanwhile; the size seen first is what is read.
+
+        Returns:
+            The entry, and the digest of the first ``prefix_bytes`` if there are that many.
+        """
+        return self._patiently(dir_fd, name, hashes=True, grows=True, prefix_bytes=prefix_bytes)
+
+    def _at_once(self, dir_fd: int, name: bytes) -> FileEntry | None:
+        """Return the entry of a small quiet regular file, the usual case; None for all others."""
+        try:
+            fd = _open_quietly(name, _FLAGS, dir_fd)
+        except OSError:
+            return None
+        try:
+            before = os.fstat(fd)
+            size = before.st_size
+            if not 0 < size <= _ONE_READ_BYTES or not stat.S_ISREG(before.st_mode):
+                return None
+            # One byte more than there should be, to see whether there is more.
+            data = os.read(fd, size + 1)
+            after = os.fstat(fd)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        if (
+            len(data) != size
+            or before.st_ctime_ns != after.st_ctime_ns
+            or before.st_mtime_ns != after.st_mtime_ns
+            or size != after.st_size
+        ):
+            return None
+        self.hashed += 1
+        self.bytes_read += size
+        return FileEntry(
+            before.st_mode,
+            before.st_uid,
+            before.st_gid,
+            size,
+            before.st_mtime_ns,
+            before.st_ctime_ns,
+            # After reading: where O_NOATIME is refused, that is what the next check will see.
+            after.st_atime_ns,
+            before.st_ino,
+            before.st_dev,
+            before.st_nlink,
+            0,
+            None,
+            self._new(data).digest(),
+            0,
+            "",
+        )
+
+    def _patiently(
+        self, dir_fd: int, name: bytes, *, hashes: bool, grows: bool, prefix_bytes: int | None
+    ) -> tuple[FileEntry | None, bytes | None]:
+        last = None
+        for _ in range(ATTEMPTS_MAX):
+            try:
+                last = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+                if stat.S_ISLNK(last.st_mode):
+                    return _entry(last, link=os.readlink(name, dir_fd=dir_fd)), None
+                if not (hashes and stat.S_ISREG(last.st_mode)):
+                    return _entry(last), None
+                if (refusal := _refusal(last)) is not None:
+                    return _entry(last, state=State.UNREADABLE, reason=refusal), None
+                found = self._read(dir_fd, name, grows=grows, prefix_bytes=prefix_bytes)
+            except OSError as error:
+                if error.errno in VANISHED_ERRORS:
+                    return None, None
+                # EINVAL is readlink's word for "this is no link any more".
+                if error.errno in _CHANGED_ERRORS or (
+                    error.errno == errno.EINVAL and last is not None
+                ):
+                    continue
+                return _unreadable(last, error), None
+            if found is not None:
+                return found
+        if last is None:
+            return None, None
+        return _entry(last, state=State.UNSTABLE, reason="changed while it was read"), None
+
+    def _read(
+        self, dir_fd: int, name: bytes, *, grows: bool, prefix_bytes: int | None
+    ) -> tuple[FileEntry, bytes | None] | None:
+        """Return entry and digest of the prefix; None where the file changed meanwhile."""
+        fd = _open_quietly(name, _FLAGS, dir_fd)
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                return None
+            size = before.st_size
+            digest, prefix, count = self._hash(fd, size, prefix_bytes)
+            has_more = not grows and os.read(fd, 1) != b""
+            after = os.fstat(fd)
+        finally:
+            os.close(fd)
+        self.hashed += 1
+        self.bytes_read += count
+        if not _is_same(before, after, grows=grows):
+            return None
+        if has_more:
+            # Files of the kernel do that (/proc): no size, contents without an end perhaps.
+            reason = f"has contents beyond its size of {size} bytes"
+            return _entry(before, state=State.UNREADABLE, reason=reason), None
+        # Fewer bytes than the size, and no change: files of /sys are like that.
+        entry = _entry(before, digest=digest)
+        return entry._replace(atime_ns=after.st_atime_ns), prefix
+
+    def _hash(
+        self, fd: int, size: int, prefix_bytes: int | None
+    ) -> tuple[bytes, bytes | None, int]:
+        """Return the digest of the first ``size`` bytes, that of the prefix, and their count."""
+        hasher = self._new(b"")
+        prefix = hasher.digest() if prefix_bytes == 0 else None
+        count = 0
+        while count < size:
+            if self._stop():
+                raise ScanStoppedError
+            # Up to the end of the prefix first, then on to the end of what was seen.
+            edge = prefix_bytes if prefix_bytes and count < prefix_bytes < size else size
+            data = os.read(fd, min(_CHUNK_BYTES, edge - count))
+            if not data:
+                break
+            hasher.update(data)
+            count += len(data)
+            if count == prefix_bytes:
+                prefix = hasher.copy().digest()
+        return hasher.digest(), prefix, count
+
+
+def _constructor(algorithm: str) -> Callable[[bytes], _Digest]:
+    """Return hashlib's own function for the algorithm: ``hashlib.new`` costs a look-up a file."""
+    constructor: Callable[[bytes], _Digest] = getattr(hashlib, algorithm)
+    return constructor
+
+
+def _is_same(before: os.stat_result, after: os.stat_result, *, grows: bool) -> bool:
+    if grows:
+        return after.st_size >= before.st_size
+    return (
+        before.st_ctime_ns == after.st_ctime_ns
+        and before.st_mtime_ns == after.st_mtime_ns
+        and before.st_size == after.st_size
+    )
+
+
+def _refusal(status: os.stat_result) -> str | None:
+    if status.st_size > CONTENT_BYTES_MAX:
+        return f"{status.st_size} bytes are too many to read (limit {CONTENT_BYTES_MAX})"
+    if status.st_size > _SPARSE_BYTES and status.st_blocks * 512 * _SPARSE_RATIO < status.st_size:
+        return f"sparse: {status.st_blocks * 512} bytes on disk claim to be {status.st_size}"
+    return None
+
+
+def _unreadable(status: os.stat_result | None, error: OSError) -> FileEntry:
+    reason = (error.strerror or f"error {error.errno}")[:_REASON_TEXT_MAX]
+    if status is None:
+        return FileEntry(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, int(State.UNREADABLE), reason)
+    return _entry(status, state=State.UNREADABLE, reason=reason)
+
+
+def _entry(
+    status: os.stat_result,
+    *,
+    link: bytes | None = None,
+    digest: bytes | None = None,
+    state: State = State.OK,
+    reason: str = "",
+) -> FileEntry:
+    is_device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
+    return FileEntry(
+        status.st_mode,
+        status.st_uid,
+        status.st_gid,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_atime_ns,
+        status.st_ino,
+        status.st_dev,
+        status.st_nlink,
+        status.st_rdev if is_device else 0,
+        link,
+        digest,
+        int(state),
+        reason,
+    )
+
+
+@lru_cache(maxsize=4096)
+def owner_name(uid: int) -> str:
+    """Return the name of a user, or the number as text where nobody has it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
+
+
+@lru_cache(maxsize=4096)
+def group_name(gid: int) -> str:
+    """Return the name of a group, or the number as text where there is none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except (KeyError, OverflowError):
+        return str(gid)

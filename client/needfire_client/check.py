@@ -1,0 +1,467 @@
+"""What is different from the baseline: full checks, checks of one path, and new baselines.
+
+A full check walks the file system and reads the baseline side by side, both in key order, so that
+neither is ever in memory as a whole. A directory whose packed entries are the same bytes as the
+baseline's row is done; only others are unpacked and compared object by object.
+
+A check of one path gives the same events as a full check would, for that object, for the
+directory that it is in, and, where it is a directory that is new or gone, for all below it.
+"""
+
+import hashlib
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from needfire_client.attributes import group_name, never, owner_name
+from needfire_client.baseline import BaselineReader, BaselineWriter
+from needfire_client.compare import Change, ChangeKind, Names, compare
+from needfire_client.overlay import Overlay
+from needfire_client.policy import Decision, Place, Ruleset
+from needfire_client.reference import Known, Reference
+from needfire_client.scan import (
+    CheckResult,
+    OnEvent,
+    Progress,
+    Scan,
+    ScanStoppedError,
+    pack_record,
+)
+from needfire_client.walk import DirectoryRecord, Finding, join
+from needfire_protocol.baseline import FileEntry, decode_entries, key_of, path_of, subtree_end
+from needfire_protocol.errors import StorageError
+from needfire_protocol.rc.agent import AgentSettings
+
+__all__ = ["CheckResult", "Checker", "OnEvent", "Progress", "init_baseline"]
+
+
+def init_baseline(
+    settings: AgentSettings,
+    out_path: Path,
+    on_event: OnEvent,
+    *,
+    host: str,
+    configuration_sha256: str,
+    created_us: int,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = never,
+) -> CheckResult:
+    """Write down what there is as a new baseline. One that was stopped leaves the old in place.
+
+    Digests are made where the policy of a file compares contents, and nowhere else.
+
+    Raises:
+        StorageError: the baseline cannot be written.
+    """
+    ruleset = Ruleset(settings)
+    algorithm = settings.digest_algorithm
+    scan = Scan(
+        settings,
+        ruleset,
+        algorithm,
+        on_event,
+        is_new=lambda _code, _path: True,
+        progress=progress,
+        stop=stop,
+    )
+    scan.begin("init")
+    with BaselineWriter(
+        out_path, algorithm=algorithm, host=host, configuration_sha256=configuration_sha256
+    ) as writer:
+        try:
+            for record in scan.records():
+                if record.entries:
+                    packed = pack_record(record)
+                    writer.add_packed(key_of(record.path), packed, len(record.entries))
+        except ScanStoppedError:
+            return scan.result(is_complete=False)
+        scan.report_rules()
+        writer.finish(created_us=created_us)
+    return scan.complete(_written(out_path, writer.entries, on_event))
+
+
+class Checker:
+    """Compares the file system with a baseline. Any thread may use it, but only one at a time.
+
+    Args:
+        overlay_path: scratch file for what was reported already; made anew by each checker.
+        on_event: gets the changes, the findings, and the beginning and the end of full checks.
+
+    Raises:
+        FormatError: the baseline is damaged or hostile; later checks may raise it too.
+        StorageError: baseline or scratch file cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        baseline_path: Path,
+        overlay_path: Path,
+        on_event: OnEvent,
+        progress: Progress | None = None,
+    ) -> None:
+        self._settings = settings
+        self._on_event = on_event
+        self._progress = progress
+        self._ruleset = Ruleset(settings)
+        self._reader = BaselineReader(baseline_path)
+        self.meta = self._reader.meta
+        """What the baseline says about itself."""
+        try:
+            self._overlay = Overlay(overlay_path)
+        except BaseException:
+            self._reader.close()
+            raise
+        remembers = self._overlay if settings.report_only_once else None
+        self._reference = Reference(self._reader, remembers)
+        self._names = Names(owner_name, group_name, self.meta.algorithm)
+        self._lacking = 0
+
+    def full_check(self, stop: Callable[[], bool] = never) -> CheckResult:
+        """Compare everything that the rules cover, and report what differs."""
+        return self._check("check", stop, None)
+
+    def update(
+        self,
+        out_path: Path,
+        *,
+        host: str,
+        configuration_sha256: str,
+        created_us: int,
+        stop: Callable[[], bool] = never,
+    ) -> CheckResult:
+        """Do a full check, and write what was found as a new baseline.
+
+        What cannot be read now keeps what the old baseline says of it. The checker itself goes on
+        with the old baseline; one that was stopped writes nothing.
+        """
+        with BaselineWriter(
+            out_path,
+            algorithm=self.meta.algorithm,
+            host=host,
+            configuration_sha256=configuration_sha256,
+        ) as writer:
+
+            def finish() -> str:
+                writer.finish(created_us=created_us)
+                return _written(out_path, writer.entries, self._on_event)
+
+            return self._check("update", stop, writer, finish)
+
+    def check_path(self, path: bytes) -> int:
+        """Examine one absolute, normalised path; return the number of changes reported.
+
+        A directory is examined with the objects in it, and with everything below it only where it
+        is new, gone or another one than before. What no rule covers is ignored.
+        """
+        decision, place = self._ruleset.locate(path)
+        parent = path.rpartition(b"/")[0] or b"/"
+        scan = self._scan(never)
+        if parent != path:
+            # Its times and its size move with what is in it.
+            self._check_object(scan, parent)
+        if decision is None and not place.is_open:
+            return scan.result(is_complete=True).changes
+        if decision is None:
+            # It is only on the way, so no entry of it can tell whether it is another than before.
+            if path == b"/":
+                self._check_contents(scan, path)
+            else:
+                self._check_tree(scan, path)
+            return scan.result(is_complete=True).changes
+        old, now = self._check_object(scan, path)
+        if not place.is_open:
+            pass
+        elif _is_other_directory(old, now):
+            self._check_tree(scan, path)
+        elif _is_directory(now) or not place.is_uniform:
+            self._check_contents(scan, path)
+        return scan.result(is_complete=True).changes
+
+    def close(self) -> None:
+        """Close the baseline and remove the scratch file."""
+        self._reader.close()
+        with suppress(StorageError):
+            self._overlay.close()
+
+    # ---- a full check ----------------------------------------------------------------------------
+
+    def _check(
+        self,
+        mode: str,
+        stop: Callable[[], bool],
+        writer: BaselineWriter | None,
+        finish: Callable[[], str | None] = lambda: None,
+    ) -> CheckResult:
+        owner_name.cache_clear()
+        group_name.cache_clear()
+        self._lacking = 0
+        self._overlay.begin_round()
+        scan = self._scan(stop)
+        scan.begin(mode)
+        try:
+            self._compare_stream(scan, scan.records(), writer=writer)
+        except ScanStoppedError:
+            return scan.result(is_complete=False)
+        scan.report_rules()
+        if self._lacking:
+            scan.report_finding(Finding("BASELINE_INCOMPLETE", b"", None, {"files": self._lacking}))
+        self._overlay.end_round()
+        return scan.complete(finish())
+
+    def _scan(self, stop: Callable[[], bool]) -> Scan:
+        return Scan(
+            self._settings,
+            self._ruleset,
+            self.meta.algorithm,
+            self._on_event,
+            is_new=self._is_new,
+            progress=self._progress,
+            growing_size=self._reference.size,
+            stop=stop,
+        )
+
+    def _is_new(self, code: str, path: bytes) -> bool:
+        return not self._settings.report_only_once or self._overlay.is_new(code, path)
+
+    def _compare_stream(
+        self,
+        scan: Scan,
+        records: Iterator[DirectoryRecord],
+        first: bytes = b"",
+        end: bytes = subtree_end(b""),
+        *,
+        writer: BaselineWriter | None = None,
+    ) -> None:
+        """Compare what is there with what should be there, for the keys in [first, end)."""
+        rows = self._reference.rows(first, end)
+        row = next(rows, None)
+        record = next(records, None)
+        unknown_end = b""
+        while row is not None or record is not None:
+            record_key = None if record is None else key_of(record.path)
+            if row is None or (record_key is not None and record_key < row[0]):
+                assert record_key is not None
+                key, packed, is_reported = record_key, None, False
+            else:
+                key, packed, is_reported = row
+            here = record if record_key == key else None
+            if here is not None:
+                if not here.is_readable:
+                    unknown_end = max(unknown_end, subtree_end(key))
+                self._compare_directory(scan, here, packed, is_reported, writer)
+            elif key < unknown_end:
+                # Below a directory that cannot be read: not missing, only unknown.
+                if writer is not None and packed is not None:
+                    writer.add_packed(key, packed, len(decode_entries(packed)))
+            else:
+                self._compare_gone(scan, key, packed)
+            if row is not None and row[0] == key:
+                row = next(rows, None)
+            if here is not None:
+                record = next(records, None)
+
+    def _compare_directory(
+        self,
+        scan: Scan,
+        record: DirectoryRecord,
+        packed: bytes | None,
+        is_reported: bool,
+        writer: BaselineWriter | None,
+    ) -> None:
+        now = pack_record(record)
+        key = key_of(record.path)
+        if writer is not None:
+            self._write(writer, key, record, now, packed)
+        if packed == now and not is_reported:
+            return
+        self._compare_entries(scan, record, self._reference.unpacked(key, packed))
+
+    def _compare_gone(self, scan: Scan, key: bytes, packed: bytes | None) -> None:
+        """Compare a directory that the walk did not come to: it is gone, or not covered now."""
+        path = path_of(key)
+        # The pseudo-directory above the root has one name, and no place of its own.
+        if not path:
+            return
+        record = DirectoryRecord(path, self._ruleset.locate(path)[1])
+        self._compare_entries(scan, record, self._reference.unpacked(key, packed))
+
+    def _compare_entries(self, scan: Scan, record: DirectoryRecord, known: Known) -> None:
+        """Report what differs in one directory, and remember what was reported."""
+        new = dict(record.entries)
+        for name in sorted(known.names() | new.keys()):
+            now, old = new.get(name), known.get(name)
+            if now is None and record.scope is not None and name not in record.scope:
+                continue
+            decision, place = self._child(record, name)
+            if decision is None:
+                continue
+            if now is None:
+                # The rule does match something; it is only gone.
+                scan.walker.met.update(place.own())
+            if now != old:
+                self._compare_object(scan, record, name, known, now, decision)
+
+    def _compare_object(
+        self,
+        scan: Scan,
+        record: DirectoryRecord,
+        name: bytes,
+        known: Known,
+        now: FileEntry | None,
+        decision: Decision,
+    ) -> None:
+        old = known.get(name)
+        if decision.hashes and _lacks_digest(old, now):
+            self._lacking += 1
+        change = compare(
+            join(record.path, name),
+            old,
+            now,
+            decision,
+            self._settings,
+            self._names,
+            prefix=record.prefixes.get(name),
+        )
+        if change is None:
+            return
+        if not self._is_rotation(scan, record.path, old, change, decision):
+            scan.report_change(change)
+        if self._settings.report_only_once:
+            self._remember(key_of(record.path), name, known, now)
+
+    def _is_rotation(
+        self,
+        scan: Scan,
+        directory: bytes,
+        old: FileEntry | None,
+        change: Change,
+        decision: Decision,
+    ) -> bool:
+        """True where a growing log began anew, and the old one stands beside it unharmed.
+
+        The name then means another file, as after every logrotate; the new file of the old log
+        is reported as added all the same, unless IgnoreAdded says otherwise.
+        """
+        return (
+            decision.grows
+            and change.kind is ChangeKind.MODIFIED
+            and old is not None
+            and old.digest is not None
+            and "I" in change.code
+            and set(change.code) <= set("CIHTS-")
+            and scan.walker.rotated_prefix(directory, old.inode, old.size) == old.digest
+        )
+
+    def _remember(self, key: bytes, name: bytes, known: Known, now: FileEntry | None) -> None:
+        if known.baseline.get(name) == now:
+            self._overlay.forget(key, name)
+        else:
+            self._overlay.put(key, name, now)
+
+    def _child(self, record: DirectoryRecord, name: bytes) -> tuple[Decision | None, Place]:
+        return record.place.child(name) if record.path else self._ruleset.root()
+
+    def _write(
+        self,
+        writer: BaselineWriter,
+        key: bytes,
+        record: DirectoryRecord,
+        now: bytes,
+        packed: bytes | None,
+    ) -> None:
+        """Write a directory into the new baseline; what cannot be examined stays as it was."""
+        entries = dict(record.entries)
+        is_whole = record.is_readable and all(entry.is_known for entry in entries.values())
+        if is_whole or packed is None:
+            if entries:
+                writer.add_packed(key, now, len(entries))
+            return
+        merged = {
+            name: entry
+            for name, entry in decode_entries(packed).items()
+            if name in entries or not record.is_readable
+        }
+        merged.update((name, entry) for name, entry in entries.items() if entry.is_known)
+        if merged:
+            writer.add(path_of(key), sorted(merged.items()))
+
+    # ---- a check of one path ---------------------------------------------------------------------
+
+    def _check_object(self, scan: Scan, path: bytes) -> tuple[FileEntry | None, FileEntry | None]:
+        """Compare one object; return what it was and what it is."""
+        looked = scan.walker.look(path)
+        if looked is None:
+            return None, None
+        record, now = looked
+        scan.take(record)
+        pack_record(record)
+        (name,) = record.scope or (b"",)
+        known = self._reference.object(record.path, name)
+        old = known.get(name)
+        self._compare_entries(scan, record, known)
+        return old, now
+
+    def _check_contents(self, scan: Scan, path: bytes) -> None:
+        """Compare the objects in one directory, and go into those that are new or another."""
+        try:
+            record = scan.walker.scan(path)
+        except OSError:
+            # The next full check says why it cannot be opened.
+            return
+        if record is None:
+            self._check_tree(scan, path)
+            return
+        scan.take(record)
+        pack_record(record)
+        known = self._reference.directory(path)
+        new = dict(record.entries)
+        names = known.names() | new.keys()
+        before: Mapping[bytes, FileEntry | None] = {name: known.get(name) for name in names}
+        self._compare_entries(scan, record, known)
+        for name in sorted(names):
+            is_spoken_of = record.scope is None or name in record.scope
+            if is_spoken_of and _is_other_directory(before[name], new.get(name)):
+                self._check_tree(scan, join(path, name))
+
+    def _check_tree(self, scan: Scan, path: bytes) -> None:
+        """Compare a directory with everything below it."""
+        key = key_of(path)
+        records = scan.taken(scan.walker.walk_from(path))
+        self._compare_stream(scan, records, key, subtree_end(key))
+
+
+def _is_other_directory(old: FileEntry | None, new: FileEntry | None) -> bool:
+    old_inode = old.inode if old is not None and _is_directory(old) else None
+    new_inode = new.inode if new is not None and _is_directory(new) else None
+    return old_inode != new_inode
+
+
+def _is_directory(entry: FileEntry | None) -> bool:
+    return entry is not None and stat.S_ISDIR(entry.mode)
+
+
+def _lacks_digest(old: FileEntry | None, new: FileEntry | None) -> bool:
+    return (
+        old is not None
+        and new is not None
+        and old.digest is None
+        and new.digest is not None
+        and stat.S_ISREG(old.mode)
+    )
+
+
+def _written(path: Path, entries: int, on_event: OnEvent) -> str:
+    """Report a baseline that was written, and return the digest of its file."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+    on_event(
+        "BASELINE_WRITTEN",
+        None,
+        {"path": str(path), "hash": digest, "files": entries},
+    )
+    return digest

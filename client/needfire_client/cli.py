@@ -1,0 +1,222 @@
+"""The command line of needfire-agent: what may be asked for, and how it ends.
+
+Whatever happens below, a person gets sentences and a script gets a documented exit status; a
+traceback goes to a file in the state directory and nowhere else.
+"""
+
+import argparse
+import ipaddress
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, NoReturn
+
+from needfire_client.address import ServerAddress
+from needfire_client.bugs import record_bug, where_of
+from needfire_client.failures import CommandError
+from needfire_client.logbook import FORMATS
+from needfire_client.options import DEFAULT_RC, REQ_FROM_SERVER, Options
+from needfire_client.reporter import PROGRAM
+from needfire_client.statedir import DEFAULT_STATE_DIR, StateDir
+from needfire_client.terminal import advise, complain, tell_failure
+from needfire_protocol import __version__
+from needfire_protocol.errors import ConfigError, FormatError, NeedfireError
+from needfire_protocol.exit_status import MEANINGS, ExitStatus
+
+__all__ = ["main", "parse"]
+
+VERBS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "run": "watch and report until told to stop (the default)",
+        "init": "record what the files are as a baseline",
+        "check": "check all files once; exit 1 if any differs",
+        "update": "check, and record the new state as a new baseline",
+        "set-password": "store the password that belongs to the verifier on the server",
+        "enroll": "join with a token (not in this version)",
+        "check-config": "[FILE] look for errors in a configuration",
+        "doctor": "find out what does not work here, and how to mend it",
+        "explain": "CODE what a code, a state or a message means, and what to do",
+    }
+)
+
+_VERBS_OF_OPTION: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "output": frozenset({"init", "update"}),
+        "upload": frozenset({"init", "update"}),
+        "password_file": frozenset({"set-password"}),
+        "explain_path": frozenset({"check-config"}),
+    }
+)
+"""Options that mean something to some verbs only; all others are accepted everywhere, so that
+one and the same list of options serves every verb in a script."""
+
+_VERBS_WITH_ARGUMENTS: Final = frozenset({"check-config", "explain"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status. Never raises, but for argparse's exits."""
+    if not __debug__:
+        complain("python -O is not supported: the agent relies on its own checks")
+        return ExitStatus.USAGE
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _command(options.verb)(options)
+    except CommandError as error:
+        tell_failure(error)
+        return error.status
+    except ConfigError as error:
+        for problem in error.problems:
+            complain(str(problem))
+        return ExitStatus.CONFIGURATION
+    except NeedfireError as error:
+        complain(str(error))
+        return ExitStatus.LOCAL
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
+    except Exception as error:  # noqa: BLE001 -- the last net; the details are kept
+        return _tell_bug(options, error)
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Return what the command line asks for. Exits with status 2, or 0 for --help, as argparse."""
+    parser = _parser()
+    given = parser.parse_intermixed_args(arguments)
+    words: list[str] = given.words
+    verb = words[0] if words else "run"
+    if verb not in VERBS:
+        parser.error(f"unknown verb {verb[:40]!r}; expected one of {', '.join(VERBS)}")
+    if len(words) > 1 and verb not in _VERBS_WITH_ARGUMENTS:
+        parser.error(f"{verb} takes no argument, but {words[1][:80]!r} is given")
+    for option, verbs in _VERBS_OF_OPTION.items():
+        if getattr(given, option) and verb not in verbs:
+            name = "--explain" if option == "explain_path" else f"--{option.replace('_', '-')}"
+            parser.error(f"{name} belongs to {' and '.join(sorted(verbs))}, not to {verb}")
+    return Options(
+        verb=verb,
+        arguments=tuple(words[1:]),
+        rc=given.rc,
+        servers=tuple(given.server),
+        name=given.name,
+        bind_address=given.bind_address,
+        state_dir=given.state_dir,
+        baseline=given.baseline,
+        output=given.output,
+        upload=given.upload,
+        password_file=given.password_file,
+        log_format=given.log_format or ("json" if given.json else None),
+        as_json=given.json,
+        explain_path=given.explain_path,
+    )
+
+
+def _command(verb: str) -> Callable[[Options], ExitStatus]:
+    # Imported when it is needed: explain need not wait for cryptography and SQLite.
+    module = import_module(f"needfire_client.commands.{verb.replace('-', '_')}")
+    command: Callable[[Options], ExitStatus] = module.run
+    return command
+
+
+def _tell_bug(options: Options, error: Exception) -> ExitStatus:
+    path = StateDir(options.state_dir).internal_errors
+    complain(f"internal error: {type(error).__name__} at {where_of(error)}")
+    if record_bug(path, error):
+        advise(f"please report this, with the end of {path}")
+    else:
+        advise("please report this; the details could not be written to the state directory")
+    return ExitStatus.INTERNAL
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with our form of an error and its exit status."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(message)
+        advise(f"{PROGRAM} --help")
+        raise SystemExit(int(ExitStatus.USAGE))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [VERB] [options]",
+        description="File-integrity monitoring: the agent on a watched host.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("words", nargs="*", help=argparse.SUPPRESS)
+    add(
+        "--rc",
+        metavar=f"FILE|{REQ_FROM_SERVER}",
+        help=f"the configuration (default: {REQ_FROM_SERVER} where a server is given, else "
+        f"{DEFAULT_RC})",
+    )
+    add(
+        "--server",
+        action="append",
+        default=[],
+        type=_server,
+        metavar="HOST:PORT",
+        help="the server; a second one is the backup. IPv6: [::1]:49777",
+    )
+    add("--name", help="name to claim (default: the fully qualified name of this host)")
+    add("--bind-address", type=_ip, metavar="IP", help="local address for connections")
+    add(
+        "--state-dir",
+        type=Path,
+        default=DEFAULT_STATE_DIR,
+        metavar="DIR",
+        help="password, spool and local baseline (default: %(default)s)",
+    )
+    add(
+        "--baseline",
+        metavar=f"FILE|{REQ_FROM_SERVER}",
+        help=f"what to compare with (default: {REQ_FROM_SERVER} where a server is given, else "
+        "the state directory's)",
+    )
+    add("--output", type=Path, metavar="FILE", help="init, update: where the baseline goes")
+    add(
+        "--upload",
+        action="store_true",
+        help="init, update: offer the baseline to the server as a proposal",
+    )
+    add(
+        "--password-file",
+        metavar="FILE|-",
+        help="set-password: file, or - for standard input (default: ask on the terminal)",
+    )
+    add(
+        "--explain",
+        dest="explain_path",
+        metavar="PATH",
+        help="check-config: which rule decides about this path",
+    )
+    add("--log-format", choices=tuple(FORMATS), help="form of a log line (default: classic)")
+    add("--json", action="store_true", help="print data as JSON, one object a line")
+    add("--version", action="version", version=f"{PROGRAM} {__version__}")
+    return parser
+
+
+def _epilog() -> str:
+    width = max(map(len, VERBS))
+    verbs = [f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()]
+    statuses = [f"  {int(status):>{width}}  {text}" for status, text in MEANINGS.items()]
+    return "\n".join(["verbs:", *verbs, "", "exit status:", *statuses])
+
+
+def _server(text: str) -> ServerAddress:
+    try:
+        return ServerAddress.parse(text)
+    except FormatError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not an IP address") from None

@@ -1,0 +1,1 @@
+"""The verbs of needfire-agent, one module each: ``run(options)`` returns the exit status."""

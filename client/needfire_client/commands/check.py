@@ -1,0 +1,75 @@
+"""``check``: one full check; prints the differences and exits 1 where there are any."""
+
+from needfire_client.check import Checker, CheckResult
+from needfire_client.oneshot import OneShot, run_oneshot
+from needfire_client.options import Options
+from needfire_client.progress import ProgressBar
+from needfire_client.terminal import print_json, print_line
+from needfire_protocol.exit_status import ExitStatus
+
+__all__ = ["print_summary", "run", "status_of"]
+
+
+def run(options: Options) -> ExitStatus:
+    """Check all files once."""
+    return run_oneshot(options, _check, needs_baseline=True)
+
+
+async def _check(tools: OneShot) -> ExitStatus:
+    baseline = tools.baseline
+    assert baseline is not None
+
+    def work() -> CheckResult:
+        with ProgressBar("checking") as bar:
+            checker = Checker(
+                tools.configuration.settings,
+                baseline.path,
+                tools.runtime.state.oneshot_overlay,
+                tools.on_event,
+                bar.update,
+            )
+            try:
+                return checker.full_check(tools.should_stop)
+            finally:
+                checker.close()
+
+    result = await tools.scan(work)
+    print_summary(result, as_json=tools.runtime.options.as_json)
+    return status_of(result)
+
+
+def status_of(result: CheckResult) -> ExitStatus:
+    """Return the exit status of a check."""
+    return ExitStatus.DIFFERENCES if result.changes else ExitStatus.DONE
+
+
+def print_summary(result: CheckResult, *, as_json: bool) -> None:
+    """Print what a check saw, in one line."""
+    if as_json:
+        print_json(
+            {
+                "files": result.files,
+                "hashed": result.hashed,
+                "bytes": result.bytes_read,
+                "added": result.added,
+                "missing": result.missing,
+                "modified": result.modified,
+                "unreadable": result.unreadable,
+                "unstable": result.unstable,
+                "findings": result.findings,
+                "duration_s": round(result.duration_s, 3),
+                "complete": result.is_complete,
+            }
+        )
+        return
+    seen = f"{result.files} objects in {result.duration_s:.1f} s"
+    if not result.changes:
+        found = "no differences"
+    else:
+        found = (
+            f"{result.changes} difference{'' if result.changes == 1 else 's'} "
+            f"({result.modified} modified, {result.added} added, {result.missing} missing)"
+        )
+    unknown = result.unreadable + result.unstable
+    more = f", {unknown} could not be examined" if unknown else ""
+    print_line(f"checked {seen}: {found}{more}")

@@ -1,0 +1,121 @@
+"""``check-config``: is a configuration file right, and which rule decides about a path."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from needfire_client.configuration import read_rc
+from needfire_client.facts import HostFacts
+from needfire_client.failures import CommandError
+from needfire_client.identity import host_name
+from needfire_client.options import REQ_FROM_SERVER, Options
+from needfire_client.policy import Decision, Ruleset
+from needfire_client.statedir import StateDir
+from needfire_client.terminal import advise, complain, print_json, print_line, warn
+from needfire_protocol.errors import ConfigError, FormatError, Problem
+from needfire_protocol.escape import escape_bytes, unescape_bytes
+from needfire_protocol.exit_status import ExitStatus
+from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
+from needfire_protocol.rc.policies import Check
+
+__all__ = ["run"]
+
+
+def run(options: Options) -> ExitStatus:
+    """Read a configuration as the agent would, and say everything that there is to say."""
+    path = _path(options)
+    try:
+        settings = parse_agent_rc(
+            read_rc(path), source=str(path), facts=HostFacts(options.name or host_name())
+        )
+    except ConfigError as error:
+        return _tell_errors(error.problems, as_json=options.as_json)
+    if options.explain_path is not None:
+        return _explain(settings, options.explain_path, as_json=options.as_json)
+    return _tell_good(path, settings, as_json=options.as_json)
+
+
+def _path(options: Options) -> Path:
+    if len(options.arguments) > 1:
+        raise CommandError(ExitStatus.USAGE, "check-config takes one file")
+    if options.arguments:
+        return Path(options.arguments[0])
+    if options.rc_source != REQ_FROM_SERVER:
+        return Path(options.rc_source)
+    return StateDir(options.state_dir).cached_rc
+
+
+def _tell_errors(problems: Sequence[Problem], *, as_json: bool) -> ExitStatus:
+    for problem in problems:
+        if as_json:
+            print_json(_as_data("error", problem))
+            continue
+        complain(str(problem))
+        if problem.hint is not None:
+            advise(problem.hint)
+    return ExitStatus.CONFIGURATION
+
+
+def _tell_good(path: Path, settings: AgentSettings, *, as_json: bool) -> ExitStatus:
+    for notice in settings.notices:
+        if as_json:
+            print_json(_as_data("notice", notice))
+        else:
+            warn(str(notice))
+    if not settings.rules:
+        warn(f"{path}: no rule covers anything; add dir= or file= lines under a policy")
+    if not as_json:
+        print_line(
+            f"{path}: can be used; {len(settings.rules)} rules, {len(settings.notices)} notices"
+        )
+    return ExitStatus.DONE
+
+
+def _as_data(kind: str, problem: Problem) -> dict[str, object]:
+    return {
+        "kind": kind,
+        "source": problem.source,
+        "line": problem.line,
+        "text": problem.text,
+        "hint": problem.hint,
+    }
+
+
+def _explain(settings: AgentSettings, text: str, *, as_json: bool) -> ExitStatus:
+    try:
+        path = unescape_bytes(text)
+    except FormatError as error:
+        raise CommandError(ExitStatus.USAGE, f"--explain: {error}") from None
+    if not path.startswith(b"/"):
+        raise CommandError(ExitStatus.USAGE, "--explain needs an absolute path")
+    decision = Ruleset(settings).decide(path.rstrip(b"/") or b"/")
+    shown = escape_bytes(path)
+    if as_json:
+        print_json({"path": shown, **_decision_data(decision)})
+    elif decision is None:
+        print_line(f"{shown}: no rule covers it")
+    else:
+        rule = decision.rule
+        print_line(
+            f"{shown}: [{decision.policy.value}] by {rule.source}:{rule.line} "
+            f"({rule.kind.value}={escape_bytes(rule.path)})"
+        )
+        print_line(f"  compared: {_names(decision.mask)}")
+        print_line(f"  severity: {decision.severity.word}")
+    return ExitStatus.DONE
+
+
+def _decision_data(decision: Decision | None) -> dict[str, object]:
+    if decision is None:
+        return {"policy": None}
+    return {
+        "policy": decision.policy.value,
+        "rule": escape_bytes(decision.rule.path),
+        "source": decision.rule.source,
+        "line": decision.rule.line,
+        "compared": _names(decision.mask).split(", "),
+        "severity": decision.severity.word,
+    }
+
+
+def _names(mask: Check) -> str:
+    return ", ".join(str(check.name) for check in Check if check in mask) or "nothing"

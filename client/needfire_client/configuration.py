@@ -1,0 +1,210 @@
+"""Which configuration and which baseline hold, wherever they come from.
+
+A file from the server takes the place of the one before only when it can be used: what lies in
+the cache is always good enough to start with while the server is away.
+"""
+
+import asyncio
+import errno
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from needfire_client.address import ServerAddress
+from needfire_client.baseline import BaselineReader
+from needfire_client.downloads import SIZE_MAX_BYTES
+from needfire_client.facts import HostFacts
+from needfire_client.failures import CommandError
+from needfire_client.options import REQ_FROM_SERVER, Options
+from needfire_client.reporter import Reporter
+from needfire_client.session import FileRefusedError, Session
+from needfire_client.statedir import StateDir
+from needfire_protocol.errors import ConfigError, NeedfireError
+from needfire_protocol.exit_status import ExitStatus
+from needfire_protocol.messages import FileKind
+from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
+
+__all__ = ["Baseline", "Configuration", "Provider", "read_rc"]
+
+_RC_BYTES_MAX: Final = SIZE_MAX_BYTES[FileKind.CONFIGURATION]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Settings, and what START says of them."""
+
+    settings: AgentSettings
+    path: str
+    """The file, or REQ_FROM_SERVER."""
+    digest: str
+    """``sha256:`` and hexadecimal digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A baseline that can be opened, and what START says of it."""
+
+    path: Path
+    shown_path: str
+    """The file, or REQ_FROM_SERVER."""
+    digest: str
+    """``sha256:`` and hexadecimal digits."""
+
+
+class Provider:
+    """Gets configuration and baseline for one run of a verb.
+
+    Args:
+        name: the name that this agent claims; conditions in the configuration compare it.
+    """
+
+    def __init__(self, options: Options, state: StateDir, reporter: Reporter, *, name: str) -> None:
+        self._options = options
+        self._state = state
+        self._reporter = reporter
+        self._name = name
+
+    @property
+    def is_rc_from_server(self) -> bool:
+        return self._options.rc_source == REQ_FROM_SERVER
+
+    def servers(self, settings: AgentSettings | None) -> tuple[ServerAddress, ...]:
+        """Return the servers to report to: the command line's, else the configuration's."""
+        if self._options.servers or settings is None:
+            return self._options.servers
+        return tuple(
+            ServerAddress(host, settings.server_port if port is None else port)
+            for host, port in settings.log_servers
+        )
+
+    def is_baseline_from_server(self, settings: AgentSettings) -> bool:
+        if self._options.baseline is not None:
+            return self._options.baseline == REQ_FROM_SERVER
+        return bool(self.servers(settings))
+
+    def local_rc(self) -> Configuration:
+        """Return the configuration of the local file.
+
+        Raises:
+            ConfigError, CommandError: it cannot be used.
+        """
+        source = self._options.rc_source
+        return self._parse(read_rc(Path(source)), source)
+
+    async def fetch_rc(self, session: Session) -> Configuration:
+        """Fetch the configuration; keep it for times without a server.
+
+        Raises:
+            FileRefusedError: the server has none; it has been told.
+            ConfigError: it has an error; the one before stays.
+            LinkError, StorageError: as they say.
+        """
+        self._reporter.report("DOWNLOADING_CONFIGURATION")
+        arriving = self._state.cached_rc.with_suffix(".new")
+        await self._fetch(session, FileKind.CONFIGURATION, arriving)
+        configuration = self._parse(read_rc(arriving), REQ_FROM_SERVER)
+        os.replace(arriving, self._state.cached_rc)
+        return configuration
+
+    def cached_rc(self) -> Configuration | None:
+        """Return the configuration that the server gave last; None where there is none."""
+        path = self._state.cached_rc
+        try:
+            configuration = self._parse(read_rc(path), REQ_FROM_SERVER)
+        except (CommandError, ConfigError):
+            return None
+        self._reporter.report("NO_FILE_FROM_SERVER", path=str(path))
+        return configuration
+
+    def local_baseline(self) -> Baseline:
+        """Return the local baseline.
+
+        Raises:
+            FormatError, StorageError: it cannot be used.
+        """
+        chosen = self._options.baseline
+        path = self._state.baseline if chosen is None else Path(chosen)
+        return _open_baseline(path, str(path))
+
+    async def fetch_baseline(self, session: Session) -> Baseline:
+        """Fetch the baseline; keep it for times without a server.
+
+        Raises:
+            FileRefusedError: the server has none; it has been told.
+            FormatError: it is none; the one before stays.
+            LinkError, StorageError: as they say.
+        """
+        self._reporter.report("DOWNLOADING_BASELINE")
+        arriving = self._state.cached_baseline.with_suffix(".new")
+        await self._fetch(session, FileKind.BASELINE, arriving)
+        baseline = await asyncio.to_thread(_open_baseline, arriving, REQ_FROM_SERVER)
+        os.replace(arriving, self._state.cached_baseline)
+        return Baseline(self._state.cached_baseline, REQ_FROM_SERVER, baseline.digest)
+
+    def cached_baseline(self) -> Baseline | None:
+        """Return the baseline that the server gave last; None where there is none."""
+        path = self._state.cached_baseline
+        if not path.exists():
+            return None
+        baseline = _open_baseline(path, REQ_FROM_SERVER)
+        self._reporter.report("NO_FILE_FROM_SERVER", path=str(path))
+        return baseline
+
+    def tell_unusable(self, error: NeedfireError) -> None:
+        """Say that a new configuration is not used, and why."""
+        first = error.problems[0] if isinstance(error, ConfigError) else error
+        self._reporter.report(
+            "CONFIGURATION_UNUSABLE", path=self._options.rc_source, reason=str(first)
+        )
+
+    async def _fetch(self, session: Session, kind: FileKind, path: Path) -> None:
+        try:
+            download = await session.fetch(kind, path)
+        except FileRefusedError as error:
+            self._reporter.report("FILE_DOWNLOAD_FAILED", kind=kind.value, reason=str(error))
+            raise
+        self._reporter.report(
+            "FILE_DOWNLOAD_COMPLETED",
+            kind=kind.value,
+            bytes=download.size_bytes,
+            hash=f"sha256:{download.sha256}",
+        )
+
+    def _parse(self, data: bytes, source: str) -> Configuration:
+        settings = parse_agent_rc(data, source=source, facts=HostFacts(self._name))
+        return Configuration(settings, source, f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def read_rc(path: Path) -> bytes:
+    """Return the bytes of a configuration file.
+
+    Raises:
+        CommandError: it cannot be read, is no regular file, or has more than 4 MiB.
+    """
+    try:
+        # Non-blocking: a FIFO in its place must not hang the agent.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise CommandError(ExitStatus.CONFIGURATION, f"{path} is not a regular file")
+            data = file.read(_RC_BYTES_MAX + 1)
+    except OSError as error:
+        raise CommandError(
+            ExitStatus.CONFIGURATION,
+            f"the configuration {path} cannot be read: {error.strerror}",
+            hint="name the file with --rc FILE, or a server with --server HOST:PORT"
+            if error.errno == errno.ENOENT
+            else None,
+        ) from None
+    if len(data) > _RC_BYTES_MAX:
+        raise CommandError(ExitStatus.CONFIGURATION, f"{path} has more than {_RC_BYTES_MAX} bytes")
+    return data
+
+
+def _open_baseline(path: Path, shown_path: str) -> Baseline:
+    with BaselineReader(path), open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Baseline(path, shown_path, f"sha256:{digest}")

@@ -1,0 +1,42 @@
+"""What is true of this host: the answers to the tests of ``@if`` in a configuration file."""
+
+import ipaddress
+import os
+import socket
+
+__all__ = ["HostFacts"]
+
+
+class HostFacts:
+    """Facts (``needfire_protocol.rc.conditions``) of the running host."""
+
+    __slots__ = ("hostname", "system")
+
+    def __init__(self, hostname: str | None = None) -> None:
+        """Ask the system once; hostname is given where the host goes by another name."""
+        uname = os.uname()
+        self.hostname = socket.getfqdn() if hostname is None else hostname
+        self.system = f"{uname.sysname}:{uname.release}:{uname.machine}"
+
+    def file_exists(self, path: bytes, /) -> bool:
+        """True where something is at the path; a dangling link counts as nothing, as in Samhain."""
+        try:
+            return os.path.exists(path)
+        except ValueError:  # a NUL inside: no such path can exist
+            return False
+
+    def interface_exists(self, address: str, /) -> bool:
+        """True where a local interface has the address: only those can be bound to."""
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if ip.is_unspecified or ip.is_multicast:  # may be bound to, but no interface has it
+            return False
+        family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind((address, 0))
+        except OSError:
+            return False
+        return True

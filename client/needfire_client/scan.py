@@ -1,0 +1,190 @@
+"""One pass over the file system on behalf of init, check and update: counted, shown, reported.
+
+It takes the records of a ``Walker``, keeps the numbers, draws the progress, and turns findings
+into events; what the records mean is the business of its caller.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from needfire_client.attributes import Examiner, ScanStoppedError, never
+from needfire_client.compare import Change, ChangeKind
+from needfire_client.policy import Ruleset
+from needfire_client.walk import DirectoryRecord, Finding, Severities, Walker, no_size
+from needfire_protocol.baseline import clamped, encode_entries
+from needfire_protocol.errors import FormatError
+from needfire_protocol.escape import escape_bytes
+from needfire_protocol.event import FieldValue
+from needfire_protocol.rc.agent import AgentSettings
+from needfire_protocol.severity import Severity
+
+__all__ = ["CheckResult", "OnEvent", "Progress", "Scan", "ScanStoppedError", "pack_record"]
+
+OnEvent = Callable[[str, Severity | None, Mapping[str, FieldValue]], None]
+"""Called with a code of the catalogue, a severity (None: the catalogue's), and the fields."""
+
+Progress = Callable[[int, int, bytes], None]
+"""Called after each directory: objects so far, bytes read so far, the directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What a pass saw, in numbers."""
+
+    files: int
+    """Objects examined."""
+    hashed: int
+    """Files whose contents were read."""
+    bytes_read: int
+    added: int
+    missing: int
+    modified: int
+    unreadable: int
+    """Objects that could not be examined, directories that could not be listed."""
+    unstable: int
+    """Files that changed during every attempt to read them."""
+    findings: int
+    """Events other than changes: unreadable, unstable, weird names, rules that match nothing."""
+    duration_s: float
+    is_complete: bool
+    """False: it was stopped before its end."""
+    baseline_sha256: str | None = None
+    """Digest of the baseline file that init or update wrote."""
+
+    @property
+    def changes(self) -> int:
+        """Differences that were reported."""
+        return self.added + self.missing + self.modified
+
+
+class Scan:
+    """One pass.
+
+    Args:
+        is_new: asked before a finding is reported; says whether it was not reported before.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        ruleset: Ruleset,
+        algorithm: str,
+        on_event: OnEvent,
+        *,
+        is_new: Callable[[str, bytes], bool],
+        progress: Progress | None = None,
+        growing_size: Callable[[bytes, bytes], int | None] = no_size,
+        stop: Callable[[], bool] = never,
+    ) -> None:
+        self._ruleset = ruleset
+        self._on_event = on_event
+        self._is_new = is_new
+        self._progress = progress
+        self._started_s = time.monotonic()
+        self._examiner = Examiner(algorithm, stop)
+        severities = Severities(
+            settings.severity_files, settings.severity_dirs, settings.severity_names
+        )
+        self.walker = Walker(
+            ruleset, severities, self._examiner, growing_size=growing_size, stop=stop
+        )
+        self._files = 0
+        self._findings = 0
+        self._seen = {"FILE_UNREADABLE": 0, "FILE_UNSTABLE": 0}
+        self._changes = dict.fromkeys(ChangeKind, 0)
+
+    def records(self) -> Iterator[DirectoryRecord]:
+        """Walk everything; counts and reports each record's findings before it gives it."""
+        return self.taken(self.walker.walk())
+
+    def taken(self, records: Iterator[DirectoryRecord]) -> Iterator[DirectoryRecord]:
+        """Give records of the walker on, counted and with their findings reported."""
+        for record in records:
+            self.take(record)
+            yield record
+
+    def take(self, record: DirectoryRecord) -> None:
+        """Count a record, and report its findings."""
+        self._files += len(record.entries)
+        for finding in record.findings:
+            if finding.code in self._seen:
+                self._seen[finding.code] += 1
+            self.report_finding(finding)
+        if self._progress is not None:
+            self._progress(self._files, self._examiner.bytes_read, record.path)
+
+    def report_finding(self, finding: Finding) -> None:
+        """Report a finding, if it was not reported before."""
+        if self._is_new(finding.code, finding.path):
+            self._findings += 1
+            fields = dict(finding.fields)
+            if finding.path:
+                fields = {"path": escape_bytes(finding.path), **fields}
+            self._on_event(finding.code, finding.severity, fields)
+
+    def report_change(self, change: Change) -> None:
+        """Report a difference."""
+        self._changes[change.kind] += 1
+        self._on_event(change.kind.value, change.severity, change.fields)
+
+    def report_rules(self) -> None:
+        """After a whole pass: report the rules that protect nothing."""
+        if not self._ruleset.decisions:
+            self.report_finding(Finding("NOTHING_TO_CHECK", b"", None, {}))
+        for decision in self._ruleset.decisions:
+            rule = decision.rule
+            if decision not in self.walker.met:
+                place = {"rule": f"{rule.source}:{rule.line}"}
+                self.report_finding(Finding("RULE_MATCHES_NOTHING", rule.path, None, place))
+
+    def begin(self, mode: str) -> None:
+        """Report that the pass begins."""
+        self._on_event("CHECK_STARTED", None, {"mode": mode})
+
+    def complete(self, baseline_sha256: str | None = None) -> CheckResult:
+        """Report that the pass saw everything, and return its numbers."""
+        result = self.result(is_complete=True, baseline_sha256=baseline_sha256)
+        rate = result.bytes_read / 1000 / result.duration_s if result.duration_s > 0 else 0.0
+        self._on_event(
+            "CHECK_COMPLETED",
+            None,
+            {
+                "time": round(result.duration_s),
+                "kBps": round(rate),
+                "files": result.files,
+                "hashed": result.hashed,
+                "bytes": result.bytes_read,
+                "changes": result.changes,
+                "unreadable": result.unreadable,
+                "unstable": result.unstable,
+            },
+        )
+        return result
+
+    def result(self, *, is_complete: bool, baseline_sha256: str | None = None) -> CheckResult:
+        """Return the numbers so far."""
+        return CheckResult(
+            files=self._files,
+            hashed=self._examiner.hashed,
+            bytes_read=self._examiner.bytes_read,
+            added=self._changes[ChangeKind.ADDED],
+            missing=self._changes[ChangeKind.MISSING],
+            modified=self._changes[ChangeKind.MODIFIED],
+            unreadable=self._seen["FILE_UNREADABLE"],
+            unstable=self._seen["FILE_UNSTABLE"],
+            findings=self._findings,
+            duration_s=time.monotonic() - self._started_s,
+            is_complete=is_complete,
+            baseline_sha256=baseline_sha256,
+        )
+
+
+def pack_record(record: DirectoryRecord) -> bytes:
+    """Return the record's entries as a baseline's row; equal rows mean that nothing changed."""
+    try:
+        return encode_entries(record.entries)
+    except FormatError:
+        # A file system with times beyond 64 bits: both sides of every comparison are clamped.
+        record.entries = [(name, clamped(entry)) for name, entry in record.entries]
+        return encode_entries(record.entries)

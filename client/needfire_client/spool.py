@@ -1,0 +1,418 @@
+"""The reports that the server has not confirmed yet, on disk.
+
+A report leaves this file only when the server has acknowledged it, and the server acknowledges
+only what it has stored for good. What is in the file survives a kill, a crash and power loss:
+every transaction is synced before ``append`` returns.
+
+Reports are numbered without gaps in a *stream*, whose random identifier is made with the file.
+(stream, sequence) names a report for ever, so the server can drop a second copy and can tell when
+somebody removed some. A file that cannot be trusted is never mended: it is set aside and a new
+one with a new stream takes its place.
+"""
+
+import contextlib
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from needfire_protocol.errors import StorageError
+
+__all__ = ["REPORT_OVERHEAD_BYTES", "VITAL_RESERVE_BYTES", "NewReport", "Spool", "SpoolFullError"]
+__all__ += ["SpoolBatch", "SpooledReport"]
+
+REPORT_OVERHEAD_BYTES: Final = 64
+"""Bytes that a report is counted with beyond its body: the row, its key, its share of the page."""
+
+VITAL_RESERVE_BYTES: Final = 1_048_576
+"""Bytes beyond the limit that only vital reports may use: room for a thousand starts and stops.
+Without it the server would take a clean stop behind a full spool for a crash."""
+
+_FORMAT: Final = 1
+_STREAM_BYTES: Final = 16
+_SCHEMA: Final = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE TABLE reports(
+    sequence INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, code TEXT NOT NULL, body BLOB NOT NULL
+);
+"""
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+_T = TypeVar("_T")
+
+
+class SpoolFullError(StorageError):
+    """There is no room: the limit is reached, or the disk is full. Nothing was written."""
+
+    def __init__(self, bytes_used: int, size_max_bytes: int) -> None:
+        super().__init__(f"the spool holds {bytes_used} of at most {size_max_bytes} bytes")
+        self.bytes_used = bytes_used
+        self.size_max_bytes = size_max_bytes
+
+
+class _DamagedError(Exception):
+    """The file is not a spool that can be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewReport:
+    """A report that has no number yet."""
+
+    code: str
+    """Code of the event, to see without decoding whether a clean exit still waits."""
+    time_us: int
+    body: bytes
+    is_vital: bool = False
+    """May use the reserved room: starts, stops and the news that the spool is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledReport:
+    """A report as it waits."""
+
+    sequence: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolBatch:
+    """Reports that can be sent together, in order; empty where none waits."""
+
+    stream: bytes
+    reports: tuple[SpooledReport, ...]
+
+
+class Spool:
+    """The spool file of one agent. All methods may be called from any thread.
+
+    Args:
+        path: the file; made with mode 0600 where it does not exist.
+        size_max_bytes: limit for bodies and overhead together.
+        random_bytes: source of the stream's identifier.
+        now_us: microseconds since 1970, for the name of a file that is set aside.
+        on_set_aside: told the new name of a damaged file and what was wrong; from any thread.
+
+    Raises:
+        StorageError: the file cannot be opened, made or written, or is of a newer version.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        size_max_bytes: int,
+        random_bytes: Callable[[int], bytes],
+        now_us: Callable[[], int],
+        on_set_aside: Callable[[Path, str], None],
+    ) -> None:
+        self._path = path
+        self._size_max_bytes = size_max_bytes
+        self._random_bytes = random_bytes
+        self._now_us = now_us
+        self._on_set_aside = on_set_aside
+        self._lock = threading.RLock()
+        self._database: sqlite3.Connection
+        self._stream = b""
+        self._last_sequence = 0
+        self._waiting = 0
+        self._bytes_used = 0
+        with _as_storage_error(path):
+            try:
+                self._open()
+            except _DamagedError as error:
+                self._replace(str(error))
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def stream(self) -> bytes:
+        """Identifier of the stream, 16 bytes."""
+        return self._stream
+
+    @property
+    def last_sequence(self) -> int:
+        """Number of the newest report that was ever appended to this stream; 0 where none was."""
+        return self._last_sequence
+
+    @property
+    def waiting(self) -> int:
+        """Reports that are not acknowledged."""
+        return self._waiting
+
+    @property
+    def bytes_used(self) -> int:
+        """Bytes that count against the limit."""
+        return self._bytes_used
+
+    @property
+    def size_max_bytes(self) -> int:
+        return self._size_max_bytes
+
+    def set_size_max(self, size_max_bytes: int) -> None:
+        """Use another limit. What is already there stays, even beyond it."""
+        self._size_max_bytes = size_max_bytes
+
+    def append(self, reports: Sequence[NewReport]) -> None:
+        """Number the reports and write them in one transaction, durable on return.
+
+        Raises:
+            SpoolFullError: there is no room for all of them; none was written.
+            StorageError: the file cannot be written.
+        """
+        if not reports:
+            return
+        size = sum(_size(len(report.body)) for report in reports)
+        reserve = VITAL_RESERVE_BYTES if all(r.is_vital for r in reports) else 0
+        with self._lock:
+            if self._bytes_used + size > self._size_max_bytes + reserve:
+                raise SpoolFullError(self._bytes_used, self._size_max_bytes)
+            self._guarded(lambda: self._insert(reports))
+            self._last_sequence += len(reports)
+            self._waiting += len(reports)
+            self._bytes_used += size
+
+    def read_batch(self, after: int, count_max: int, bytes_max: int) -> SpoolBatch:
+        """Return the oldest reports with a number above ``after``, in order.
+
+        At most ``count_max`` of them, and no more than ``bytes_max`` of bodies and overhead; but
+        at least one where there is one, so that no report can stop all others.
+        """
+        with self._lock:
+            reports = self._guarded(lambda: self._select(after, count_max, bytes_max))
+            return SpoolBatch(self._stream, tuple(reports))
+
+    def acknowledge(self, stream: bytes, sequence: int) -> int:
+        """Delete the reports up to and with a number; return how many there were.
+
+        An acknowledgement for another stream deletes nothing. One for a number that was never
+        given means that this file is older than what the server has (it came from a backup or a
+        snapshot of the machine): the numbers that come next would be taken for copies and lost,
+        so what waits goes into a new stream.
+        """
+        with self._lock:
+            if stream != self._stream:
+                return 0
+            if sequence > self._last_sequence:
+                self._guarded(self._renew_stream)
+                return 0
+            removed, size = self._guarded(lambda: self._delete(sequence))
+            self._waiting -= removed
+            self._bytes_used -= size
+            return removed
+
+    def oldest_us(self) -> int | None:
+        """Return the time of the oldest waiting report, or None where none waits."""
+        with self._lock:
+            row = self._guarded(
+                lambda: self._database.execute(
+                    "SELECT time_us FROM reports ORDER BY sequence LIMIT 1"
+                ).fetchone()
+            )
+            return None if row is None else int(row[0])
+
+    def last_code(self) -> str | None:
+        """Return the code of the newest waiting report, or None where none waits."""
+        with self._lock:
+            row = self._guarded(
+                lambda: self._database.execute(
+                    "SELECT code FROM reports ORDER BY sequence DESC LIMIT 1"
+                ).fetchone()
+            )
+            return None if row is None else str(row[0])
+
+    def close(self) -> None:
+        with self._lock:
+            self._database.close()
+
+    def _open(self) -> None:
+        _make_private_file(self._path)
+        self._database = sqlite3.connect(
+            self._path, isolation_level=None, check_same_thread=False, timeout=5
+        )
+        try:
+            self._prepare()
+            self._load()
+        except (sqlite3.Error, _DamagedError) as error:
+            self._database.close()
+            if isinstance(error, sqlite3.Error) and _primary_code(error) in _DAMAGED:
+                raise _DamagedError(str(error)) from None
+            raise
+
+    def _prepare(self) -> None:
+        run = self._database.execute
+        run("PRAGMA trusted_schema=OFF")
+        run("PRAGMA cell_size_check=ON")
+        version = int(run("PRAGMA user_version").fetchone()[0])
+        if version > _FORMAT:
+            raise StorageError(
+                f"{self._path} was written by a newer version (format {version}, known: {_FORMAT})"
+            )
+        if version == 0:
+            if run("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise _DamagedError("the file is a database, but not a spool")
+            # Has to come before the first table; lets the file shrink again after an outage.
+            run("PRAGMA auto_vacuum=INCREMENTAL")
+        run("PRAGMA journal_mode=WAL")
+        run("PRAGMA synchronous=FULL")
+        run("PRAGMA journal_size_limit=4194304")
+        if version == 0:
+            self._create()
+
+    def _create(self) -> None:
+        stream = self._random_bytes(_STREAM_BYTES)
+        with self._transaction():
+            for statement in _SCHEMA.split(";"):
+                self._database.execute(statement)
+            self._set_meta("stream", stream)
+            self._set_meta("last_sequence", 0)
+            self._database.execute(f"PRAGMA user_version={_FORMAT}")
+
+    def _load(self) -> None:
+        run = self._database.execute
+        verdict = str(run("PRAGMA quick_check(1)").fetchone()[0])
+        if verdict != "ok":
+            raise _DamagedError(verdict)
+        meta = dict(run("SELECT name, value FROM meta").fetchall())
+        stream, last_sequence = meta.get("stream"), meta.get("last_sequence")
+        count, newest, oldest, size = run(
+            "SELECT count(*), coalesce(max(sequence), 0), coalesce(min(sequence), 0),"
+            " coalesce(sum(length(body)), 0) FROM reports"
+        ).fetchone()
+        if type(stream) is not bytes or len(stream) != _STREAM_BYTES:
+            raise _DamagedError("the stream has no identifier")
+        if type(last_sequence) is not int or (count and newest != last_sequence):
+            raise _DamagedError("the numbering does not fit the reports")
+        if count and newest - oldest + 1 != count:
+            raise _DamagedError("reports are missing")
+        self._stream, self._last_sequence = stream, last_sequence
+        self._waiting, self._bytes_used = count, size + count * REPORT_OVERHEAD_BYTES
+
+    def _insert(self, reports: Sequence[NewReport]) -> None:
+        first = self._last_sequence + 1
+        with self._transaction():
+            self._database.executemany(
+                "INSERT INTO reports(sequence, time_us, code, body) VALUES (?, ?, ?, ?)",
+                [(n, r.time_us, r.code, r.body) for n, r in enumerate(reports, first)],
+            )
+            self._set_meta("last_sequence", self._last_sequence + len(reports))
+
+    def _select(self, after: int, count_max: int, bytes_max: int) -> list[SpooledReport]:
+        rows = self._database.execute(
+            "SELECT sequence, body FROM reports WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            (after, count_max),
+        )
+        batch: list[SpooledReport] = []
+        size = 0
+        for sequence, body in rows:
+            size += _size(len(body))
+            if batch and size > bytes_max:
+                break
+            batch.append(SpooledReport(sequence, body))
+        return batch
+
+    def _delete(self, sequence: int) -> tuple[int, int]:
+        with self._transaction():
+            count, size = self._database.execute(
+                "SELECT count(*), coalesce(sum(length(body)), 0) FROM reports WHERE sequence <= ?",
+                (sequence,),
+            ).fetchone()
+            self._database.execute("DELETE FROM reports WHERE sequence <= ?", (sequence,))
+        if count and count == self._waiting:
+            # One page a step, and ``execute`` takes a single step: this steps to the end.
+            self._database.executescript("PRAGMA incremental_vacuum")
+        return count, size + count * REPORT_OVERHEAD_BYTES
+
+    def _renew_stream(self) -> None:
+        stream = self._random_bytes(_STREAM_BYTES)
+        offset = self._last_sequence - self._waiting
+        with self._transaction():
+            # Upwards in order, each number is free by the time it is given again.
+            if offset:
+                rows = self._database.execute("SELECT sequence FROM reports ORDER BY sequence")
+                for (sequence,) in rows.fetchall():
+                    self._database.execute(
+                        "UPDATE reports SET sequence = ? WHERE sequence = ?",
+                        (sequence - offset, sequence),
+                    )
+            self._set_meta("stream", stream)
+            self._set_meta("last_sequence", self._waiting)
+        self._stream, self._last_sequence = stream, self._waiting
+
+    def _set_meta(self, name: str, value: bytes | int) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)", (name, value)
+        )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise
+
+    def _guarded(self, step: Callable[[], _T]) -> _T:
+        """Run one step; where the file turns out to be damaged, go on with a new one."""
+        try:
+            return step()
+        except sqlite3.Error as error:
+            code = _primary_code(error)
+            if code == sqlite3.SQLITE_FULL:
+                raise SpoolFullError(self._bytes_used, self._size_max_bytes) from error
+            if code not in _DAMAGED:
+                raise StorageError(f"{self._path}: {error}") from error
+            with _as_storage_error(self._path):
+                self._database.close()
+                self._replace(str(error))
+                return step()
+
+    def _replace(self, reason: str) -> None:
+        aside = self._path.with_name(f"{self._path.name}.damaged-{self._now_us()}")
+        # The journal belongs to the damaged file: a new one must not replay it.
+        for suffix in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
+        try:
+            self._open()
+        except _DamagedError as error:
+            raise StorageError(f"{self._path}: a new spool is damaged at once: {error}") from None
+        self._on_set_aside(aside, reason)
+
+
+def _size(body_length: int) -> int:
+    return body_length + REPORT_OVERHEAD_BYTES
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # The module's own errors (a closed database) carry no code of the library.
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _make_private_file(path: Path) -> None:
+    # Before SQLite opens it: its own files would have the mode that the umask leaves.
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        info = os.fstat(handle)
+        if not stat.S_ISREG(info.st_mode):
+            raise StorageError(f"{path} is not a regular file")
+        if info.st_mode & 0o077:
+            os.fchmod(handle, 0o600)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _as_storage_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError(f"{path}: {error}") from error

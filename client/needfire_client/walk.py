@@ -1,0 +1,488 @@
+"""What is there now: one record for each directory that the rules lead to, in key order.
+
+An object is an entry of its parent's record; a directory that is only on the way to a named
+object has a record of the named ones alone. Directories are opened one inside the other through
+descriptors and never by path, so that a directory that becomes a symbolic link meanwhile cannot
+lead the walk elsewhere. Nothing that is found raises: it becomes a ``Finding`` of the record.
+
+A directory is the unit of work: ``Walker`` keeps nothing between two of them but the descriptors
+of the way down, and which rules have been met.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, NamedTuple
+
+from needfire_client.attributes import (
+    ATTEMPTS_MAX,
+    Examiner,
+    ScanStoppedError,
+    never,
+    open_directory,
+)
+from needfire_client.policy import Decision, Place, Ruleset
+from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX, FileEntry, State
+from needfire_protocol.escape import escape_bytes, is_weird
+from needfire_protocol.event import FieldValue
+from needfire_protocol.rc.policies import Policy, RuleKind
+from needfire_protocol.severity import Severity
+
+__all__ = ["DirectoryRecord", "Finding", "Severities", "Walker", "join"]
+
+_GONE_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+"""Opening a directory fails so if it has gone, or become something else, since it was listed."""
+
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Severities:
+    """What [EventSeverity] says of the findings of a walk."""
+
+    files: Severity
+    dirs: Severity
+    names: Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is no difference but worth an event."""
+
+    code: str
+    path: bytes
+    severity: Severity | None
+    """None: the catalogue's."""
+    fields: Mapping[str, FieldValue]
+    """Without the path."""
+
+
+@dataclass(slots=True)
+class DirectoryRecord:
+    """What is in one directory, as far as the rules cover it."""
+
+    path: bytes
+    place: Place
+    entries: list[tuple[bytes, FileEntry]] = field(default_factory=list)
+    """Sorted by name."""
+    scope: frozenset[bytes] | None = None
+    """Names that the record speaks of, present or absent; None: all names."""
+    is_readable: bool = True
+    """False: nothing is known of what is in it, nor below it."""
+    prefixes: dict[bytes, bytes] = field(default_factory=dict)
+    """Of files that may grow: digest of as much as there was before."""
+    findings: list[Finding] = field(default_factory=list)
+
+
+class _Descent(NamedTuple):
+    name: bytes
+    place: Place
+    follow: bool
+
+
+class _Open(NamedTuple):
+    fd: int
+    path: bytes
+    descents: Iterator[_Descent]
+
+
+def join(path: bytes, name: bytes) -> bytes:
+    """Return the path of the entry ``name`` of the directory ``path``."""
+    if not path:
+        return name
+    return path + name if path == b"/" else path + b"/" + name
+
+
+def no_size(_path: bytes, _name: bytes) -> int | None:
+    """Stand in for ``growing_size`` where there is no baseline yet."""
+    return None
+
+
+class Walker:
+    """Walks what the rules cover.
+
+    Args:
+        growing_size: called with the directory and the name of a file that may grow; says how
+            large it was (None: not there), so that the same part can be hashed again.
+        stop: asked before each directory; ScanStoppedError comes out of the walk if it says yes.
+    """
+
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        severities: Severities,
+        examiner: Examiner,
+        *,
+        growing_size: Callable[[bytes, bytes], int | None] = no_size,
+        stop: Callable[[], bool] = never,
+    ) -> None:
+        self._ruleset = ruleset
+        self._severities = severities
+        self._examiner = examiner
+        self._growing_size = growing_size
+        self._stop = stop
+        self.met: set[Decision] = set()
+        """Decisions whose rule names something that is there."""
+
+    def walk(self) -> Iterator[DirectoryRecord]:
+        """Yield the record of everything that the rules cover."""
+        record = DirectoryRecord(b"", Place((), None, -1), scope=frozenset((b"/",)))
+        decision, place = self._ruleset.root()
+        if decision is not None:
+            self._add(record, -1, b"/", decision, place)
+            yield record
+        self.met.update(place.own())
+        yield from self._below(-1, b"", iter((_Descent(b"/", place, False),)))
+
+    def walk_from(self, path: bytes) -> Iterator[DirectoryRecord]:
+        """Yield the records of one directory and of everything covered below it."""
+        if path == b"/":
+            yield from self._below(-1, b"", iter((_Descent(b"/", self._ruleset.root()[1], False),)))
+            return
+        parent, name = _split(path)
+        try:
+            opened = self._open_path(parent)
+        except OSError as error:
+            yield self._unopened(path, self._ruleset.locate(path)[1], error)
+            return
+        if opened is None:
+            return
+        fd, place = opened
+        try:
+            descent = self._descent(fd, name, place.child(name)[1], None)
+            if descent is not None:
+                yield from self._below(fd, parent, iter((descent,)))
+        finally:
+            os.close(fd)
+
+    def scan(self, path: bytes) -> DirectoryRecord | None:
+        """Return the record of one directory alone; None if there is no such directory now."""
+        opened = self._open_path(path)
+        if opened is None:
+            return None
+        fd, place = opened
+        try:
+            return self._record(fd, path, place)[0]
+        finally:
+            os.close(fd)
+
+    def look(self, path: bytes) -> tuple[DirectoryRecord, FileEntry | None] | None:
+        """Return a record that speaks of one object alone, and its entry, None if it is gone.
+
+        None where the way there cannot be gone: then nothing is known of the object.
+        """
+        parent, name = _split(path)
+        decision, place = self._ruleset.locate(path)
+        if decision is None:
+            return None
+        scope = frozenset((name,))
+        if path == b"/":
+            record = DirectoryRecord(parent, Place((), None, -1), scope=scope)
+            return record, self._add(record, -1, name, decision, place)
+        try:
+            opened = self._open_path(parent)
+        except OSError:
+            return None
+        if opened is None:
+            return DirectoryRecord(parent, self._ruleset.locate(parent)[1], scope=scope), None
+        fd, parent_place = opened
+        try:
+            # On a way through a symbolic link less is covered than the path alone tells.
+            decision, place = parent_place.child(name)
+            if decision is None:
+                return None
+            record = DirectoryRecord(parent, parent_place, scope=scope)
+            entry = self._add(record, fd, name, decision, place)
+        finally:
+            os.close(fd)
+        self._judge_names(record, [(name, False)])
+        return record, entry
+
+    def rotated_prefix(self, path: bytes, inode: int, size: int) -> bytes | None:
+        """Return the digest of the first ``size`` bytes of a directory's file with that inode.
+
+        None where there is no such file, or it is shorter: what was in it is not there any more.
+        """
+        try:
+            opened = self._open_path(path)
+        except OSError:
+            return None
+        if opened is None:
+            return None
+        fd, _ = opened
+        try:
+            with os.scandir(fd) as found:
+                names = [os.fsencode(entry.name) for entry in found if entry.inode() == inode]
+            for name in names:
+                entry, prefix = self._examiner.examine_growing(fd, name, size)
+                if entry is not None and entry.inode == inode and prefix is not None:
+                    return prefix
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        return None
+
+    def _open_path(self, path: bytes) -> tuple[int, Place] | None:
+        """Return descriptor and place of a directory; None where there is none (any more).
+
+        Raises:
+            OSError: it is there but cannot be opened.
+        """
+        _, place = self._ruleset.root()
+        fd = open_directory(b"/", None)
+        try:
+            for name in path.split(b"/")[1:]:
+                if not name:
+                    continue
+                descent = self._descent(fd, name, place.child(name)[1], None)
+                if descent is None:
+                    os.close(fd)
+                    return None
+                deeper = open_directory(
+                    name, fd, lists=descent.place.needs_listing, follow=descent.follow
+                )
+                os.close(fd)
+                fd, place = deeper, descent.place
+        except OSError as error:
+            os.close(fd)
+            if error.errno in _GONE_ERRORS:
+                return None
+            raise
+        return fd, place
+
+    def _below(
+        self, fd: int, path: bytes, descents: Iterator[_Descent]
+    ) -> Iterator[DirectoryRecord]:
+        """Yield the records of the given directories inside ``fd``, and of all below them."""
+        stack = [_Open(fd, path, descents)]
+        try:
+            while stack:
+                top = stack[-1]
+                descent = next(top.descents, None)
+                if descent is None:
+                    stack.pop()
+                    if stack:
+                        os.close(top.fd)
+                    continue
+                if self._stop():
+                    raise ScanStoppedError
+                inner = join(top.path, descent.name)
+                try:
+                    # The root has no parent to be opened from; its name is its path.
+                    inner_fd = open_directory(
+                        descent.name,
+                        top.fd if top.fd >= 0 else None,
+                        lists=descent.place.needs_listing,
+                        follow=descent.follow,
+                    )
+                except OSError as error:
+                    yield self._unopened(inner, descent.place, error)
+                    continue
+                stack.append(_Open(inner_fd, inner, iter(())))
+                record, deeper = self._record(inner_fd, inner, descent.place)
+                stack[-1] = _Open(inner_fd, inner, iter(deeper))
+                yield record
+        finally:
+            for opened in stack[1:]:
+                os.close(opened.fd)
+
+    def _unopened(self, path: bytes, place: Place, error: OSError) -> DirectoryRecord:
+        record = DirectoryRecord(path, place, scope=_NOTHING, is_readable=False)
+        # Nobody can say now that a rule inside matches nothing.
+        self.met.update(place.inner())
+        if error.errno not in _GONE_ERRORS:
+            record.findings.append(self._unreadable(path, place, error))
+        return record
+
+    def _unreadable(self, path: bytes, place: Place, error: OSError) -> Finding:
+        policy = "" if place.contents is None else place.contents.policy.value
+        reason = error.strerror or f"error {error.errno}"
+        return Finding(
+            "FILE_UNREADABLE", path, self._severities.dirs, {"reason": reason, "policy": policy}
+        )
+
+    def _record(self, fd: int, path: bytes, place: Place) -> tuple[DirectoryRecord, list[_Descent]]:
+        """Return the record of an open directory, and the directories to go into."""
+        record = DirectoryRecord(path, place)
+        descents: list[_Descent] = []
+        if place.contents is not None:
+            self.met.add(place.contents)
+        listing = self._list(fd, record)
+        if place.is_uniform:
+            self._add_uniform(record, fd, listing, descents)
+        else:
+            self._add_named(record, fd, listing, descents)
+        self._judge_names(record, listing)
+        return record, descents
+
+    def _list(self, fd: int, record: DirectoryRecord) -> list[tuple[bytes, bool]]:
+        """Return the sorted names of a directory, each with whether it is a regular file."""
+        if not record.place.needs_listing:
+            return [(name, False) for name in sorted(record.place.named())]
+        try:
+            with os.scandir(fd) as found:
+                listing = [
+                    (os.fsencode(entry.name), entry.is_file(follow_symlinks=False))
+                    for entry in islice(found, ENTRIES_PER_DIRECTORY_MAX + 1)
+                ]
+        except OSError as error:
+            return self._unlisted(record, error)
+        if len(listing) > ENTRIES_PER_DIRECTORY_MAX:
+            reason = f"more than {ENTRIES_PER_DIRECTORY_MAX} entries"
+            return self._unlisted(record, OSError(errno.EOVERFLOW, reason))
+        listing.sort()
+        return listing
+
+    def _unlisted(self, record: DirectoryRecord, error: OSError) -> list[tuple[bytes, bool]]:
+        record.findings.append(self._unreadable(record.path, record.place, error))
+        record.scope, record.is_readable = _NOTHING, False
+        self.met.update(record.place.inner())
+        return []
+
+    def _add_uniform(
+        self,
+        record: DirectoryRecord,
+        fd: int,
+        listing: list[tuple[bytes, bool]],
+        descents: list[_Descent],
+    ) -> None:
+        """Take in a directory in which no rule names anything: the usual case, and the hot one."""
+        decision = record.place.contents
+        if decision is None:
+            return
+        if decision.grows:
+            self._add_named(record, fd, listing, descents)
+            return
+        examine, hashes, below = self._examiner.examine, decision.hashes, record.place.below
+        goes_on = below.is_open
+        entries = record.entries
+        for name, is_regular in listing:
+            entry = examine(fd, name, hashes=hashes, is_regular=is_regular)
+            if entry is None:
+                continue
+            entries.append((name, entry))
+            if entry.state:
+                self._judge_entry(record, name, entry, decision)
+            # What cannot be examined may be a directory; opening it will tell.
+            if goes_on and not is_regular and (stat.S_ISDIR(entry.mode) or not entry.mode):
+                descents.append(_Descent(name, below, False))
+
+    def _add_named(
+        self,
+        record: DirectoryRecord,
+        fd: int,
+        listing: list[tuple[bytes, bool]],
+        descents: list[_Descent],
+    ) -> None:
+        """Take in a directory in which each name may have a rule of its own."""
+        for name, is_regular in listing:
+            decision, place = record.place.child(name)
+            entry = None
+            if decision is not None:
+                entry = self._add(record, fd, name, decision, place, is_regular=is_regular)
+            if place.is_open and not is_regular:
+                descent = self._descent(fd, name, place, entry)
+                if descent is not None:
+                    descents.append(descent)
+
+    def _add(
+        self,
+        record: DirectoryRecord,
+        fd: int,
+        name: bytes,
+        decision: Decision,
+        place: Place,
+        *,
+        is_regular: bool = False,
+    ) -> FileEntry | None:
+        """Examine one object into the record; return its entry, None if it is gone."""
+        if decision.grows and decision.hashes:
+            before = self._growing_size(record.path, name)
+            entry, prefix = self._examiner.examine_growing(fd, name, before)
+            if prefix is not None:
+                record.prefixes[name] = prefix
+        else:
+            entry = self._examiner.examine(fd, name, hashes=decision.hashes, is_regular=is_regular)
+        if entry is None:
+            return None
+        record.entries.append((name, entry))
+        self.met.update(place.own())
+        if entry.state:
+            self._judge_entry(record, name, entry, decision)
+        self._judge_directory(record, name, entry, place)
+        return entry
+
+    def _descent(
+        self, fd: int, name: bytes, place: Place, entry: FileEntry | None
+    ) -> _Descent | None:
+        """Return how to go into the object ``name``; None if it is no directory to go into."""
+        try:
+            mode = (
+                os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+                if entry is None
+                else entry.mode
+            )
+            if stat.S_ISDIR(mode) or not mode:
+                # What cannot be examined may be a directory; opening it will tell.
+                return _Descent(name, place, False)
+            named = place.only_named()
+            if not stat.S_ISLNK(mode) or not named.is_open:
+                return None
+            is_directory = stat.S_ISDIR(os.stat(name, dir_fd=fd).st_mode)
+        except OSError as error:
+            return None if error.errno in _GONE_ERRORS else _Descent(name, place, False)
+        return _Descent(name, named, True) if is_directory else None
+
+    def _judge_entry(
+        self, record: DirectoryRecord, name: bytes, entry: FileEntry, decision: Decision
+    ) -> None:
+        path, policy = join(record.path, name), decision.policy.value
+        if entry.state == State.UNSTABLE:
+            unstable: dict[str, FieldValue] = {"policy": policy, "attempts": ATTEMPTS_MAX}
+            record.findings.append(Finding("FILE_UNSTABLE", path, None, unstable))
+        else:
+            unreadable: dict[str, FieldValue] = {"reason": entry.reason, "policy": policy}
+            record.findings.append(
+                Finding("FILE_UNREADABLE", path, self._severities.files, unreadable)
+            )
+
+    def _judge_directory(
+        self, record: DirectoryRecord, name: bytes, entry: FileEntry, place: Place
+    ) -> None:
+        """Say so where a ``dir=`` rule names something that is none."""
+        if stat.S_ISDIR(entry.mode) or not entry.is_known:
+            return
+        for decision in place.own():
+            rule = decision.rule
+            # A wildcard may well match files; depth -1 asks for nothing inside.
+            if rule.kind is RuleKind.DIR and not rule.is_glob and decision.levels >= 0:
+                fields: dict[str, FieldValue] = {"rule": f"{rule.source}:{rule.line}"}
+                if entry.link is not None:
+                    fields["link"] = escape_bytes(entry.link)
+                record.findings.append(
+                    Finding("POLICY_NODIRECTORY", join(record.path, name), None, fields)
+                )
+
+    def _judge_names(self, record: DirectoryRecord, listing: list[tuple[bytes, bool]]) -> None:
+        together = b"".join(name for name, _ in listing)
+        # One look at all names of a directory: nearly all have nothing but visible ASCII.
+        if together.isascii() and together.decode("ascii").isprintable():
+            return
+        for name, _ in record.entries:
+            decision = record.place.child(name)[0]
+            if is_weird(name) and decision is not None and decision.policy is not Policy.IGNORE_ALL:
+                record.findings.append(
+                    Finding("WEIRD_FILENAME", join(record.path, name), self._severities.names, {})
+                )
+
+
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    """Return the directory that a path is an entry of, and its name there."""
+    if path == b"/":
+        return b"", b"/"
+    parent, _, name = path.rpartition(b"/")
+    return parent or b"/", name

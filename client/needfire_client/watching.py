@@ -1,0 +1,276 @@
+"""When the agent looks at files: full checks by schedule, single paths when the kernel names them.
+
+One scan at a time, in a thread. Real-time watching is armed before the first full check begins,
+so that nothing changes unseen between the two.
+"""
+
+import asyncio
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from needfire_client.background import run_in_background
+from needfire_client.check import Checker
+from needfire_client.configuration import Baseline
+from needfire_client.dirty import DirtyPaths
+from needfire_client.reporter import Reporter
+from needfire_client.schedule import CheckSchedule
+from needfire_client.watch import Watcher
+from needfire_protocol.errors import FormatError, StorageError
+from needfire_protocol.escape import escape_bytes
+from needfire_protocol.event import FieldValue
+from needfire_protocol.rc.agent import AgentSettings
+from needfire_protocol.severity import Severity
+
+__all__ = ["DEBOUNCE_S", "Watching"]
+
+DEBOUNCE_S: Final = 0.2
+"""Seconds between the first word of a change and the look at it: an editor's save is several
+changes, and a change is to be at the server within a second."""
+
+_AFTER_LOSS_S: Final = 5.0
+"""Seconds after a loss until the full check that makes up for it: a storm should be over."""
+
+_RETRY_S: Final = 60.0
+"""Seconds until the next attempt where baseline or scratch file could not be used."""
+
+_STOP_S: Final = 5.0
+"""Seconds that a scan gets to come to an end when the agent stops."""
+
+
+class Watching:
+    """The scanning half of the daemon. ``run`` does the work; the rest steers it.
+
+    Args:
+        overlay: scratch file of what has been reported.
+        on_bug: told of an error that nobody foresaw; the watch goes on.
+    """
+
+    def __init__(
+        self, reporter: Reporter, overlay: Path, *, on_bug: Callable[[Exception], None]
+    ) -> None:
+        self._reporter = reporter
+        self._overlay = overlay
+        self._on_bug = on_bug
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._stop = threading.Event()
+        self._plan: tuple[AgentSettings, Baseline] | None = None
+        self._baseline: Baseline | None = None
+        self._nice_level = 0
+        self._checker: Checker | None = None
+        self._watcher: Watcher | None = None
+        self._is_scanning = False
+        self._is_paused = False
+        self._is_stopping = False
+        self._idle = asyncio.Event()
+        self._schedule = CheckSchedule(600, now_s=time.monotonic(), random=random.random)
+        self._dirty_since_s = 0.0
+        self._is_checking_paths = False
+        self._is_check_wished = False
+        self._dirty = DirtyPaths(on_first=self._nudge, on_overflow=self._overflowed)
+
+    def configure(self, settings: AgentSettings, baseline: Baseline) -> None:
+        """Use these from now on. A scan that runs is broken off, and a full check follows."""
+        self._plan = (settings, baseline)
+        self._baseline = baseline
+        self._nice_level = settings.nice_level
+        self._schedule.set_interval(settings.file_check_interval_s)
+        self._schedule.request(time.monotonic())
+        self._interrupt()
+
+    def request_check(self) -> None:
+        """Check everything once more, after the check that runs or is due already."""
+        self._is_check_wished = True
+        self._wake.set()
+
+    def pause(self) -> None:
+        """Look at nothing until ``resume``; what changes meanwhile is remembered."""
+        self._is_paused = True
+        self._interrupt()
+
+    def resume(self) -> None:
+        """Go on, and look at what was named meanwhile."""
+        self._is_paused = False
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Come to an end; returns when no scan runs any more, or after a few seconds."""
+        self._is_stopping = True
+        self._interrupt()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await self._idle.wait()
+
+    async def run(self) -> None:
+        """Watch and check until ``stop``."""
+        try:
+            while not self._is_stopping:
+                self._wake.clear()
+                self._stop.clear()
+                if self._is_paused:
+                    await self._wake.wait()
+                else:
+                    await self._step()
+        finally:
+            await self._close()
+            self._idle.set()
+
+    async def _step(self) -> None:
+        plan = self._plan
+        try:
+            if plan is not None:
+                self._plan = None
+                await self._scan(lambda: self._prepare(*plan))
+            elif self._checker is None:
+                await self._wait(None)
+            elif (wait_s := self._schedule.wait_s(time.monotonic())) <= 0:
+                self._schedule.started(time.monotonic())
+                await self._scan(self._full_check)
+            elif self._is_check_wished:
+                self._is_check_wished = False
+                await self._scan(self._full_check)
+            elif self._dirty:
+                await asyncio.sleep(DEBOUNCE_S)
+                await self._scan(self._check_dirty)
+            else:
+                await self._wait(wait_s)
+        except (FormatError, StorageError) as error:
+            path = "" if self._baseline is None else self._baseline.shown_path
+            self._reporter.report("BASELINE_UNUSABLE", path=path, reason=str(error))
+            await self._retry(plan)
+        except Exception as error:  # noqa: BLE001 -- a watch that has died of a bug guards nothing
+            self._on_bug(error)
+            await self._retry(plan)
+
+    async def _retry(self, plan: tuple[AgentSettings, Baseline] | None) -> None:
+        if self._plan is None:
+            self._plan = plan
+        # Paths that were taken may not have been looked at.
+        self._schedule.request(time.monotonic(), within_s=_RETRY_S)
+        await self._wait(_RETRY_S)
+
+    async def _wait(self, wait_s: float | None) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+
+    async def _scan(self, work: Callable[[], None]) -> None:
+        def nicely() -> None:
+            with suppress(OSError):
+                # Of this thread alone, as Linux has it: who talks to the server stays quick.
+                os.setpriority(os.PRIO_PROCESS, 0, self._nice_level)
+            self._is_scanning = True
+            try:
+                work()
+            finally:
+                self._is_scanning = False
+
+        await run_in_background(nicely, "scan")
+
+    async def _close(self) -> None:
+        # A scan that hangs (a dead network mount) keeps what it uses until the process ends.
+        if not self._is_scanning:
+            await run_in_background(self._release, "scan-end")
+
+    def _release(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+        if self._checker is not None:
+            self._checker.close()
+        self._watcher = self._checker = None
+
+    def _prepare(self, settings: AgentSettings, baseline: Baseline) -> None:
+        self._release()
+        if settings.realtime:
+            self._watcher = Watcher(settings, self._dirty.add, self._lost)
+            self._watcher.start()
+        self._checker = Checker(
+            settings, baseline.path, self._overlay, self._on_event, self._between_directories
+        )
+
+    def _full_check(self) -> None:
+        assert self._checker is not None
+        result = self._checker.full_check(self._should_stop)
+        if not result.is_complete:
+            self._call(self._check_now)
+        elif self._watcher is not None:
+            self._watcher.reconcile()
+
+    def _check_dirty(self) -> None:
+        self._check_paths(self._dirty.take())
+
+    def _check_paths(self, paths: list[bytes]) -> None:
+        assert self._checker is not None
+        self._is_checking_paths = True
+        try:
+            for path in paths:
+                if self._stop.is_set():
+                    # Not looked at: the full check that follows an interruption does it.
+                    self._call(self._check_now)
+                    return
+                self._checker.check_path(path)
+        finally:
+            self._is_checking_paths = False
+
+    def _between_directories(self, _files: int, _bytes_read: int, directory: bytes) -> None:
+        """Look at single paths while a full check runs, which may take an hour.
+
+        The full check has read ``directory`` and not compared it yet. Paths that touch the same
+        entries wait until it has moved on: it would take what it read for a newer change.
+        """
+        is_time = time.monotonic() - self._dirty_since_s >= DEBOUNCE_S
+        if self._is_checking_paths or not self._dirty or not is_time:
+            return
+        paths = self._dirty.take()
+        self._check_paths([path for path in paths if not _touches(path, directory)])
+        for path in paths:
+            if _touches(path, directory):
+                self._dirty.add(path)
+
+    def _should_stop(self) -> bool:
+        return self._stop.is_set()
+
+    def _on_event(
+        self, code: str, severity: Severity | None, fields: Mapping[str, FieldValue]
+    ) -> None:
+        self._reporter.report_fields(code, fields, severity=severity, may_wait=True)
+
+    def _lost(self, reason: str, scope: bytes) -> None:
+        self._reporter.report("COVERAGE_GAP", reason=reason, scope=escape_bytes(scope))
+        self._call(self._check_soon)
+
+    def _overflowed(self) -> None:
+        self._lost("too many changes at once", b"/")
+
+    def _check_soon(self) -> None:
+        self._schedule.request(time.monotonic(), within_s=_AFTER_LOSS_S)
+        self._wake.set()
+
+    def _check_now(self) -> None:
+        self._schedule.request(time.monotonic())
+        self._wake.set()
+
+    def _nudge(self) -> None:
+        self._dirty_since_s = time.monotonic()
+        self._call(self._wake.set)
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # the loop has closed: the agent is at its end
+            self._loop.call_soon_threadsafe(callback)
+
+    def _interrupt(self) -> None:
+        self._stop.set()
+        self._wake.set()
+
+
+def _touches(path: bytes, directory: bytes) -> bool:
+    """True where a look at the path reads entries of the directory, or looks below the path."""
+    parent = path.rpartition(b"/")[0] or b"/"
+    grandparent = parent.rpartition(b"/")[0] or b"/"
+    return directory in (path, parent, grandparent) or directory.startswith(path + b"/")

@@ -1,0 +1,349 @@
+import errno
+import hashlib
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from needfire_client.attributes import (
+    ATTEMPTS_MAX,
+    Examiner,
+    ScanStoppedError,
+    group_name,
+    open_directory,
+    owner_name,
+)
+from needfire_protocol.baseline import FileEntry, State
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def examined(
+    directory: int, name: bytes, *, hashes: bool = True, is_regular: bool = False
+) -> FileEntry:
+    entry = Examiner("sha256").examine(directory, name, hashes=hashes, is_regular=is_regular)
+    assert entry is not None
+    return entry
+
+
+@pytest.mark.parametrize("size", [0, 1, 256 * 1024 - 1, 256 * 1024, 256 * 1024 + 1, 1_300_000])
+@pytest.mark.parametrize("is_regular", [True, False])
+def test_a_regular_file_has_its_attributes_and_its_digest(
+    tmp_path: Path, directory: int, size: int, is_regular: bool
+) -> None:
+    contents = os.urandom(size)
+    (tmp_path / "f").write_bytes(contents)
+    status = (tmp_path / "f").stat()
+    entry = examined(directory, b"f", is_regular=is_regular)
+    assert entry.digest == hashlib.sha256(contents).digest()
+    assert (entry.mode, entry.size, entry.inode) == (status.st_mode, size, status.st_ino)
+    assert (entry.mtime_ns, entry.ctime_ns) == (status.st_mtime_ns, status.st_ctime_ns)
+    assert (entry.state, entry.reason) == (State.OK, "")
+
+
+def test_contents_are_read_only_where_they_are_compared(tmp_path: Path, directory: int) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    examiner = Examiner("sha256")
+    entry = examiner.examine(directory, b"f", hashes=False)
+    assert entry is not None
+    assert entry.digest is None
+    assert (examiner.hashed, examiner.bytes_read) == (0, 0)
+
+
+def test_reading_does_not_move_the_access_time(tmp_path: Path, directory: int) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    os.utime(path, ns=(1, 2))
+    entry = examined(directory, b"f", is_regular=True)
+    assert entry.atime_ns == path.stat().st_atime_ns == 1
+
+
+def test_a_link_is_its_target_and_is_not_followed(tmp_path: Path, directory: int) -> None:
+    (tmp_path / "real").write_bytes(b"x")
+    os.symlink(b"no\xff/where", bytes(tmp_path) + b"/dangling")
+    os.symlink("loop", tmp_path / "loop")
+    os.symlink("real", tmp_path / "good")
+    for name, target in ((b"dangling", b"no\xff/where"), (b"loop", b"loop"), (b"good", b"real")):
+        for is_regular in (True, False):
+            entry = examined(directory, name, is_regular=is_regular)
+            assert stat.S_ISLNK(entry.mode)
+            assert (entry.link, entry.digest, entry.state) == (target, None, State.OK)
+
+
+def test_fifos_and_sockets_are_never_opened_and_never_hang(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        # A path to a socket has at most 107 bytes.
+        monkeypatch.chdir(tmp_path)
+        listener.bind("sock")
+        for name in (b"fifo", b"sock"):
+            for is_regular in (True, False):
+                entry = examined(directory, name, is_regular=is_regular)
+                assert (entry.digest, entry.state) == (None, State.OK)
+                assert not stat.S_ISREG(entry.mode)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes device nodes")
+def test_device_nodes_are_their_numbers_and_are_never_read(tmp_path: Path, directory: int) -> None:
+    # /dev/zero has no end, and opening a tape rewinds it.
+    os.mknod(tmp_path / "zero", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    os.mknod(tmp_path / "loop", stat.S_IFBLK | 0o600, os.makedev(7, 200))
+    for name, rdev in ((b"zero", os.makedev(1, 5)), (b"loop", os.makedev(7, 200))):
+        for is_regular in (True, False):
+            entry = examined(directory, name, is_regular=is_regular)
+            assert (entry.rdev, entry.digest, entry.state) == (rdev, None, State.OK)
+
+
+def test_what_is_gone_is_none(directory: int) -> None:
+    examiner = Examiner("sha256")
+    assert examiner.examine(directory, b"gone", hashes=True, is_regular=True) is None
+    assert examiner.examine(directory, b"gone", hashes=False) is None
+    assert examiner.examine(directory, b"f" * 300, hashes=True) is not None
+
+
+class Meddler:
+    """Does something to a file each time that the examiner reads, or opens, or hashes."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[[], object]
+    ) -> None:
+        real = getattr(os, call)
+        self.calls = 0
+
+        def meddled(*args: object, **others: object) -> object:
+            self.calls += 1
+            act()
+            return real(*args, **others)
+
+        monkeypatch.setattr(os, call, meddled)
+
+
+def test_a_file_that_always_changes_is_unstable_after_some_attempts(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    clock = iter(range(1, 1000))
+    meddler = Meddler(monkeypatch, "read", lambda: os.utime(path, ns=(1, next(clock))))
+    entry = examined(directory, b"f")
+    assert (entry.state, entry.digest) == (State.UNSTABLE, None)
+    assert stat.S_ISREG(entry.mode)
+    assert meddler.calls == 2 * ATTEMPTS_MAX
+
+
+@pytest.mark.parametrize("contents", [b"other", b"y", b""])
+def test_a_file_that_changes_once_is_read_again(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch, contents: bytes
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    os.utime(path, ns=(1, 1))
+    real, pending = os.fstat, [contents]
+
+    def fstat(fd: int) -> os.stat_result:
+        """Change the file after it was looked at and before it is read."""
+        status = real(fd)
+        if pending:
+            path.write_bytes(pending.pop())
+        return status
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    entry = examined(directory, b"f", is_regular=True)
+    assert (entry.state, entry.size) == (State.OK, len(contents))
+    assert entry.digest == hashlib.sha256(contents).digest()
+    assert entry.mtime_ns != 1
+
+
+def test_a_file_that_grows_without_end_is_bounded(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 10)
+    file = path.open("ab", buffering=0)
+    Meddler(monkeypatch, "read", lambda: file.write(b"y" * 1000))
+    examiner = Examiner("sha256")
+    entry = examiner.examine(directory, b"f", hashes=True)
+    file.close()
+    assert entry is not None
+    assert entry.state == State.UNSTABLE
+    assert examiner.bytes_read < 20_000
+
+
+@pytest.mark.parametrize(
+    "become",
+    [lambda path: os.symlink("/etc/passwd", path), os.mkfifo, os.mkdir],
+    ids=["link", "fifo", "directory"],
+)
+def test_a_file_that_becomes_something_else_before_it_is_opened_is_that(
+    tmp_path: Path,
+    directory: int,
+    monkeypatch: pytest.MonkeyPatch,
+    become: Callable[[Path], None],
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    real = os.open
+    pending = [become]
+
+    def swapped(*args: object, **others: object) -> int:
+        if pending:
+            path.unlink()
+            pending.pop()(path)
+        return real(*args, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", swapped)
+    entry = examined(directory, b"f")
+    assert not stat.S_ISREG(entry.mode)
+    assert (entry.digest, entry.state) == (None, State.OK)
+
+
+def test_a_file_that_vanishes_before_it_is_opened_is_gone(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    Meddler(monkeypatch, "open", lambda: path.unlink(missing_ok=True))
+    assert Examiner("sha256").examine(directory, b"f", hashes=True) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "reason"),
+    [
+        ("open", errno.EACCES, "Permission denied"),
+        ("read", errno.EIO, "Input/output error"),
+        ("stat", errno.EACCES, "Permission denied"),
+    ],
+)
+def test_what_the_system_refuses_is_unreadable_with_its_reason(
+    tmp_path: Path,
+    directory: int,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    code: int,
+    reason: str,
+) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+
+    def refuse(*_args: object, **_others: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, call, refuse)
+    entry = examined(directory, b"f", is_regular=call != "stat")
+    assert (entry.state, entry.reason, entry.digest) == (State.UNREADABLE, reason, None)
+    assert entry.is_known == (call != "stat")
+
+
+def test_files_of_the_kernel_with_contents_but_no_size_are_not_read_on() -> None:
+    fd = os.open("/proc/self", os.O_RDONLY)
+    examiner = Examiner("sha256")
+    entry = examiner.examine(fd, b"maps", hashes=True, is_regular=True)
+    os.close(fd)
+    assert entry is not None
+    assert entry.state == State.UNREADABLE
+    assert entry.reason == "has contents beyond its size of 0 bytes"
+    assert examiner.bytes_read == 0
+
+
+def test_files_of_the_kernel_that_are_shorter_than_their_size_are_hashed() -> None:
+    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not path.exists():
+        pytest.skip("this kernel has no such file")
+    fd = os.open(path.parent, os.O_RDONLY)
+    entry = examined(fd, b"enabled")
+    os.close(fd)
+    assert entry.digest == hashlib.sha256(path.read_bytes()).digest()
+
+
+def test_a_huge_sparse_file_is_not_read(tmp_path: Path, directory: int) -> None:
+    (tmp_path / "f").touch()
+    os.truncate(tmp_path / "f", 2**42)
+    entry = examined(directory, b"f", is_regular=True)
+    assert entry.state == State.UNREADABLE
+    assert "too many to read" in entry.reason
+    os.truncate(tmp_path / "f", 2**35)
+    entry = examined(directory, b"f", is_regular=True)
+    assert entry.reason.startswith("sparse: ")
+    assert entry.size == 2**35
+
+
+def test_a_large_file_stops_being_read_when_the_caller_says_so(
+    tmp_path: Path, directory: int
+) -> None:
+    (tmp_path / "f").write_bytes(bytes(2_000_000))
+    with pytest.raises(ScanStoppedError):
+        Examiner("sha256", lambda: True).examine(directory, b"f", hashes=True)
+
+
+@pytest.mark.parametrize("before", [0, 1, 5, 600_000, 600_001, 700_000])
+def test_a_growing_file_is_hashed_to_its_end_and_to_where_it_ended_before(
+    tmp_path: Path, directory: int, before: int
+) -> None:
+    contents = os.urandom(700_000)
+    (tmp_path / "f").write_bytes(contents)
+    entry, prefix = Examiner("sha256").examine_growing(directory, b"f", before)
+    assert entry is not None
+    assert entry.digest == hashlib.sha256(contents).digest()
+    assert prefix == hashlib.sha256(contents[:before]).digest()
+
+
+def test_a_growing_file_that_is_shorter_than_before_has_no_prefix(
+    tmp_path: Path, directory: int
+) -> None:
+    (tmp_path / "f").write_bytes(b"abc")
+    entry, prefix = Examiner("sha256").examine_growing(directory, b"f", 4)
+    assert entry is not None
+    assert entry.digest == hashlib.sha256(b"abc").digest()
+    assert prefix is None
+
+
+def test_a_log_that_is_written_all_the_time_is_hashed_to_the_size_seen_first(
+    tmp_path: Path, directory: int
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"line\n" * 100_000)
+    stop = threading.Event()
+
+    def write() -> None:
+        with path.open("ab", buffering=0) as file:
+            while not stop.is_set():
+                file.write(b"line\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(20):
+            entry, prefix = Examiner("sha256").examine_growing(directory, b"f", 500_000)
+            assert entry is not None
+            assert entry.state == State.OK
+            assert entry.digest == hashlib.sha256(b"line\n" * (entry.size // 5)).digest()
+            assert prefix == hashlib.sha256(b"line\n" * 100_000).digest()
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_a_directory_is_opened_without_following_a_link(tmp_path: Path, directory: int) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "link").symlink_to("d")
+    os.close(open_directory(b"d", directory))
+    os.close(open_directory(b"link", directory, follow=True))
+    with pytest.raises(NotADirectoryError):
+        open_directory(b"link", directory)
+
+
+def test_numbers_without_a_name_are_shown_as_numbers() -> None:
+    assert owner_name(0) == "root"
+    assert owner_name(4_123_456_789) == "4123456789"
+    assert group_name(4_123_456_789) == "4123456789"

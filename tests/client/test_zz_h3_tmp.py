@@ -1,0 +1,283 @@
+"""What a check reports is what an independent, slow comparison finds, whatever was changed.
+
+The oracle shares nothing with the scanner but the table of policies: it lists the tree with its
+own loop, finds the rule of each path by trying all of them, and keeps everything in memory.
+"""
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, PathRule, Policy, RuleKind
+from needfire_testkit.scanner import Scanned, dir_rule, file_rule, settings_of
+
+NAMES = [b"a", b"b", b"a-", b"c\xff", b"n\nl"]
+State = dict[bytes, tuple[os.stat_result, bytes | None]]
+
+names = st.sampled_from(NAMES)
+paths = st.lists(names, min_size=1, max_size=3).map(b"/".join)
+contents = st.sampled_from([b"", b"x", b"y", b"xx"])
+operations = st.one_of(
+    st.tuples(st.just("write"), paths, contents),
+    st.tuples(st.just("append"), paths, contents),
+    st.tuples(st.just("chmod"), paths, st.sampled_from([0o600, 0o644, 0o755])),
+    st.tuples(st.just("utime"), paths, st.integers(0, 2)),
+    st.tuples(st.just("mkdir"), paths, st.none()),
+    st.tuples(st.just("remove"), paths, st.none()),
+    st.tuples(st.just("rename"), paths, paths),
+    st.tuples(st.just("symlink"), paths, paths),
+    st.tuples(st.just("link"), paths, paths),
+    st.tuples(st.just("fifo"), paths, st.none()),
+)
+changes = st.lists(operations, max_size=8)
+policies = st.sampled_from([policy for policy in Policy if policy is not Policy.GROWING_LOG_FILES])
+rules = st.lists(
+    st.tuples(
+        st.sampled_from(RuleKind), st.one_of(st.just(b""), paths), policies, st.integers(-1, 3)
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def apply(root: bytes, operation: tuple[str, bytes, Any]) -> set[bytes]:
+    """Do one change as far as it can be done; return the paths that it touched."""
+    verb, name, argument = operation
+    path = root + b"/" + name
+    touched = {path}
+    with suppress(OSError):
+        if verb in ("write", "append"):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            flags |= os.O_APPEND if verb == "append" else os.O_TRUNC
+            fd = os.open(path, flags, 0o644)
+            os.write(fd, argument)
+            os.close(fd)
+            touched |= same_inode(root, path)
+        elif verb == "chmod":
+            if not stat.S_ISLNK(os.lstat(path).st_mode):
+                os.chmod(path, argument)
+                touched |= same_inode(root, path)
+        elif verb == "utime":
+            os.utime(path, ns=(argument, argument), follow_symlinks=False)
+            touched |= same_inode(root, path)
+        elif verb == "mkdir":
+            os.mkdir(path)
+        elif verb == "remove":
+            touched |= same_inode(root, path)
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                for inner in listed(path):
+                    touched |= same_inode(root, inner)
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+        elif verb == "rename":
+            target = root + b"/" + argument
+            touched |= {target} | same_inode(root, target) | same_inode(root, path)
+            os.rename(path, target)
+        elif verb == "symlink":
+            os.symlink(argument, path)
+        elif verb == "link":
+            target = root + b"/" + argument
+            os.link(path, target, follow_symlinks=False)
+            touched |= same_inode(root, path)
+        else:
+            os.mkfifo(path)
+    return touched
+
+
+def same_inode(root: bytes, path: bytes) -> set[bytes]:
+    """All names of an object in the tree: inotify tells only of the one that was used."""
+    with suppress(OSError):
+        inode = os.lstat(path).st_ino
+        return {inner for inner in listed(root) if os.lstat(inner).st_ino == inode}
+    return set()
+
+
+def listed(path: bytes) -> Iterator[bytes]:
+    """Yield a path and everything below it, without moving an access time."""
+    yield path
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_NOATIME)
+    inner = [os.fsencode(name) for name in os.listdir(fd)]
+    os.close(fd)
+    for name in inner:
+        yield from listed(path + b"/" + name)
+
+
+def snapshot(root: bytes) -> State:
+    found: State = {}
+    for path in listed(root):
+        status = os.lstat(path)
+        content: bytes | None = None
+        if stat.S_ISREG(status.st_mode):
+            fd = os.open(path, os.O_RDONLY | os.O_NOATIME)
+            content = os.read(fd, 100)
+            os.close(fd)
+        elif stat.S_ISLNK(status.st_mode):
+            content = os.readlink(path)
+        found[path] = (status, content)
+    return found
+
+
+def rule_of(path: bytes, all_rules: tuple[PathRule, ...]) -> PathRule | None:
+    for rule in all_rules:
+        if rule.kind is RuleKind.FILE and rule.path == path:
+            return rule
+    best = None
+    for rule in all_rules:
+        if rule.kind is not RuleKind.DIR or (path + b"/").find(rule.path + b"/") != 0:
+            continue
+        if best is None or len(rule.path) > len(best.path):
+            best = rule
+    if best is None:
+        return None
+    level = path[len(best.path) :].count(b"/")
+    assert best.depth is not None
+    return best if level <= best.depth + 1 else None
+
+
+def letters(old: tuple[Any, Any], new: tuple[Any, Any], mask: Check) -> str:
+    (a, a_content), (b, b_content) = old, new
+    same_type = stat.S_IFMT(a.st_mode) == stat.S_IFMT(b.st_mode)
+    regular = stat.S_ISREG(a.st_mode), stat.S_ISREG(b.st_mode)
+    tests = [
+        ("C", Check.CHK, any(regular) and (not same_type or a_content != b_content)),
+        (
+            "L",
+            Check.LNK,
+            not same_type or (stat.S_ISLNK(a.st_mode) and a_content != b_content),
+        ),
+        ("D", Check.RDEV, False),
+        ("I", Check.INO, a.st_ino != b.st_ino),
+        ("H", Check.HLN, a.st_nlink != b.st_nlink),
+        ("M", Check.MOD, a.st_mode != b.st_mode),
+        ("U", Check.USR, a.st_uid != b.st_uid),
+        ("G", Check.GRP, a.st_gid != b.st_gid),
+        ("T", Check.MTM, a.st_mtime_ns != b.st_mtime_ns),
+        ("S", Check.SIZ, a.st_size != b.st_size),
+    ]
+    code = {letter: letter if differs and flag in mask else "-" for letter, flag, differs in tests}
+    if Check.CTM in mask and a.st_ctime_ns != b.st_ctime_ns:
+        code["T"] = "T"
+    if Check.ATM in mask and a.st_atime_ns != b.st_atime_ns and not stat.S_ISLNK(b.st_mode):
+        code["T"] = "T"
+    return "".join(code.values())
+
+
+def expected(
+    reference: State, now: State, all_rules: tuple[PathRule, ...]
+) -> set[tuple[str, bytes, str]]:
+    """Return what must be reported, and let the reference follow."""
+    found = set()
+    for path in reference.keys() | now.keys():
+        rule = rule_of(path, all_rules)
+        if rule is None:
+            continue
+        old, new = reference.get(path), now.get(path)
+        if old is None:
+            found.add(("POLICY_ADDED", path, ""))
+        elif new is None:
+            found.add(("POLICY_MISSING", path, ""))
+        else:
+            code = letters(old, new, DEFAULT_MASKS[rule.policy])
+            if not code.strip("-"):
+                continue
+            found.add(("POLICY_MODIFIED", path, code))
+        if new is None:
+            del reference[path]
+        else:
+            reference[path] = new
+    return found
+
+
+@contextmanager
+def world(raw_rules: list[tuple[RuleKind, bytes, Policy, int]]) -> Iterator[tuple[bytes, Scanned]]:
+    with tempfile.TemporaryDirectory() as place:
+        root = bytes(Path(place) / "tree")
+        os.mkdir(root)
+        made: list[PathRule] = []
+        for kind, name, policy, depth in raw_rules:
+            path = root + b"/" + name if name else root
+            if any(rule.kind is kind and rule.path == path for rule in made):
+                continue
+            level = depth if policy is Policy.IGNORE_ALL else max(depth, 0)
+            made.append(
+                file_rule(path, policy) if kind is RuleKind.FILE else dir_rule(path, policy, level)
+            )
+        scanned = Scanned(settings_of(*made), Path(place))
+        try:
+            yield root, scanned
+        finally:
+            scanned.close()
+
+
+def only_changes(found: set[tuple[str, bytes, str]]) -> set[tuple[str, bytes, str]]:
+    return {
+        event
+        for event in found
+        if event[0] in ("POLICY_ADDED", "POLICY_MISSING", "POLICY_MODIFIED")
+    }
+
+
+@settings(
+    max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rules, changes, st.lists(changes, min_size=1, max_size=3))
+def test_full_checks_report_what_a_slow_oracle_finds(
+    raw_rules: list[tuple[RuleKind, bytes, Policy, int]],
+    before: list[Any],
+    rounds: list[list[Any]],
+) -> None:
+    with world(raw_rules) as (root, scanned):
+        for operation in before:
+            apply(root, operation)
+        scanned.init()
+        scanned.take()
+        reference = snapshot(root)
+        checker = scanned.checker()
+        checker.full_check()
+        assert only_changes(scanned.changes()) == set()
+        for operations_of_round in rounds:
+            for operation in operations_of_round:
+                apply(root, operation)
+            checker.full_check()
+            wanted = expected(reference, snapshot(root), scanned.settings.rules)
+            assert only_changes(scanned.changes()) == wanted
+
+
+@settings(max_examples=1500, deadline=None)
+@given(rules, changes, st.lists(changes, min_size=1, max_size=2), st.randoms())
+def test_checks_of_the_touched_paths_report_what_a_full_check_does(
+    raw_rules: list[tuple[RuleKind, bytes, Policy, int]],
+    before: list[Any],
+    rounds: list[list[Any]],
+    random: Any,
+) -> None:
+    with world(raw_rules) as (root, scanned):
+        for operation in before:
+            apply(root, operation)
+        scanned.init()
+        by_path, by_full_check = scanned.checker(), scanned.checker()
+        scanned.take()
+        for operations_of_round in rounds:
+            touched: set[bytes] = set()
+            for operation in operations_of_round:
+                touched |= apply(root, operation)
+            by_full_check.full_check()
+            wanted = only_changes(scanned.changes())
+            order = sorted(touched)
+            random.shuffle(order)
+            for path in order:
+                by_path.check_path(path)
+            assert only_changes(scanned.changes()) == wanted
+            by_path.full_check()
+            assert only_changes(scanned.changes()) == set()
