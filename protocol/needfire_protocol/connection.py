@@ -11,8 +11,8 @@ After it is closed, a connection still gives ``data_to_send`` (a refusal may wai
 bytes without looking at them, and ignores answers of an owner that was busy meanwhile.
 
 A connection belongs to one thread at a time. ``challenge`` and ``verify_proof`` do arithmetic of
-10 to 20 ms and are meant to be called in another one; until they return, the owner must not touch
-the connection, and so must not read from its socket either.
+10 to 20 ms and are meant to be called in another one; until they return, the owner may close the
+connection, but must not do anything else with it, and so must not read from its socket either.
 """
 
 from needfire_protocol.agent_connection import AgentConnection

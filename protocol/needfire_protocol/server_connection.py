@@ -82,16 +82,16 @@ class ServerConnection(Connection[ServerState]):
         Raises:
             LocalProtocolError: nothing was requested.
         """
-        if not self._awaits(ServerState.AWAIT_VERIFIER):
+        negotiation = self._negotiation
+        if not self._awaits(ServerState.AWAIT_VERIFIER) or negotiation is None:
             return
-        assert self._negotiation is not None
-        fake = fake_verifier(name or self._negotiation.name, self._fake_salt_key)
+        fake = fake_verifier(name or negotiation.name, self._fake_salt_key)
         try:
-            frame = self._negotiation.challenge(
-                verifier, fake=fake, random_bytes=self._random_bytes
-            )
+            frame = negotiation.challenge(verifier, fake=fake, random_bytes=self._random_bytes)
         except RemoteProtocolError as error:
             self._untold.append(self._fail(error))
+            return
+        if self.is_closed:
             return
         self._machine.advance(Answer.CHALLENGE)
         self._out += frame
@@ -105,13 +105,15 @@ class ServerConnection(Connection[ServerState]):
         Raises:
             LocalProtocolError: no proof came.
         """
-        if not self._awaits(ServerState.AWAIT_VERIFICATION):
+        negotiation = self._negotiation
+        if not self._awaits(ServerState.AWAIT_VERIFICATION) or negotiation is None:
             return []
         try:
-            assert self._negotiation is not None
-            verified = self._negotiation.verify()
+            verified = negotiation.verify()
         except RemoteProtocolError as error:
             return [self._fail(error)]
+        if self.is_closed:
+            return []
         if isinstance(verified, AuthenticationFailure):
             return [self._not_authentic(verified)]
         confirmation, outcome = verified
@@ -159,10 +161,10 @@ class ServerConnection(Connection[ServerState]):
         """End the connection and say why: sealed if it is open, else plain and without detail."""
         if self.is_closed:
             return
-        if self.is_open:
-            super().send(Refusal(code, detail))
-        else:
+        if not self.is_open:
             self._out += plain_refusal(code)
+        elif self.records_left:
+            super().send(Refusal(code, detail))
         self.close()
 
     def send(self, message: Message) -> None:

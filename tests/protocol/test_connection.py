@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from needfire_protocol import srp
+from needfire_protocol import seal, srp
 from needfire_protocol.connection import AgentConnection, ServerConnection
 from needfire_protocol.connection_events import (
     AuthenticationFailed,
@@ -49,6 +49,7 @@ from needfire_protocol.messages import (
     ReportBatch,
     Welcome,
 )
+from needfire_protocol.negotiation import ServerNegotiation
 from needfire_protocol.states import AgentState, ServerState
 from needfire_testkit.pairs import (
     FAKE_SALT_KEY,
@@ -900,6 +901,44 @@ def test_an_owner_that_was_busy_while_the_connection_ended_may_still_answer() ->
         server.refuse_resumption(RefusalCode.SESSION_UNKNOWN, None)
         server.refuse(RefusalCode.BUSY)
         assert server.data_to_send() == b""
+
+
+@pytest.mark.parametrize("step", ["challenge", "verify"])
+def test_an_owner_may_close_a_connection_whose_arithmetic_is_under_way(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit ends it in the event loop, while the thread is still computing."""
+    state = {"challenge": ServerState.AWAIT_VERIFIER, "verify": ServerState.AWAIT_VERIFICATION}[
+        step
+    ]
+    server = server_in(state)
+    compute = getattr(ServerNegotiation, step)
+
+    def closed_meanwhile(*arguments: Any, **keywords: Any) -> Any:
+        server.close()
+        return compute(*arguments, **keywords)
+
+    monkeypatch.setattr(ServerNegotiation, step, closed_meanwhile)
+    if step == "challenge":
+        server.challenge(verifier_of())
+    else:
+        assert server.verify_proof() == []
+    assert server.is_closed
+    assert server.keys is None
+    assert server.data_to_send() == b""
+
+
+def test_a_server_whose_key_is_worn_out_can_still_end_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pair = resumed_pair()
+    monkeypatch.setattr(seal, "RECORDS_PER_KEY_MAX", 1)
+    pair.server.send(Welcome(1, 1))
+    with pytest.raises(LocalProtocolError, match="worn out"):
+        pair.server.send(Welcome(1, 1))
+    pair.server.refuse(RefusalCode.INTERNAL)
+    assert pair.server.is_closed
+    assert pair.deliver_to_agent() == [MessageReceived(Welcome(1, 1))]
 
 
 def test_bytes_after_a_hello_are_refused_until_it_was_answered() -> None:
