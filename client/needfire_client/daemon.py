@@ -251,9 +251,11 @@ class Daemon:
 
     async def _end(self, status: str) -> None:
         """Stop scanning first: EXIT has to be the last thing that this process says."""
+        network = self._network
+        if network is not None:
+            network.let_go()
         if self._is_started:
             await self._watching.stop()
-        network = self._network
         if network is not None and (self._is_started or network.uplink.was_welcomed):
             await network.exit(status)
         else:

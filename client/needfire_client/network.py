@@ -99,6 +99,10 @@ class Network:
         """Wait until everything that was reported so far is on disk."""
         return await asyncio.to_thread(self._outbox.flush, within_s)
 
+    def let_go(self) -> None:
+        """Hold up no scan any longer that waits for room in the spool."""
+        self._outbox.let_go()
+
     async def exit(self, status: str, within_s: float = GOODBYE_S) -> bool:
         """Report EXIT as the last thing of this process, deliver all, and say goodbye.
 

@@ -70,6 +70,7 @@ class SpoolOutbox:
         self._committing = 0
         self._accepted = _Accepted.ALL
         self._is_told = False
+        self._is_leaving = False
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
@@ -82,7 +83,7 @@ class SpoolOutbox:
         """
         report = NewReport(event.code, event.time_us, report_body(event), is_vital)
         with self._changed:
-            while may_wait and len(self._queue) >= QUEUE_MAX and not self._is_closing:
+            while may_wait and len(self._queue) >= QUEUE_MAX and not self._is_leaving:
                 self._changed.wait()
             if len(self._queue) >= _QUEUE_HARD_MAX and not is_vital:
                 return
@@ -102,10 +103,16 @@ class SpoolOutbox:
             self._accepted = _Accepted.ALL
             self._changed.notify_all()
 
-    def close(self, timeout_s: float) -> None:
-        """Write what can be written within the time, and end. Nobody is held up any longer."""
+    def let_go(self) -> None:
+        """Hold nobody up any longer: the agent stops, and the next start finds what is lost."""
         with self._changed:
-            self._is_closing = True
+            self._is_leaving = True
+            self._changed.notify_all()
+
+    def close(self, timeout_s: float) -> None:
+        """Write what can be written within the time, and end."""
+        with self._changed:
+            self._is_closing = self._is_leaving = True
             self._accepted = _Accepted.ALL
             self._changed.notify_all()
         self._thread.join(timeout_s)

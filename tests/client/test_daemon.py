@@ -41,7 +41,7 @@ class Home:
 
     def rc_text(self, misc: str = "") -> str:
         return (
-            f"[Misc]\nSetFilecheckTime=3600\nSetLoopTime=1\n{misc}\n[Log]\nPrintSeverity=*\n"
+            f"[Misc]\nSetFilecheckTime=3600\nSetLoopTime=1\n{misc}\n[Log]\nPrintSeverity=*\nExportSeverity=notice\n"
             f"[ReadOnly]\ndir=99{self.tree}\n"
         )
 
@@ -464,6 +464,36 @@ async def test_a_damaged_spool_is_set_aside_and_reported(home: Home) -> None:
         aside = event_of(server, "SPOOL_DAMAGED").fields["path"]
     with open(str(aside), "rb") as file:  # noqa: ASYNC230 -- a small one, in a test
         assert file.read().startswith(b"this is no database")
+
+
+async def test_a_full_spool_holds_checking_up_loses_nothing_and_lets_the_exit_through(
+    home: Home,
+) -> None:
+    home.write_rc("SpoolSizeLimit=1M")
+    async with running_server() as server:
+        await server.stop()
+        async with daemon(home, *home.local, *at(server)) as agent:
+            await agent.says("File check completed.")
+            for number in range(4_000):
+                (home.tree / f"new{number}").write_text("x")
+            await agent.says('msg="Spool full, checking waits"')
+            found = agent.count("POLICY ADDED")
+            assert found < 4_000
+            await server.start()
+            await until(has(server, "POLICY_ADDED", 4_000), "all of them", 30)
+            assert agent.count("Spool full") >= 1
+            await server.stop()
+            for number in range(4_000):
+                (home.tree / f"new{number}").unlink()
+            await agent.says('msg="Spool full, checking waits"', 2)
+            agent.send(signal.SIGTERM)
+            assert await agent.ends() == 0
+            await server.start()
+        async with daemon(home, *home.local, *at(server)):
+            await until(has(server, "START", 2), "the next life")
+            assert server.announcements[-1].prior_exit_pending
+            lives = [code for code in server.codes() if code in ("START", "EXIT")]
+            assert lives == ["START", "EXIT", "START"]
 
 
 async def test_a_signal_during_a_slow_start_ends_it(home: Home) -> None:

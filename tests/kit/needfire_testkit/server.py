@@ -113,6 +113,7 @@ class ScriptedServer:
     sessions: dict[bytes, SessionKeys] = field(default_factory=dict)
     superseded: set[bytes] = field(default_factory=set)
     peers: list["Peer"] = field(default_factory=list)
+    _decoded: dict[tuple[bytes, int], Event] = field(default_factory=dict)
     _server: asyncio.Server | None = None
 
     @property
@@ -122,10 +123,9 @@ class ScriptedServer:
     @property
     def events(self) -> list[Event]:
         """Every report as an event, in the order of the numbers."""
-        return [
-            unpack_event(decode(body, limits=EVENT_DECODING))
-            for _, body in sorted(self.reports.items(), key=lambda item: item[0][1])
-        ]
+        for key, body in list(self.reports.items())[len(self._decoded) :]:
+            self._decoded[key] = unpack_event(decode(body, limits=EVENT_DECODING))
+        return [self._decoded[key] for key in sorted(self._decoded, key=lambda key: key[1])]
 
     def codes(self) -> list[str]:
         return [event.code for event in self.events]
