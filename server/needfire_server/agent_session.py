@@ -1,6 +1,7 @@
 """One logged-in client on one connection: from its announcement to its goodbye."""
 
 import asyncio
+from typing import Final
 
 from needfire_protocol.connection_events import (
     Closed,
@@ -38,6 +39,10 @@ from needfire_server.transfers import ProposalTransfer, send_file
 from needfire_server.wire import Wire
 
 __all__ = ["AgentSession"]
+
+ANNOUNCEMENT_LIMIT_S: Final = 10
+"""From the end of the handshake to the announcement. A client that has the secret but never says
+which process it is must not be able to collect open connections."""
 
 
 class AgentSession:
@@ -108,6 +113,8 @@ class AgentSession:
 
     async def _next_events(self) -> list[ConnectionEvent]:
         limit_s = self._runtime.settings.connection_timeout_s
+        if self._session is None:
+            limit_s = min(limit_s, ANNOUNCEMENT_LIMIT_S)
         try:
             async with asyncio.timeout(limit_s):
                 return await self._wire.receive()

@@ -17,9 +17,10 @@ from needfire_server.wire import Wire
 __all__ = ["Listener"]
 
 HANDSHAKE_LIMIT_S: Final = 10
-"""From the first byte that we could read to the announcement of a client that has logged in."""
+"""From the connection to the proof of who it is."""
 
 _BACKLOG: Final = 1024
+_STOP_LIMIT_S: Final = 5
 _ACCESS_NOTES_MAX: Final = 1_000
 
 
@@ -30,6 +31,7 @@ class Listener:
         self._runtime = runtime
         self._servers: list[asyncio.Server] = []
         self._open: set[Wire] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._handshakes = 0
         self._sessions: dict[str, AgentSession] = {}
         self._wake: dict[str, asyncio.Event] = {}
@@ -42,11 +44,16 @@ class Listener:
             self._servers.append(server)
 
     async def stop(self) -> None:
-        """Accept nothing more and close every connection. What was acknowledged is stored."""
+        """Accept nothing more, close every connection, and wait for those who serve them.
+
+        What was acknowledged is stored; what was not, the agents send again.
+        """
         for server in self._servers:
             server.close()
         for wire in list(self._open):
             wire.abort()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=_STOP_LIMIT_S)
         for server in self._servers:
             await server.wait_closed()
 
@@ -71,6 +78,10 @@ class Listener:
             session.wire.abort()
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         connection = ServerConnection(
             random_bytes=os.urandom, fake_salt_key=self._runtime.fake_salt_key
         )

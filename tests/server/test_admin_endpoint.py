@@ -369,7 +369,7 @@ async def test_one_that_follows_and_goes_away_is_forgotten(server: AdminServer) 
     for _ in range(5):
         await asyncio.to_thread(come_and_go)
     async with asyncio.timeout(10):
-        while count_sockets() > before:  # noqa: ASYNC110 - nothing tells when it is closed
+        while count_sockets() > before:
             await asyncio.sleep(0.01)
 
 

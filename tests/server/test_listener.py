@@ -1,0 +1,191 @@
+"""Strangers at the real listener: what they see, what they cost, and what the log says."""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from needfire_protocol.connection_events import ConnectionEvent, Established, Refused
+from needfire_protocol.limits import HANDSHAKE_FRAME_BYTES_MAX
+from needfire_protocol.messages import RefusalCode
+from needfire_protocol.srp import make_verifier
+from needfire_server import agent_session as agent_session_module
+from needfire_server import listener as listener_module
+from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, live_server
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[LiveServer]:
+    async with live_server(tmp_path / "data") as live:
+        yield live
+
+
+async def handshake_bytes(
+    server: LiveServer, name: str, password: str
+) -> tuple[list[int], bytes, ConnectionEvent]:
+    """Log in; return the length of every piece, the last bytes, and how it ended."""
+    peer = await server.connect()
+    (event,) = await peer.negotiate(name, password)
+    return [len(piece) for piece in peer.heard], peer.heard[-1], event
+
+
+async def test_an_unknown_name_and_a_wrong_password_get_the_same_bytes(server: LiveServer) -> None:
+    unknown = await handshake_bytes(server, "nobody-knows-me", PASSWORD)
+    wrong = await handshake_bytes(server, NAME, "a wrong password")
+    assert unknown == wrong
+    assert isinstance(unknown[2], Refused)
+    assert unknown[2].code is RefusalCode.AUTHENTICATION_FAILED
+    await server.until_said("NOT_IN_CLIENT_LIST")
+    await server.until_said("SESSION_KEY_MISMATCH")
+
+
+async def test_an_unknown_name_has_the_same_salt_each_time(server: LiveServer) -> None:
+    salts = set()
+    for _ in range(2):
+        peer = await server.connect()
+        await peer.negotiate("nobody-knows-me", PASSWORD)
+        # The challenge ends with the salt (16 bytes, as bin 8) and B (384 bytes, as bin 16).
+        salts.add(peer.heard[0][-(384 + 3 + 16) : -(384 + 3)])
+    assert len(salts) == 1
+
+
+async def test_require_lookup_refuses_a_name_that_its_address_does_not_confirm(
+    server: LiveServer,
+) -> None:
+    name = "web1.no-such-domain.invalid"
+    await server.runtime.store.register(
+        name, make_verifier(PASSWORD, os.urandom), now_us=1, user="test"
+    )
+    record = await server.runtime.store.client_record(name)
+    assert record is not None
+    server.runtime.registry.put(record)
+    _, _, event = await handshake_bytes(server, name, PASSWORD)
+    assert isinstance(event, Established), "the registered name and its secret decide"
+    server.configure(require_lookup=True)
+    refused = await handshake_bytes(server, name, PASSWORD)
+    assert isinstance(refused[2], Refused)
+    await server.until_said("LOOKUP_REQUIRED")
+    assert "NOT_IN_CLIENT_LIST" not in server.codes()
+
+
+async def test_a_denied_peer_is_reset_before_a_byte_is_read(server: LiveServer) -> None:
+    (server.directory / "hosts.deny").write_text("ALL: ALL\n")
+    peer = await server.connect()
+    # A clean end would give b"" here; state 2 documents the reset.
+    with pytest.raises(ConnectionResetError):
+        await peer.reader.read(1)
+    event = await server.until_said("REFUSED_CONNECTION")
+    assert event.msg == "Refused connection from 127.0.0.1"
+    assert event.fields["subroutine"] == "libwrap"
+
+
+async def test_an_odd_access_list_is_told_once(server: LiveServer) -> None:
+    (server.directory / "hosts.allow").write_text("this is no rule\n")
+    for _ in range(3):
+        await (await server.connect()).close()
+    await server.until_said("NEW_CONNECTION", count=3)
+    assert server.codes().count("ACCESS_LIST_NOTICE") == 1
+    server.listener.reloaded()
+    await (await server.connect()).close()
+    await server.until_said("ACCESS_LIST_NOTICE", count=2)
+
+
+async def test_a_stranger_who_says_nothing_is_closed(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "HANDSHAKE_LIMIT_S", 0.05)
+    peer = await server.connect()
+    await server.until_said("CONNECTION_TIMEOUT")
+    await peer.until_closed()
+
+
+async def test_a_client_that_never_announces_itself_is_closed(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_session_module, "ANNOUNCEMENT_LIMIT_S", 0.05)
+    peer = await server.connect()
+    await peer.negotiate(NAME, PASSWORD)
+    await server.until_said("CONNECTION_TIMEOUT")
+    await peer.until_closed()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"\x01" + (HANDSHAKE_FRAME_BYTES_MAX + 1).to_bytes(4, "big"),
+        b"\x20\x00\x00\x00\x20" + bytes(32),
+        b"\x01\x00\x00\x00\x02\x01\xc1",
+    ],
+    ids=["http", "tls", "too large", "sealed before the handshake", "no value"],
+)
+async def test_what_is_not_the_protocol_ends_the_connection_with_a_reason(
+    garbage: bytes, server: LiveServer
+) -> None:
+    peer = await server.connect()
+    peer.writer.write(garbage)
+    await peer.until_closed()
+    event = await server.until_said("PROTOCOL_ERROR")
+    assert event.fields["reason"]
+    assert str(event.fields["peer"]).startswith("127.0.0.1:")
+
+
+async def test_a_peer_that_goes_in_the_middle_of_a_frame_is_noted(server: LiveServer) -> None:
+    peer = await server.connect()
+    peer.writer.write(b"\x01\x00\x00")
+    peer.writer.write_eof()
+    await peer.until_closed()
+    await server.until_said("PROTOCOL_ERROR")
+
+
+async def test_a_peer_that_resets_is_noted_and_leaves_nothing_behind(server: LiveServer) -> None:
+    peer = await server.connect()
+    await server.until_said("NEW_CONNECTION")
+    connected: socket.socket = peer.writer.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.writer.transport.abort()
+    await server.until_said("CONNECTION_CLOSED")
+
+
+@pytest.mark.parametrize("limit", ["connection_limit", "handshake_limit"])
+async def test_beyond_the_limit_a_connection_is_refused_and_below_it_taken(
+    limit: str, server: LiveServer
+) -> None:
+    server.configure(**{limit: 2})
+    first, second = await server.connect(), await server.connect()
+    await server.until_said("NEW_CONNECTION", count=2)
+    third = await server.connect()
+    await server.until_said("TOO_MANY_CONNECTIONS")
+    await third.until_closed()
+    await first.close()
+    await server.until_said("CONNECTION_CLOSED")
+    await server.log_in()
+    await second.close()
+
+
+async def test_a_logged_in_client_does_not_count_as_a_handshake(server: LiveServer) -> None:
+    server.configure(handshake_limit=1)
+    for number in range(3):
+        await server.log_in(instance=bytes([number]) * 16)
+    assert "TOO_MANY_CONNECTIONS" not in server.codes()
+
+
+async def test_stopping_closes_every_connection(server: LiveServer) -> None:
+    peers: list[Peer] = [await server.connect(), await server.log_in()]
+    await server.listener.stop()
+    for peer in peers:
+        await peer.until_closed()
+    with pytest.raises(OSError, match=r"."):
+        await asyncio.open_connection("127.0.0.1", server.port)
+
+
+async def test_a_clean_end_before_the_log_in_is_ordinary_traffic(server: LiveServer) -> None:
+    peer = await server.connect()
+    await peer.close()
+    event = await server.until_said("CONNECTION_CLOSED")
+    assert event.severity.word == "info"
