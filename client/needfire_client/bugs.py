@@ -7,10 +7,17 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-__all__ = ["record_bug", "where_of"]
+__all__ = ["innermost", "record_bug", "where_of"]
 
 _LOG_BYTES_MAX: Final = 1_048_576
 """Bytes after which the file begins anew: an error that repeats must not fill the disk."""
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the first error inside of groups of errors, or the error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def record_bug(path: Path, error: BaseException) -> bool:

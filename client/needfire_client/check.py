@@ -462,6 +462,6 @@ def _written(path: Path, entries: int, on_event: OnEvent) -> str:
     on_event(
         "BASELINE_WRITTEN",
         None,
-        {"path": str(path), "hash": digest, "files": entries},
+        {"path": str(path), "hash": f"sha256:{digest}", "files": entries},
     )
     return digest

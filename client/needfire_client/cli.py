@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from needfire_client.address import ServerAddress
-from needfire_client.bugs import record_bug, where_of
+from needfire_client.bugs import innermost, record_bug, where_of
 from needfire_client.failures import CommandError
 from needfire_client.logbook import FORMATS
 from needfire_client.options import DEFAULT_RC, REQ_FROM_SERVER, Options
@@ -121,7 +121,8 @@ def _command(verb: str) -> Callable[[Options], ExitStatus]:
 
 def _tell_bug(options: Options, error: Exception) -> ExitStatus:
     path = StateDir(options.state_dir).internal_errors
-    complain(f"internal error: {type(error).__name__} at {where_of(error)}")
+    cause = innermost(error)
+    complain(f"internal error: {type(cause).__name__} at {where_of(cause)}")
     if record_bug(path, error):
         advise(f"please report this, with the end of {path}")
     else:

@@ -75,6 +75,10 @@ class Daemon:
                 finally:
                     for task in self._beside:
                         task.cancel()
+        except Exception as error:
+            # It ends with a traceback kept, status 70 and, where it can, word to the server.
+            self._runtime.bug(error)
+            raise
         finally:
             if self._network is not None:
                 self._network.close()

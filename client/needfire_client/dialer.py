@@ -9,7 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from needfire_client.address import ServerAddress
-from needfire_client.link import Link, LinkError, LinkRefusedError, LinkTimes
+from needfire_client.failures import CommandError
+from needfire_client.link import (
+    Link,
+    LinkError,
+    LinkRefusedError,
+    LinkTimes,
+    LocalTroubleError,
+)
 from needfire_client.troubles import is_taken_over
 from needfire_protocol.connection import AgentConnection
 from needfire_protocol.keys import SessionKeys
@@ -45,7 +52,7 @@ class Dialer:
         self.servers = tuple(servers)
         self.bind_address = bind_address
         self._name = name
-        self._load_password = load_password
+        self.load_password = load_password
         self._random_bytes = random_bytes
         self._times = LinkTimes() if times is None else times
         self._now_s = now_s
@@ -107,9 +114,13 @@ class Dialer:
         )
 
     async def _negotiate(self, server: ServerAddress) -> Link:
+        try:
+            password = self.load_password()
+        except CommandError as error:
+            raise LocalTroubleError(server, str(error)) from None
         connection = AgentConnection.negotiate(
             self._name,
-            self._load_password(),
+            password,
             takeover=self._takes_over,
             random_bytes=self._random_bytes,
         )

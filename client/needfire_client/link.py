@@ -28,7 +28,15 @@ from needfire_protocol.errors import NeedfireError
 from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import AgentMessage, Message, RefusalCode
 
-__all__ = ["BrokenError", "Link", "LinkError", "LinkRefusedError", "LinkTimes", "UnreachableError"]
+__all__ = [
+    "BrokenError",
+    "Link",
+    "LinkError",
+    "LinkRefusedError",
+    "LinkTimes",
+    "LocalTroubleError",
+    "UnreachableError",
+]
 
 _READ_BYTES: Final = 65_536
 _KEEPALIVE_IDLE_S: Final = 60
@@ -66,6 +74,14 @@ class BrokenError(LinkError):
         super().__init__(server, reason)
         self.reason = reason
         self.in_negotiation = in_negotiation
+
+
+class LocalTroubleError(LinkError):
+    """One of our own files keeps us from talking: the password, or the spool."""
+
+    def __init__(self, server: ServerAddress, reason: str) -> None:
+        super().__init__(server, reason)
+        self.reason = reason
 
 
 class LinkRefusedError(LinkError):

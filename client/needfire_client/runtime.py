@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from needfire_client.bugs import record_bug, where_of
+from needfire_client.bugs import innermost, record_bug, where_of
 from needfire_client.configuration import Configuration
 from needfire_client.identity import agent_name
 from needfire_client.logbook import FORMATS, ConsoleSink, FileSink, Logbook
@@ -78,12 +78,12 @@ class Runtime:
         The same one is said again only after a while: a file name that trips us must not be able
         to fill the server's disk.
         """
-        if not self._bugs.is_news((type(error), where_of(error)), time.monotonic()):
+        cause = innermost(error)
+        kind, where = type(cause).__name__, where_of(cause)
+        if not self._bugs.is_news((kind, where), time.monotonic()):
             return
         record_bug(self.state.internal_errors, error)
-        self.reporter.report(
-            "AGENT_INTERNAL_ERROR", error=type(error).__name__, detail=where_of(error)
-        )
+        self.reporter.report("AGENT_INTERNAL_ERROR", error=kind, detail=where)
 
 
 def _warn(text: str) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from needfire_client.downloads import Download, DownloadFile
-from needfire_client.link import BrokenError, Link, LinkError
+from needfire_client.link import BrokenError, Link, LinkError, LocalTroubleError
 from needfire_client.spool import Spool
-from needfire_protocol.errors import FormatError, NeedfireError
+from needfire_protocol.errors import FormatError, NeedfireError, StorageError
 from needfire_protocol.keys import sign_report
 from needfire_protocol.limits import (
     CHUNK_BYTES_MAX,
@@ -346,6 +346,8 @@ class Session:
             await work
         except LinkError as error:
             self._end(error)
+        except StorageError as error:
+            self._end(LocalTroubleError(self.link.server, str(error)))
 
     async def _answer(self, timeout_s: float = _REPLY_S) -> Message:
         try:

@@ -9,7 +9,13 @@ import time
 from collections.abc import Callable
 
 from needfire_client.address import ServerAddress
-from needfire_client.link import BrokenError, LinkError, LinkRefusedError, UnreachableError
+from needfire_client.link import (
+    BrokenError,
+    LinkError,
+    LinkRefusedError,
+    LocalTroubleError,
+    UnreachableError,
+)
 from needfire_client.repeats import RepeatFilter
 from needfire_client.reporter import Reporter
 from needfire_protocol.exit_status import ExitStatus
@@ -43,6 +49,8 @@ class LinkTroubles:
             report("CONNECTION_ERROR", server=server, reason=error.reason)
             if error.in_negotiation:
                 report("SESSION_KEY_NEGOTIATION_FAILED", server=server)
+        elif isinstance(error, LocalTroubleError):
+            self._reporter.report_here("LOCAL_STORAGE_FAILED", reason=error.reason)
         elif isinstance(error, LinkRefusedError):
             self._tell_refused(error, server)
 
@@ -96,4 +104,6 @@ def exit_status_of(error: LinkError) -> ExitStatus:
         return ExitStatus.AUTHENTICATION if is_login else ExitStatus.REFUSED
     if isinstance(error, BrokenError) and error.in_negotiation:
         return ExitStatus.AUTHENTICATION
+    if isinstance(error, LocalTroubleError):
+        return ExitStatus.LOCAL
     return ExitStatus.UNREACHABLE

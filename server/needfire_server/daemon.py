@@ -216,7 +216,7 @@ class _Server:
             program="needfire-server",
             userid=os.geteuid(),
             path=settings.source,
-            hash=settings.sha256,
+            hash=f"sha256:{settings.sha256}",
         )
         if self._user is not None:
             journal.raise_event("PRIVILEGES_DROPPED", user=self._user, userid=os.geteuid())
@@ -269,7 +269,7 @@ class _Server:
         for client in before - set(runtime.registry.names()):
             _forget(runtime, listener, client)
         runtime.journal.raise_event(
-            "CONFIGURATION_RELOADED", path=settings.source, hash=settings.sha256
+            "CONFIGURATION_RELOADED", path=settings.source, hash=f"sha256:{settings.sha256}"
         )
         _raise_configuration_events(runtime)
 

@@ -11,6 +11,7 @@ import needfire_client.commands.explain
 from needfire_client.address import ServerAddress
 from needfire_client.cli import VERBS, main, parse
 from needfire_client.options import DEFAULT_RC, REQ_FROM_SERVER
+from needfire_client.watching import Watching
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.exit_status import MEANINGS, ExitStatus
 
@@ -267,6 +268,24 @@ def test_an_internal_error_without_a_place_for_it_is_70_as_well(
     missing = tmp_path / "missing" / "directory"
     assert main(["explain", "x", "--state-dir", str(missing)]) == ExitStatus.INTERNAL
     assert "could not be written" in capsys.readouterr().err
+
+
+def test_an_internal_error_of_the_daemon_is_logged_as_an_event_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail(_self: object) -> None:
+        raise ZeroDivisionError("the details")
+
+    monkeypatch.setattr(Watching, "run", fail)
+    state, rc = tmp_path / "state", tmp_path / "rc"
+    rc.write_text(f"[ReadOnly]\ndir=99{tmp_path}/tree\n")
+    common = ["--state-dir", str(state), "--rc", str(rc), "--name", "a.b"]
+    assert main(["init", *common]) == 0
+    assert main(["run", *common]) == ExitStatus.INTERNAL
+    printed = capsys.readouterr().err
+    assert 'msg="Internal error: ZeroDivisionError"' in printed
+    assert "Traceback" not in printed
+    assert "the details" in (state / "internal-errors.log").read_text()
 
 
 def test_python_without_its_checks_is_refused() -> None:

@@ -251,6 +251,7 @@ async def test_suspended_it_is_gone_and_awake_it_reports_what_changed(home: Home
         (home.tree / "file").write_text("changed meanwhile\n")
         status, output = await home.run("check", *home.local, *at(server))
         assert status == 1, output
+        assert agent.count("POLICY") == 0, "it waits, and looks at nothing"
         agent.send(signal.SIGUSR2)
         await until(has(server, "WAKEUP"), "waking up")
         await agent.says('msg="POLICY [ReadOnly]')

@@ -12,14 +12,16 @@ import pytest
 from needfire_client.address import ServerAddress
 from needfire_client.backoff import Backoff
 from needfire_client.dialer import Dialer
+from needfire_client.failures import CommandError
 from needfire_client.link import Link, LinkError, LinkTimes
 from needfire_client.logbook import Logbook
 from needfire_client.outbox import report_body
 from needfire_client.reporter import Reporter
 from needfire_client.session import FileRefusedError, ProposalRefusedError, Session
-from needfire_client.spool import NewReport, Spool
+from needfire_client.spool import NewReport, Spool, SpoolBatch
 from needfire_client.troubles import exit_status_of
 from needfire_client.uplink import Uplink
+from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event, make_event
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.messages import Announce, Command, FileKind, RefusalCode
@@ -371,6 +373,21 @@ async def test_state_7_found_out_when_resuming(tmp_path: Path) -> None:
         assert exit_status_of(agent.uplink.failure) is ExitStatus.TAKEN_OVER
 
 
+async def test_a_forged_refusal_does_not_silence_an_agent(tmp_path: Path) -> None:
+    """Anyone on the way can write a plain refusal; only one with proof may count as state 7."""
+    async with running_server() as server, running_agent(tmp_path, server.address) as agent:
+        await agent.uplink.first()
+        server.forges = RefusalCode.SESSION_SUPERSEDED
+        server.drop()
+        agent.append("START")
+        connections = server.connections
+        await until(lambda: server.connections > connections + 3, "attempts")
+        server.forges = None
+        await until(lambda: not agent.spool.waiting, "the delivery")
+        assert agent.lines.count("INVALID_CONNECTION_STATE") == 0
+        assert server.resumptions == 1, "its key was never given up"
+
+
 async def test_a_refusal_for_another_reason_is_named(tmp_path: Path) -> None:
     async with (
         running_server(refuses_with=RefusalCode.ACCESS) as server,
@@ -380,6 +397,38 @@ async def test_a_refusal_for_another_reason_is_named(tmp_path: Path) -> None:
             await agent.uplink.first()
         assert exit_status_of(caught.value) is ExitStatus.REFUSED
         assert "Refused by the server: as the test wants it" in agent.lines.messages
+
+
+async def test_a_password_that_cannot_be_read_for_a_while_stops_nothing(tmp_path: Path) -> None:
+    def unreadable() -> str:
+        raise CommandError(ExitStatus.LOCAL, "the password cannot be read")
+
+    async with running_server() as server, running_agent(tmp_path, server.address) as agent:
+        await agent.uplink.first()
+        dialer = agent.uplink.dialer
+        readable, dialer.load_password = dialer.load_password, unreadable
+        server.forget_sessions()
+        server.drop()
+        agent.append("START")
+        await until(lambda: agent.lines.count("LOCAL_STORAGE_FAILED"), "the complaint")
+        dialer.load_password = readable
+        await until(lambda: not agent.spool.waiting, "the delivery")
+
+
+async def test_a_spool_that_cannot_be_read_for_a_while_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_server() as server, running_agent(tmp_path, server.address) as agent:
+        await agent.uplink.first()
+
+        def failing(*_given: object) -> SpoolBatch:
+            raise StorageError("disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(agent.spool, "read_batch", failing)
+            agent.append("START")
+            await until(lambda: agent.lines.count("LOCAL_STORAGE_FAILED"), "the complaint")
+        await until(lambda: not agent.spool.waiting, "the delivery")
 
 
 async def test_the_backup_is_used_while_the_primary_is_away_and_both_troubles_are_told(

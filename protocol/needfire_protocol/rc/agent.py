@@ -28,6 +28,7 @@ class PathPattern(Protocol):
 
 
 _INFO_AND_ABOVE: Final = SeverityFilter.at_least(Severity.INFO)
+_NOTICE_AND_ABOVE: Final = SeverityFilter.at_least(Severity.NOTICE)
 _MARK_AND_ABOVE: Final = SeverityFilter.at_least(Severity.MARK)
 
 
@@ -67,7 +68,7 @@ class AgentSettings:
     bind_address: str | None = None
     print_severity: SeverityFilter = _INFO_AND_ABOVE
     log_severity: SeverityFilter = _MARK_AND_ABOVE
-    export_severity: SeverityFilter = _MARK_AND_ABOVE
+    export_severity: SeverityFilter = _NOTICE_AND_ABOVE
     log_file: bytes | None = None
     log_format: str = "classic"
     realtime: bool = True

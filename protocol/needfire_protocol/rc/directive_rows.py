@@ -532,9 +532,10 @@ _LOGGING: Final = (
         "ExportSeverity",
         _LOG,
         SEVERITY_LIST,
-        "mark",
+        "notice",
         "warn",
-        "What is reported to the server.",
+        "What is reported to the server; starts, stops and suspensions always are. Samhain's "
+        "default is mark, which hides what could not be examined.",
         agent=Honoured("export_severity"),
         server=Inert("reports are not passed on to another server"),
     ),

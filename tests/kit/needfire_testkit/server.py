@@ -64,7 +64,7 @@ async def until(condition: Callable[[], object], what: str, limit_s: float = 15)
     """Wait until a condition holds; it is looked at each time the loop comes round."""
     try:
         async with asyncio.timeout(limit_s):
-            while not condition():  # noqa: ASYNC110 -- the condition has no event
+            while not condition():
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"waited {limit_s} s in vain for {what}") from None
@@ -88,6 +88,8 @@ class ScriptedServer:
     is_held_by_another: bool = False
     """Another agent has the session: no takeover, no session."""
     refuses_with: RefusalCode | None = None
+    forges: RefusalCode | None = None
+    """Somebody on the way answers every first frame with this refusal."""
     proposal_refusal: str | None = None
     corrupts_files: bool = False
     is_slow_with_files: bool = False
@@ -207,6 +209,9 @@ class Peer:
         while not self._connection.is_closed and (data := await self._reader.read(65_536)):
             if self._server.is_mute:
                 continue
+            if self._server.forges is not None:
+                await self.refuse(self._server.forges)
+                return
             for event in self._connection.receive_data(data):
                 await self._on_event(event)
             await self._flush()
