@@ -995,6 +995,20 @@ _SERVER_ENTRIES: Final = (
         },
     ),
     Entry(
+        "SERVER_INTERNAL_ERROR",
+        _SYSTEM,
+        Severity.CRIT,
+        "Internal error: {error}",
+        "The server met something that it was not made for: a bug. The connection where it "
+        "happened was closed; all others go on.",
+        "Please report it with the field detail.",
+        {
+            "error": "kind of the error",
+            "detail": "where in the code it arose",
+            "peer": "address and port of the peer",
+        },
+    ),
+    Entry(
         "PRIVILEGES_DROPPED",
         _SYSTEM,
         Severity.INFO,

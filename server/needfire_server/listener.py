@@ -3,12 +3,15 @@
 import asyncio
 import os
 import socket
+import traceback
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from needfire_protocol.connection import ServerConnection
 from needfire_protocol.errors import StorageError
 from needfire_server.access import check_access
+from needfire_server.addresses import neighbourhood, plain_address
 from needfire_server.agent_session import AgentSession
 from needfire_server.login import log_in
 from needfire_server.runtime import Runtime
@@ -21,6 +24,8 @@ HANDSHAKE_LIMIT_S: Final = 10
 
 _BACKLOG: Final = 1024
 _STOP_LIMIT_S: Final = 5
+_HANDSHAKES_PER_ADDRESS_MIN: Final = 4
+"""Log-ins at the same time that one address may always have; above, a quarter of HandshakeLimit."""
 _ACCESS_NOTES_MAX: Final = 1_000
 
 
@@ -32,7 +37,7 @@ class Listener:
         self._servers: list[asyncio.Server] = []
         self._open: set[Wire] = set()
         self._serving: set[asyncio.Task[None]] = set()
-        self._handshakes = 0
+        self._handshakes: Counter[str] = Counter()
         self._sessions: dict[str, AgentSession] = {}
         self._wake: dict[str, asyncio.Event] = {}
         self._access_notes: set[str] = set()
@@ -86,11 +91,18 @@ class Listener:
             random_bytes=os.urandom, fake_salt_key=self._runtime.fake_salt_key
         )
         wire = Wire(reader, writer, connection)
-        if not await self._is_admitted(wire):
-            wire.reset()
+        if not wire.has_address:
+            # It was gone before we asked who it is.
+            wire.abort()
+            return
+        if len(self._open) >= (limit := self._runtime.settings.connection_limit):
+            self._too_many(wire, limit)
             return
         self._open.add(wire)
         try:
+            if not await self._is_admitted(wire):
+                wire.reset()
+                return
             await self._serve(wire)
         except OSError as error:
             self._runtime.journal.raise_event(
@@ -100,6 +112,14 @@ class Listener:
         except StorageError as error:
             self._runtime.journal.raise_event(
                 "STORE_FAILED", reason=str(error), path=self._runtime.data_files.directory
+            )
+            wire.abort()
+        except Exception as error:  # noqa: BLE001  # a bug must not take the other clients along
+            self._runtime.journal.raise_event(
+                "SERVER_INTERNAL_ERROR",
+                error=type(error).__name__,
+                detail=_place(error),
+                peer=wire.peer,
             )
             wire.abort()
         finally:
@@ -120,15 +140,21 @@ class Listener:
                 "REFUSED_CONNECTION", peer=wire.address, subroutine="libwrap", rule=decision.rule
             )
             return False
+        # One address must not be able to keep all others from logging in.
+        per_address = max(_HANDSHAKES_PER_ADDRESS_MIN, settings.handshake_limit // 4)
         for count, limit in (
-            (len(self._open), settings.connection_limit),
-            (self._handshakes, settings.handshake_limit),
+            (self._handshakes.total(), settings.handshake_limit),
+            (self._handshakes[_source(wire)], per_address),
         ):
             if count >= limit:
                 journal.raise_event("TOO_MANY_CONNECTIONS", peer=wire.address, limit=limit)
                 return False
         journal.raise_event("NEW_CONNECTION", peer=wire.peer)
         return True
+
+    def _too_many(self, wire: Wire, limit: int) -> None:
+        self._runtime.journal.raise_event("TOO_MANY_CONNECTIONS", peer=wire.address, limit=limit)
+        wire.reset()
 
     def _tell_notes(self, notes: Iterable[str]) -> None:
         """Report what is odd about the access lists: once, not at each connection."""
@@ -138,7 +164,8 @@ class Listener:
                 self._runtime.journal.raise_event("ACCESS_LIST_NOTICE", text=note)
 
     async def _serve(self, wire: Wire) -> None:
-        self._handshakes += 1
+        source = _source(wire)
+        self._handshakes[source] += 1
         try:
             async with asyncio.timeout(HANDSHAKE_LIMIT_S):
                 login = await log_in(wire, self._runtime)
@@ -149,7 +176,9 @@ class Listener:
             wire.abort()
             return
         finally:
-            self._handshakes -= 1
+            self._handshakes[source] -= 1
+            if not self._handshakes[source]:
+                del self._handshakes[source]
         if login is not None:
             await self._serve_client(AgentSession(wire, self._runtime, login))
 
@@ -185,3 +214,14 @@ class Listener:
             await session.send_commands()
             await wake.wait()
             wake.clear()
+
+
+def _place(error: Exception) -> str:
+    """Where the error arose, innermost call first; no values, which could be secrets."""
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-5:])
+    return " < ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in frames)
+
+
+def _source(wire: Wire) -> str:
+    """What the limits for one peer count by."""
+    return neighbourhood(plain_address(wire.address))

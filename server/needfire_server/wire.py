@@ -33,6 +33,7 @@ class Wire:
         self._writer = writer
         self.connection = connection
         name = writer.get_extra_info("peername")
+        self.has_address = bool(name)
         self.address: str = name[0] if name else "unknown"
         """The peer's address as text, without a port."""
         self.peer: str = _host_port(name[0], name[1]) if name else "unknown"

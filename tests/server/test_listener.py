@@ -168,6 +168,39 @@ async def test_beyond_the_limit_a_connection_is_refused_and_below_it_taken(
     await second.close()
 
 
+async def test_one_address_cannot_use_up_all_log_ins(server: LiveServer) -> None:
+    server.configure(handshake_limit=40)
+    for _ in range(10):
+        await server.connect()
+    await server.until_said("NEW_CONNECTION", count=10)
+    eleventh = await server.connect()
+    event = await server.until_said("TOO_MANY_CONNECTIONS")
+    assert event.fields["limit"] == 10
+    await eleventh.until_closed()
+    elsewhere = Peer(
+        *await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.9", 0))
+    )
+    server.peers.append(elsewhere)
+    (outcome,) = await elsewhere.negotiate(NAME, PASSWORD)
+    assert isinstance(outcome, Established)
+
+
+async def test_a_bug_in_one_connection_is_said_and_ends_that_connection_only(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_arguments: object) -> None:
+        raise ZeroDivisionError("a bug, for the test")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(listener_module, "log_in", broken)
+        peer = await server.connect()
+        event = await server.until_said("SERVER_INTERNAL_ERROR")
+        await peer.until_closed()
+    assert event.fields["error"] == "ZeroDivisionError"
+    assert "test_listener.py" in str(event.fields["detail"])
+    await server.log_in()
+
+
 async def test_a_logged_in_client_does_not_count_as_a_handshake(server: LiveServer) -> None:
     server.configure(handshake_limit=1)
     for number in range(3):

@@ -461,7 +461,8 @@ _SERVING: Final = (
         integer(1, 100_000),
         "64",
         "16",
-        "Peers at the same time that have not proved who they are yet.",
+        "Peers at the same time that have not proved who they are yet; one address may be a "
+        "quarter of them.",
         server=Honoured("handshake_limit"),
         is_ours=True,
     ),
