@@ -5,6 +5,8 @@ the words of logs and reports, ``explain`` on all three programs, and the tests 
 can really be raised.
 """
 
+import html
+import re
 from collections.abc import Mapping
 from string import Formatter
 from types import MappingProxyType
@@ -28,10 +30,44 @@ def find_entries(words: str) -> tuple[Entry, ...]:
     lowered = " ".join(wanted.lower().split())
     if not lowered:
         return ()
+    pasted = _pasted_entries(wanted)
+    if pasted:
+        return pasted
     number = lowered.removeprefix("state ")
     if number.isdecimal():
         return tuple(e for e in CATALOGUE.values() if e.state == int(number))
     return tuple(e for e in CATALOGUE.values() if _words_match(e, lowered))
+
+
+_MSG_OF_A_LINE: Final = re.compile(
+    r"""\bmsg="([^"]*)"|\bmsg=<([^>]*)>|"msg"\s*:\s*"((?:[^"\\]|\\.)*)\""""
+)
+"""The three forms of a log line. In a report that the server wrapped, the last one is the event."""
+
+_PASTED_MAX: Final = 65_536
+
+
+def _pasted_entries(line: str) -> tuple[Entry, ...]:
+    """Return the entries whose text, with its places filled in, is the message of a log line.
+
+    Several only where both programs have the same text.
+    """
+    found = _MSG_OF_A_LINE.findall(line[:_PASTED_MAX])
+    if not found:
+        return ()
+    msg = html.unescape("".join(found[-1]))
+    matching = [entry for entry in CATALOGUE.values() if _pattern(entry).fullmatch(msg)]
+    # A text with few words of its own and an open place would match many lines.
+    most = max((len(entry.msg) for entry in matching), default=0)
+    return tuple(entry for entry in matching if len(entry.msg) == most)
+
+
+def _pattern(entry: Entry) -> re.Pattern[str]:
+    pieces = [
+        re.escape(literal) + ("" if name is None else ".*")
+        for literal, name, _, _ in Formatter().parse(entry.msg)
+    ]
+    return re.compile("".join(pieces), re.DOTALL)
 
 
 def _words_match(entry: Entry, lowered: str) -> bool:

@@ -76,12 +76,12 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 
 def demonstrate(stack: contextlib.ExitStack, *, once: bool) -> int:
     name = prepare()
-    address = start_server(stack)
+    server_process, address = start_server(stack)
     register(name)
     first_baseline(name, address)
     say("starting the agent; its first full check runs now")
     events = follow_events(stack)
-    start(
+    agent_process = start(
         stack,
         "agent",
         [*agent(), "run", "--server", address, "--name", name, "--rc", "REQ_FROM_SERVER"],
@@ -91,9 +91,7 @@ def demonstrate(stack: contextlib.ExitStack, *, once: bool) -> int:
     if once:
         return prove(events)
     invite()
-    for event in forever(events):
-        show(event)
-    return 0
+    return watch(events, {"the agent": agent_process, "the server": server_process})
 
 
 def prepare() -> str:
@@ -109,8 +107,8 @@ def prepare() -> str:
     return socket.getfqdn().lower()
 
 
-def start_server(stack: contextlib.ExitStack) -> str:
-    """Start the server on a port that the system picks; return HOST:PORT."""
+def start_server(stack: contextlib.ExitStack) -> "tuple[subprocess.Popen[str], str]":
+    """Start the server on a port that the system picks; return it and HOST:PORT."""
     process = start(
         stack,
         "server",
@@ -127,7 +125,7 @@ def start_server(stack: contextlib.ExitStack) -> str:
         if line.startswith("listening on "):
             address = line.removeprefix("listening on ").strip()
             say(f"the server listens on {address}; its log is {shown(SERVER / 'log')}")
-            return address
+            return process, address
     raise SystemExit(f"scripts/up: error: the server did not start; see {shown(HOME)}/server.err")
 
 
@@ -299,9 +297,20 @@ def until(lines: "queue.Queue[str | None]", code: str, limit_s: float) -> Iterat
     raise SystemExit(f"scripts/up: error: {code} did not come; see {shown(HOME)}/agent.err")
 
 
-def forever(lines: "queue.Queue[str | None]") -> Iterator[dict[str, Any]]:
-    while (event := next_event(lines)) is not None:
-        yield event
+def watch(lines: "queue.Queue[str | None]", programs: "dict[str, subprocess.Popen[str]]") -> int:
+    """Show events until a program ends that should not; return the exit status that says so."""
+    while True:
+        for title, process in programs.items():
+            if process.poll() is not None:
+                print(
+                    f"scripts/up: error: {title} ended with status {process.returncode}; "
+                    f"see {shown(HOME)}/{title.removeprefix('the ')}.err",
+                    file=sys.stderr,
+                )
+                return 1
+        event = next_event(lines, time.monotonic() + 0.5)
+        if event is not None:
+            show(event)
 
 
 def show(event: dict[str, Any]) -> None:

@@ -155,7 +155,7 @@ class AgentSession:
                 await self._refuse(RefusalCode.PROTOCOL, str(error))
             except StorageError as error:
                 # No acknowledgement: the client keeps what it sent and comes again.
-                self._raise_store_failed(error)
+                self._runtime.journal.store_failed(error)
                 await self._refuse(RefusalCode.BUSY, "the server cannot store reports now")
 
     async def _announced(self, announce: Announce) -> None:
@@ -173,7 +173,7 @@ class AgentSession:
                 prior_exit_pending=announce.prior_exit_pending,
             )
         except StorageError as error:
-            self._raise_store_failed(error)
+            self._runtime.journal.store_failed(error)
             await self._refuse(RefusalCode.BUSY, "the server cannot store reports now")
             return
         if is_illegal:
@@ -306,8 +306,3 @@ class AgentSession:
 
     def _raise_for_client(self, code: str, **fields: str | int) -> None:
         self._runtime.journal.raise_event(code, None, client=self.client, **fields)
-
-    def _raise_store_failed(self, error: StorageError) -> None:
-        self._runtime.journal.raise_event(
-            "STORE_FAILED", None, reason=str(error), path=self._runtime.data_files.directory
-        )

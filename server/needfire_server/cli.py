@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 import click
@@ -153,6 +154,14 @@ def main() -> NoReturn:
     except OSError as error:
         _complain(_os_error_text(error), None)
         sys.exit(ExitStatus.LOCAL)
+    except Exception as error:  # noqa: BLE001  # the last place where a traceback can be kept away
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _complain(
+            f"internal error: {type(error).__name__} at {os.path.basename(place.filename)}:"
+            f"{place.lineno} in {place.name}",
+            "this is a bug; please report this line",
+        )
+        sys.exit(ExitStatus.INTERNAL)
     sys.exit(ExitStatus.DONE)
 
 

@@ -20,7 +20,7 @@ __all__ = ["RegisteredClient", "ServerSettings", "load_server_settings", "read_s
 
 
 _INFO_AND_ABOVE: Final = SeverityFilter.at_least(Severity.INFO)
-_MARK_AND_ABOVE: Final = SeverityFilter.at_least(Severity.MARK)
+_NOTICE_AND_ABOVE: Final = SeverityFilter.at_least(Severity.NOTICE)
 
 
 class RegisteredClient(NamedTuple):
@@ -61,7 +61,7 @@ class ServerSettings:
     strip_domain: bool = True
     use_separate_logs: bool = False
     print_severity: SeverityFilter = _INFO_AND_ABOVE
-    log_severity: SeverityFilter = _MARK_AND_ABOVE
+    log_severity: SeverityFilter = _NOTICE_AND_ABOVE
     log_file: str | None = None
     """None: ``log`` in the data directory."""
     log_format: str = "classic"

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -106,6 +105,7 @@ class _Server:
         self._stop = asyncio.Event()
         self._stop_status = "SIGTERM"
         self._reload = asyncio.Event()
+        self._store_path = os.path.join(options.data_directory, "needfire.sqlite")
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -116,7 +116,10 @@ class _Server:
         ):
             loop.add_signal_handler(number, self._request_stop, status)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        store = SqliteStore.open(os.path.join(self._options.data_directory, "needfire.sqlite"))
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            # The agent's signals. Sent to the wrong process, they must not end it.
+            loop.add_signal_handler(number, lambda: None)
+        store = SqliteStore.open(self._store_path)
         try:
             async with self._runtime(store) as (runtime, listener, service):
                 await self._serve(runtime, listener, service)
@@ -140,7 +143,7 @@ class _Server:
             settings, self._options.data_directory, is_foreground=self._options.is_foreground
         )
         try:
-            journal = Journal(logbook, on_recorded=on_new_events)
+            journal = Journal(logbook, store_path=self._store_path, on_recorded=on_new_events)
             registry = Registry(settings.clients, await store.clients())
             runtime = Runtime(
                 settings=settings,
@@ -204,9 +207,7 @@ class _Server:
         try:
             await runtime.fleet.save()
         except StorageError as error:
-            runtime.journal.raise_event(
-                "STORE_FAILED", reason=str(error), path=runtime.data_files.directory
-            )
+            runtime.journal.store_failed(error)
         await runtime.journal.flush(_FLUSH_LIMIT_S)
 
     def _announce_start(self, runtime: Runtime) -> None:
@@ -236,9 +237,7 @@ class _Server:
                     runtime.registry.names(), runtime.settings.client_time_limit_s
                 )
             except StorageError as error:
-                runtime.journal.raise_event(
-                    "STORE_FAILED", reason=str(error), path=runtime.data_files.directory
-                )
+                runtime.journal.store_failed(error)
 
     async def _reload_when_told(self, runtime: Runtime, listener: Listener) -> None:
         while True:
@@ -301,7 +300,3 @@ def _address(bound: socket.socket) -> str:
 def describe_failure(error: NeedfireError | OSError) -> str:
     """Return what a person is told when the server cannot start."""
     return str(error) if isinstance(error, NeedfireError) else (error.strerror or str(error))
-
-
-if sys.flags.optimize:  # pragma: no cover
-    raise SystemExit("needfire-server: error: Python must not run with -O: checks would be off")

@@ -31,6 +31,7 @@ async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Ackno
     received_us = now_us()
     incoming = [_read(report) for report in batch.reports]
     result = await runtime.store.ingest(client, batch.stream, incoming, received_us=received_us)
+    runtime.journal.store_works()
     for report in incoming:
         if report.problem is not None:
             runtime.journal.raise_event(

@@ -30,11 +30,16 @@ _logger = logging.getLogger(__name__)
 class Journal:
     """Raises the server's own events."""
 
-    def __init__(self, logbook: Logbook, *, on_recorded: Callable[[], None]) -> None:
+    def __init__(
+        self, logbook: Logbook, *, store_path: str, on_recorded: Callable[[], None]
+    ) -> None:
         """Args:
+        store_path: the store, for those who read that it failed.
         on_recorded: called after events have reached the store, for those who follow them.
         """
         self._logbook = logbook
+        self._store_path = store_path
+        self._is_store_failing = False
         self._on_recorded = on_recorded
         self._waiting: asyncio.Queue[Event] = asyncio.Queue(_WAITING_MAX)
 
@@ -52,6 +57,18 @@ class Journal:
                 _logger.debug("the store is behind; %s is in the log only", event.code)
         return event
 
+    def store_failed(self, error: StorageError) -> None:
+        """Say that the store cannot be written: once, until it works again."""
+        if not self._is_store_failing:
+            self._is_store_failing = True
+            self.raise_event("STORE_FAILED", reason=str(error), path=self._store_path)
+
+    def store_works(self) -> None:
+        """Say that the store can be written again, if it was said that it cannot."""
+        if self._is_store_failing:
+            self._is_store_failing = False
+            self.raise_event("STORE_RECOVERED", path=self._store_path)
+
     async def store_waiting(self, store: Store) -> None:
         """Empty the queue into the store, for ever; cancelled at the end of the server.
 
@@ -62,9 +79,10 @@ class Journal:
             while True:
                 try:
                     await store.record(event)
+                    self.store_works()
                     break
                 except StorageError as error:
-                    _logger.debug("the store does not take %s: %s", event.code, error)
+                    self.store_failed(error)
                     await asyncio.sleep(1)
             self._waiting.task_done()
             self._on_recorded()

@@ -110,9 +110,7 @@ class Listener:
             )
             wire.abort()
         except StorageError as error:
-            self._runtime.journal.raise_event(
-                "STORE_FAILED", reason=str(error), path=self._runtime.data_files.directory
-            )
+            self._runtime.journal.store_failed(error)
             wire.abort()
         except Exception as error:  # noqa: BLE001  # a bug must not take the other clients along
             self._runtime.journal.raise_event(

@@ -1,6 +1,7 @@
 """The catalogue: complete, consistent, and found by code, state or the words of a log line."""
 
 import re
+from collections.abc import Callable
 from string import Formatter
 
 import pytest
@@ -10,7 +11,7 @@ from needfire_protocol.catalogue_entries import ENTRIES
 from needfire_protocol.catalogue_entry import Entry
 from needfire_protocol.classic import text_line, xml_line
 from needfire_protocol.codec import decode, encode
-from needfire_protocol.event import make_event, pack_event, unpack_event
+from needfire_protocol.event import Event, event_to_json, make_event, pack_event, unpack_event
 from needfire_protocol.limits import EVENT_DECODING
 
 every_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.code)
@@ -130,3 +131,20 @@ def test_a_state_is_found_by_its_number(state: int) -> None:
 @pytest.mark.parametrize("words", ["", "   ", "no such thing at all", "state 9", "state x"])
 def test_what_nothing_names_finds_nothing(words: str) -> None:
     assert find_entries(words) == ()
+
+
+@pytest.mark.parametrize("form", [xml_line, text_line, event_to_json])
+@pytest.mark.parametrize("code", sorted(CATALOGUE))
+def test_a_pasted_log_line_is_explained_by_its_own_entry(
+    code: str, form: Callable[[Event], str]
+) -> None:
+    places = dict.fromkeys(CATALOGUE[code].msg_fields(), 'a "value" & <more>')
+    event = make_event(code, time_us=1, random_10_bytes=bytes(10), **places)
+    found = find_entries(form(event))
+    assert CATALOGUE[code] in found
+    assert {entry.msg for entry in found} == {CATALOGUE[code].msg}
+
+
+def test_a_pasted_report_is_explained_and_not_its_wrapping() -> None:
+    event = make_event("EXIT", time_us=1, random_10_bytes=bytes(10), program="needfire-agent")
+    assert [e.code for e in find_entries(xml_line(event.received("web1", 2)))] == ["EXIT"]

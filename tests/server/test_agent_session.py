@@ -112,6 +112,15 @@ async def test_nothing_is_acknowledged_while_the_store_fails(
     assert refused.code is RefusalCode.BUSY
     assert "disk is full" not in refused.detail, "a peer is not told what our disk is like"
     assert "full" in str((await server.until_said("STORE_FAILED")).fields["reason"])
+    again = await server.log_in(takeover=False)
+    await again.send(again.batch(1, event_body()))
+    await refusal(again)
+    assert server.codes().count("STORE_FAILED") == 1, "said once until it works again"
+    monkeypatch.undo()
+    third = await server.log_in(takeover=False)
+    await third.send(third.batch(1, event_body()))
+    assert isinstance(await third.next_message(), Acknowledge)
+    await server.until_said("STORE_RECOVERED")
 
 
 async def test_a_wrong_signature_ends_the_connection(server: LiveServer) -> None:

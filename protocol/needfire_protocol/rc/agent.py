@@ -29,7 +29,6 @@ class PathPattern(Protocol):
 
 _INFO_AND_ABOVE: Final = SeverityFilter.at_least(Severity.INFO)
 _NOTICE_AND_ABOVE: Final = SeverityFilter.at_least(Severity.NOTICE)
-_MARK_AND_ABOVE: Final = SeverityFilter.at_least(Severity.MARK)
 
 
 def _default_severities() -> Mapping[Policy, Severity]:
@@ -67,7 +66,7 @@ class AgentSettings:
     server_port: int = 49777
     bind_address: str | None = None
     print_severity: SeverityFilter = _INFO_AND_ABOVE
-    log_severity: SeverityFilter = _MARK_AND_ABOVE
+    log_severity: SeverityFilter = _NOTICE_AND_ABOVE
     export_severity: SeverityFilter = _NOTICE_AND_ABOVE
     log_file: bytes | None = None
     log_format: str = "classic"

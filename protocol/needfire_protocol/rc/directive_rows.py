@@ -501,7 +501,7 @@ _SERVING: Final = (
         BOOLEAN,
         "no",
         "yes",
-        "Writes one log file a client besides the main one.",
+        "Writes the reports of each client to a log file of its own instead of the main one.",
         server=Honoured("use_separate_logs"),
     ),
 )
@@ -523,9 +523,10 @@ _LOGGING: Final = (
         "LogSeverity",
         _LOG,
         SEVERITY_LIST,
-        "mark",
+        "notice",
         "info,!=notice",
-        "What is written to the log file.",
+        "What is written to the log file. Samhain's default is mark, which hides warnings such as "
+        "'Restart without prior exit'.",
         agent=Honoured("log_severity"),
         server=Honoured("log_severity"),
     ),

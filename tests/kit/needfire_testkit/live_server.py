@@ -257,7 +257,7 @@ class _ListeningJournal(Journal):
     """Keeps what the server says, as well as logging it."""
 
     def __init__(self, logbook: Logbook, said: list[Event]) -> None:
-        super().__init__(logbook, on_recorded=lambda: None)
+        super().__init__(logbook, store_path="the store", on_recorded=lambda: None)
         self._said = said
 
     def raise_event(self, code: str, severity: Any = None, /, **fields: Any) -> Event:
