@@ -12,11 +12,13 @@ import hashlib
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeGuard
 
 from needfire_client.attributes import group_name, never, owner_name
 from needfire_client.baseline import BaselineReader, BaselineWriter
-from needfire_client.compare import Change, ChangeKind, Names, compare
+from needfire_client.compare import Change, ChangeKind, Names, compare, is_same_inode
 from needfire_client.overlay import Overlay
 from needfire_client.policy import Decision, Place, Ruleset
 from needfire_client.reference import Known, Reference
@@ -351,7 +353,8 @@ class Checker:
             and old.digest is not None
             and "I" in change.code
             and set(change.code) <= set("CIHTS-")
-            and scan.walker.rotated_prefix(directory, old.inode, old.size) == old.digest
+            and scan.walker.rotated_prefix(directory, partial(is_same_inode, old), old.size)
+            == old.digest
         )
 
     def _remember(self, key: bytes, name: bytes, known: Known, now: FileEntry | None) -> None:
@@ -433,12 +436,12 @@ class Checker:
 
 
 def _is_other_directory(old: FileEntry | None, new: FileEntry | None) -> bool:
-    old_inode = old.inode if old is not None and _is_directory(old) else None
-    new_inode = new.inode if new is not None and _is_directory(new) else None
-    return old_inode != new_inode
+    if not (_is_directory(old) and _is_directory(new)):
+        return _is_directory(old) or _is_directory(new)
+    return not is_same_inode(old, new.inode)
 
 
-def _is_directory(entry: FileEntry | None) -> bool:
+def _is_directory(entry: FileEntry | None) -> TypeGuard[FileEntry]:
     return entry is not None and stat.S_ISDIR(entry.mode)
 
 

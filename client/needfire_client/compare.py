@@ -22,11 +22,20 @@ from needfire_protocol.event import FieldValue
 from needfire_protocol.rc.policies import Check, Policy
 from needfire_protocol.severity import Severity
 
-__all__ = ["Change", "ChangeKind", "CompareSettings", "Names", "change_code", "compare"]
+__all__ = [
+    "Change",
+    "ChangeKind",
+    "CompareSettings",
+    "Names",
+    "change_code",
+    "compare",
+    "is_same_inode",
+]
 
 _LETTERS: Final = "CLDIHMUGTS"
 _NONE: Final = "-" * len(_LETTERS)
 _NS_PER_S: Final = 1_000_000_000
+_IMPORTED_INODE_BITS: Final = 0xFFFF_FFFF
 
 
 class _Pattern(Protocol):
@@ -111,6 +120,8 @@ def compare(
         return None if new is None else _added(path, new, decision, settings, names)
     if new is None:
         return _missing(path, old, decision, settings, names)
+    if old.state == State.IMPORTED:
+        new = _as_far_as_known(path, old, new)
     return _modified(path, old, new, decision, settings, names, prefix)
 
 
@@ -134,6 +145,34 @@ def change_code(old: FileEntry, new: FileEntry, mask: Check, *, prefix: bytes | 
     return "".join(
         letter if is_found else "-" for letter, is_found in zip(_LETTERS, found, strict=True)
     )
+
+
+def is_same_inode(old: FileEntry, inode: int) -> bool:
+    """Return whether ``old`` may be the object with this inode number, by all that is known."""
+    if old.state == State.IMPORTED:
+        inode &= _IMPORTED_INODE_BITS
+    return old.inode == inode
+
+
+def _as_far_as_known(path: bytes, old: FileEntry, new: FileEntry) -> FileEntry:
+    """Return ``new`` with the values of an imported ``old`` where that cannot tell them apart."""
+
+    def time(old_ns: int, new_ns: int) -> int:
+        return old_ns if old_ns // _NS_PER_S == new_ns // _NS_PER_S else new_ns
+
+    return new._replace(
+        inode=old.inode if is_same_inode(old, new.inode) else new.inode,
+        mtime_ns=time(old.mtime_ns, new.mtime_ns),
+        ctime_ns=time(old.ctime_ns, new.ctime_ns),
+        atime_ns=time(old.atime_ns, new.atime_ns),
+        link=old.link if _is_imported_target(path, old.link, new.link) else new.link,
+    )
+
+
+def _is_imported_target(path: bytes, old: bytes | None, new: bytes | None) -> bool:
+    if old is None or new is None:
+        return False
+    return old == path.rpartition(b"/")[0] + b"/" + new
 
 
 def _contents_differ(

@@ -201,7 +201,9 @@ class Walker:
         self._judge_names(record, [(name, False)])
         return record, entry
 
-    def rotated_prefix(self, path: bytes, inode: int, size: int) -> bytes | None:
+    def rotated_prefix(
+        self, path: bytes, is_inode: Callable[[int], bool], size: int
+    ) -> bytes | None:
         """Return the digest of the first ``size`` bytes of a directory's file with that inode.
 
         None where there is no such file, or it is shorter: what was in it is not there any more.
@@ -215,10 +217,10 @@ class Walker:
         fd, _ = opened
         try:
             with os.scandir(fd) as found:
-                names = [os.fsencode(entry.name) for entry in found if entry.inode() == inode]
+                names = [os.fsencode(entry.name) for entry in found if is_inode(entry.inode())]
             for name in names:
                 entry, prefix = self._examiner.examine_growing(fd, name, size)
-                if entry is not None and entry.inode == inode and prefix is not None:
+                if entry is not None and is_inode(entry.inode) and prefix is not None:
                     return prefix
         except OSError:
             return None

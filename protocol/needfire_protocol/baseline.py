@@ -118,6 +118,10 @@ class State(IntEnum):
     """It changed during every attempt to read it: attributes, but no digest."""
     UNREADABLE = 2
     """Its contents could not be read, or (mode 0) not even its attributes."""
+    IMPORTED = 3
+    """Samhain recorded it: times in whole seconds, the low 32 bits of the inode number, the target
+    of a relative link with the link's directory before it, perhaps no digest, and nothing of what
+    Samhain does not look at. Only in baselines; the next update puts a full entry in its place."""
 
 
 class FileEntry(NamedTuple):

@@ -1,4 +1,4 @@
-"""Verbs about what clients fetch: config put and get; baseline put, get, list and show."""
+"""Verbs about what clients fetch: config put, get; baseline put, get, list, show and import."""
 
 import os
 import shutil
@@ -6,14 +6,25 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
 from needfire_protocol.escape import printable
+from needfire_protocol.event import format_time
+from needfire_protocol.names import parse_client_name
 from needfire_server.admin.backend import Answer
 from needfire_server.admin.context import backend, json_option, server_options
-from needfire_server.admin.output import hint, print_json, print_lines, print_table, shown, warn
+from needfire_server.admin.output import (
+    hint,
+    note,
+    print_json,
+    print_lines,
+    print_table,
+    shown,
+    warn,
+)
 
 __all__ = ["baseline", "config"]
 
@@ -159,6 +170,43 @@ def show_baseline(name: str | None, for_all: bool, proposal: int | None, as_json
         print_json(found)
     else:
         print_lines(found)
+
+
+@baseline.command("import")
+@click.argument("samhain_file")
+@click.option("--output", metavar="FILE", help="Where to write it.  [default: standard output]")
+@click.option("--host", metavar="NAME", help="Host that it is of.  [default: what it says itself]")
+def import_baseline(samhain_file: str, output: str | None, host: str | None) -> None:
+    """Make a baseline of a database of Samhain (marks 21 and 22), and say what it lacks.
+
+    Needs no server; baseline put brings the result to the client.
+    """
+    # Used once in the life of an installation; the other verbs start without it.
+    from needfire_server.baseline_import import import_samhain_database
+
+    if host is not None:
+        parse_client_name(host)
+    if output is None and sys.stdout.isatty():
+        raise click.UsageError("a baseline is binary and would upset the terminal; --output FILE")
+    with open(samhain_file, "rb") as source, tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch, "baseline") if output is None else Path(output)
+        modified_us = os.fstat(source.fileno()).st_mtime_ns // 1_000
+        imported = import_samhain_database(source, target, host=host, modified_us=modified_us)
+        if output is None:
+            with open(target, "rb") as made:
+                shutil.copyfileobj(made, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    for text in imported.notes:
+        note(text)
+    meta = imported.meta
+    marks = ", ".join(map(str, imported.marks))
+    click.echo(
+        f"{meta.entries} objects of {shown(meta.host or None)} imported (mark {marks}); "
+        f"recorded {format_time(meta.created_us)}",
+        err=True,
+    )
+    if not meta.host:
+        hint("the database does not name its host; --host NAME does")
 
 
 def _name_and_file(arguments: tuple[str, ...], for_all: bool) -> tuple[str | None, str]:
