@@ -25,6 +25,7 @@ __all__ = [
     "CONTENT_BYTES_MAX",
     "Examiner",
     "ScanStoppedError",
+    "Skips",
     "group_name",
     "never",
     "open_directory",
@@ -56,6 +57,10 @@ VANISHED_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
 _REASON_TEXT_MAX: Final = 128
+
+
+Skips = Callable[[int, int], bool]
+"""Called with mode and size of a regular file; says whether its contents are left alone."""
 
 
 class ScanStoppedError(Exception):
@@ -115,29 +120,47 @@ class Examiner:
         self.hashed = 0
         """Files whose contents were read."""
         self.bytes_read = 0
+        self.skipped = 0
+        """Files whose contents SkipChecksum left alone."""
 
     def examine(
-        self, dir_fd: int, name: bytes, *, hashes: bool, is_regular: bool = False
+        self,
+        dir_fd: int,
+        name: bytes,
+        *,
+        hashes: bool,
+        is_regular: bool = False,
+        skips: Skips | None = None,
     ) -> FileEntry | None:
         """Return what the object ``name`` of an open directory is; None where it is gone.
 
         Args:
             hashes: read a regular file's contents.
             is_regular: the listing said that it is a regular file: saves a call, decides nothing.
+            skips: asked before contents are read; where it says yes they are left alone.
         """
-        if is_regular and hashes and (entry := self._at_once(dir_fd, name)) is not None:
+        if (
+            is_regular
+            and hashes
+            and skips is None
+            and (entry := self._at_once(dir_fd, name)) is not None
+        ):
             return entry
-        return self._patiently(dir_fd, name, hashes=hashes, grows=False, prefix_bytes=None)[0]
+        return self._patiently(
+            dir_fd, name, hashes=hashes, grows=False, prefix_bytes=None, skips=skips
+        )[0]
 
     def examine_growing(
-        self, dir_fd: int, name: bytes, prefix_bytes: int | None
+        self, dir_fd: int, name: bytes, prefix_bytes: int | None, *, skips: Skips | None = None
     ) -> tuple[FileEntry | None, bytes | None]:
         """Examine a file that may grow meanwhile; the size seen first is what is read.
 
         Returns:
             The entry, and the digest of the first ``prefix_bytes`` if there are that many.
         """
-        return self._patiently(dir_fd, name, hashes=True, grows=True, prefix_bytes=prefix_bytes)
+        return self._patiently(
+            dir_fd, name, hashes=True, grows=True, prefix_bytes=prefix_bytes, skips=skips
+        )
 
     def _at_once(self, dir_fd: int, name: bytes) -> FileEntry | None:
         """Return the entry of a small quiet regular file, the usual case; None for all others."""
@@ -186,7 +209,14 @@ class Examiner:
         )
 
     def _patiently(
-        self, dir_fd: int, name: bytes, *, hashes: bool, grows: bool, prefix_bytes: int | None
+        self,
+        dir_fd: int,
+        name: bytes,
+        *,
+        hashes: bool,
+        grows: bool,
+        prefix_bytes: int | None,
+        skips: Skips | None,
     ) -> tuple[FileEntry | None, bytes | None]:
         last = None
         for _ in range(ATTEMPTS_MAX):
@@ -195,6 +225,9 @@ class Examiner:
                 if stat.S_ISLNK(last.st_mode):
                     return _entry(last, link=os.readlink(name, dir_fd=dir_fd)), None
                 if not (hashes and stat.S_ISREG(last.st_mode)):
+                    return _entry(last), None
+                if skips is not None and skips(last.st_mode, last.st_size):
+                    self.skipped += 1
                     return _entry(last), None
                 if (refusal := _refusal(last)) is not None:
                     return _entry(last, state=State.UNREADABLE, reason=refusal), None

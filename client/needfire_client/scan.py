@@ -37,6 +37,8 @@ class CheckResult:
     hashed: int
     """Files whose contents were read."""
     bytes_read: int
+    skipped: int = 0
+    """Files whose contents SkipChecksum left alone."""
     added: int
     missing: int
     modified: int
@@ -87,7 +89,12 @@ class Scan:
             settings.severity_files, settings.severity_dirs, settings.severity_names
         )
         self.walker = Walker(
-            ruleset, severities, self._examiner, growing_size=growing_size, stop=stop
+            ruleset,
+            severities,
+            self._examiner,
+            growing_size=growing_size,
+            skip_lines=settings.skip_checksum,
+            stop=stop,
         )
         self._files = 0
         self._findings = 0
@@ -168,6 +175,7 @@ class Scan:
             files=self._files,
             hashed=self._examiner.hashed,
             bytes_read=self._examiner.bytes_read,
+            skipped=self._examiner.skipped,
             added=self._changes[ChangeKind.ADDED],
             missing=self._changes[ChangeKind.MISSING],
             modified=self._changes[ChangeKind.MODIFIED],

@@ -12,7 +12,7 @@ of the way down, and which rules have been met.
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple
@@ -21,6 +21,7 @@ from needfire_client.attributes import (
     ATTEMPTS_MAX,
     Examiner,
     ScanStoppedError,
+    Skips,
     never,
     open_directory,
 )
@@ -29,6 +30,7 @@ from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX, FileEntry, Sta
 from needfire_protocol.escape import escape_bytes, is_weird
 from needfire_protocol.event import FieldValue
 from needfire_protocol.rc.policies import Policy, RuleKind
+from needfire_protocol.rc.skip_checksum import SkipLine
 from needfire_protocol.severity import Severity
 
 __all__ = ["DirectoryRecord", "Finding", "Severities", "Walker", "join"]
@@ -107,6 +109,7 @@ class Walker:
     Args:
         growing_size: called with the directory and the name of a file that may grow; says how
             large it was (None: not there), so that the same part can be hashed again.
+        skip_lines: say of which files the contents are left alone (SkipChecksum).
         stop: asked before each directory; ScanStoppedError comes out of the walk if it says yes.
     """
 
@@ -117,8 +120,10 @@ class Walker:
         examiner: Examiner,
         *,
         growing_size: Callable[[bytes, bytes], int | None] = no_size,
+        skip_lines: Sequence[SkipLine] = (),
         stop: Callable[[], bool] = never,
     ) -> None:
+        self._skip_lines = skip_lines
         self._ruleset = ruleset
         self._severities = severities
         self._examiner = examiner
@@ -361,9 +366,11 @@ class Walker:
             return
         examine, hashes, below = self._examiner.examine, decision.hashes, record.place.below
         goes_on = below.is_open
+        skips_any = hashes and bool(self._skip_lines)
         entries = record.entries
         for name, is_regular in listing:
-            entry = examine(fd, name, hashes=hashes, is_regular=is_regular)
+            skips = self._skips(record.path, name) if skips_any else None
+            entry = examine(fd, name, hashes=hashes, is_regular=is_regular, skips=skips)
             if entry is None:
                 continue
             entries.append((name, entry))
@@ -402,13 +409,16 @@ class Walker:
         is_regular: bool = False,
     ) -> FileEntry | None:
         """Examine one object into the record; return its entry, None if it is gone."""
+        skips = self._skips(record.path, name) if self._skip_lines else None
         if decision.grows and decision.hashes:
             before = self._growing_size(record.path, name)
-            entry, prefix = self._examiner.examine_growing(fd, name, before)
+            entry, prefix = self._examiner.examine_growing(fd, name, before, skips=skips)
             if prefix is not None:
                 record.prefixes[name] = prefix
         else:
-            entry = self._examiner.examine(fd, name, hashes=decision.hashes, is_regular=is_regular)
+            entry = self._examiner.examine(
+                fd, name, hashes=decision.hashes, is_regular=is_regular, skips=skips
+            )
         if entry is None:
             return None
         record.entries.append((name, entry))
@@ -417,6 +427,14 @@ class Walker:
             self._judge_entry(record, name, entry, decision)
         self._judge_directory(record, name, entry, place)
         return entry
+
+    def _skips(self, path: bytes, name: bytes) -> Skips | None:
+        """Return what is to be asked before an object's contents are read; None for nothing."""
+        whole = join(path, name)
+        lines = [line for line in self._skip_lines if line.may_hold(whole)]
+        if not lines:
+            return None
+        return lambda mode, size: any(line.holds(whole, mode, size) for line in lines)
 
     def _descent(
         self, fd: int, name: bytes, place: Place, entry: FileEntry | None

@@ -19,6 +19,7 @@ from needfire_client.scan import pack_record
 from needfire_protocol.baseline import FileEntry, decode_entries
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, Policy
+from needfire_protocol.rc.skip_checksum import SKIP_CHECKSUM
 from needfire_protocol.severity import Severity
 from needfire_testkit.scanner import Raised, Scanned, dir_rule, file_rule, settings_of
 
@@ -853,3 +854,58 @@ def test_no_descriptor_is_left_open(root: Path, make: Make) -> None:
     for path in (root, root / "sub", root / "a", root / "a" / "x", Path("/"), root / "gone" / "x"):
         checker.check_path(bytes(path))
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+# ---- contents that are left alone ----------------------------------------------------------------
+
+
+def skip(*values: bytes) -> dict[str, Any]:
+    return {"skip_checksum": tuple(SKIP_CHECKSUM.parse(value) for value in values)}
+
+
+@pytest.mark.parametrize("policy", [Policy.READ_ONLY, Policy.GROWING_LOG_FILES])
+def test_contents_that_are_to_be_skipped_are_not_read_and_the_rest_is_compared(
+    root: Path, make: Make, policy: Policy
+) -> None:
+    (root / "large.iso").write_bytes(b"x" * 600_000)
+    (root / "small.iso").write_bytes(b"y" * 10)
+    lines = skip(
+        b"match_regex(\\.iso$), size_exceeds(500000)", b"match_prefix(%s/sub/)" % bytes(root)
+    )
+    # With a rule by name as well, so that both ways through a directory are gone.
+    scanned = make(dir_rule(root, policy), file_rule(root / "sub" / "deep", policy), **lines)
+    result = scanned.init()
+    assert (result.skipped, result.hashed, result.bytes_read) == (3, 3, 14)
+    found = BaselineReader(scanned.baseline).directory(bytes(root))
+    assert found[b"large.iso"].digest is None
+    assert found[b"small.iso"].digest is not None
+    checker = scanned.checker()
+    scanned.take()
+    times = (root / "large.iso").stat()
+    for name in ("large.iso", "small.iso", "sub/c"):
+        path = root / name
+        path.write_bytes(path.read_bytes().replace(path.read_bytes()[:1], b"z"))
+        path.chmod(0o600)
+    os.utime(root / "large.iso", ns=(times.st_atime_ns, times.st_mtime_ns))
+    checker.full_check()
+    changed = {
+        path: code[1].replace("T", "-") for path, code in of_files(scanned.changes(), root).items()
+    }
+    assert changed == {
+        "large.iso": "-----M----",
+        "small.iso": "C----M----",
+        "sub/c": "-----M----",
+    }
+
+
+def test_a_file_that_grows_beyond_the_limit_is_told_by_its_size(root: Path, make: Make) -> None:
+    scanned = make(dir_rule(root), **skip(b"size_exceeds(3)"))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    (root / "a").write_bytes(b"aaaa")
+    checker.check_path(bytes(root / "a"))
+    assert ("--------TS") in {event.change for event in scanned.take()}
+    (root / "a").write_bytes(b"bbb")
+    checker.full_check()
+    assert {event.code for event in scanned.take()} == {MODIFIED, "BASELINE_INCOMPLETE"}

@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from needfire_client.configuration import read_rc
+from needfire_client.explaining import Explanation, explain_path, rule_text
 from needfire_client.facts import HostFacts
 from needfire_client.failures import CommandError
 from needfire_client.identity import host_name
 from needfire_client.options import REQ_FROM_SERVER, Options
-from needfire_client.policy import Decision, Ruleset
+from needfire_client.policy import Decision
 from needfire_client.statedir import StateDir
 from needfire_client.terminal import advise, complain, print_json, print_line, warn
 from needfire_protocol.errors import ConfigError, FormatError, Problem
 from needfire_protocol.escape import escape_bytes, unescape_bytes
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
-from needfire_protocol.rc.policies import Check
+from needfire_protocol.rc.policies import Check, PathRule
+from needfire_protocol.rc.values import normalise
 
 __all__ = ["run"]
 
@@ -85,23 +87,53 @@ def _explain(settings: AgentSettings, text: str, *, as_json: bool) -> ExitStatus
         path = unescape_bytes(text)
     except FormatError as error:
         raise CommandError(ExitStatus.USAGE, f"--explain: {error}") from None
-    if not path.startswith(b"/"):
-        raise CommandError(ExitStatus.USAGE, "--explain needs an absolute path")
-    decision = Ruleset(settings).decide(path.rstrip(b"/") or b"/")
+    try:
+        path = normalise(path)
+    except FormatError as error:
+        raise CommandError(ExitStatus.USAGE, f"--explain: {error}") from None
+    found = explain_path(settings, path)
     shown = escape_bytes(path)
     if as_json:
-        print_json({"path": shown, **_decision_data(decision)})
-    elif decision is None:
-        print_line(f"{shown}: no rule covers it")
+        print_json({"path": shown, **_explanation_data(found)})
     else:
-        rule = decision.rule
-        print_line(
-            f"{shown}: [{decision.policy.value}] by {rule.source}:{rule.line} "
-            f"({rule.kind.value}={escape_bytes(rule.path)})"
-        )
-        print_line(f"  compared: {_names(decision.mask)}")
-        print_line(f"  severity: {decision.severity.word}")
+        _print_explanation(shown, found)
     return ExitStatus.DONE
+
+
+def _print_explanation(shown: str, found: Explanation) -> None:
+    if found.decision is None:
+        print_line(f"{shown}: no rule covers it")
+        print_line(f"  why:      {found.reason}")
+    else:
+        print_line(f"{shown}: [{found.decision.policy.value}] by {_place(found.decision.rule)}")
+        print_line(f"  why:      {found.reason}")
+        print_line(f"  compared: {_names(found.decision.mask)}")
+        print_line(f"  severity: {found.decision.severity.word}")
+    for text in found.exceptions:
+        print_line(f"  but:      {text}")
+    for loser in found.losers:
+        print_line(f"  not by:   {_place(loser.rule)}: {loser.reason}")
+
+
+def _place(rule: PathRule) -> str:
+    return f"{rule.source}:{rule.line} ({rule_text(rule)})"
+
+
+def _explanation_data(found: Explanation) -> dict[str, object]:
+    return {
+        **_decision_data(found.decision),
+        "why": found.reason,
+        "exceptions": list(found.exceptions),
+        "others": [
+            {
+                "policy": loser.rule.policy.value,
+                "rule": escape_bytes(loser.rule.path),
+                "line": loser.rule.line,
+                "why": loser.reason,
+            }
+            for loser in found.losers
+        ],
+    }
 
 
 def _decision_data(decision: Decision | None) -> dict[str, object]:

@@ -13,6 +13,7 @@ from needfire_protocol.rc.directives import SECTIONS, Program
 from needfire_protocol.rc.findings import Findings
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, PathRule, Policy, RuleKind
 from needfire_protocol.rc.settings_reader import read_settings
+from needfire_protocol.rc.skip_checksum import SkipLine
 from needfire_protocol.rc.syntax import Directive, parse_lines
 from needfire_protocol.rc.values import DEPTH_MAX, WEAK_DIGESTS, MaskChange, MatchedPath
 from needfire_protocol.severity import Severity, SeverityFilter
@@ -55,6 +56,7 @@ class AgentSettings:
     ignore_added: tuple[PathPattern, ...] = ()
     ignore_missing: tuple[PathPattern, ...] = ()
     ignore_modified: tuple[PathPattern, ...] = ()
+    skip_checksum: tuple[SkipLine, ...] = ()
     recursion_level: int = 0
     file_check_interval_s: int = 600
     loop_interval_s: int = 60
@@ -103,6 +105,7 @@ def parse_agent_rc(data: bytes, *, source: str, facts: Facts) -> AgentSettings:
             "rules": gatherer.add_rule,
             "masks": gatherer.change_mask,
             "digest_algorithm": gatherer.choose_digest,
+            "skip_checksum": gatherer.add_skip_line,
             **dict.fromkeys(_EXPRESSION_FIELDS, gatherer.add_expression),
         },
     )
@@ -165,10 +168,17 @@ class _Gatherer:
     def add_expression(
         self, _directive: Directive, expression: PathPattern, _current: None
     ) -> PathPattern:
-        self._expression_count += 1
+        self._count_expressions(1)
+        return expression
+
+    def add_skip_line(self, _directive: Directive, line: SkipLine, _current: None) -> SkipLine:
+        self._count_expressions(len(line.conditions))
+        return line
+
+    def _count_expressions(self, more: int) -> None:
+        self._expression_count += more
         if self._expression_count > EXPRESSIONS_MAX:
             raise FormatError(f"more than {EXPRESSIONS_MAX} expressions; put several into one")
-        return expression
 
     def choose_digest(self, directive: Directive, algorithm: str, _current: str) -> str:
         if algorithm in WEAK_DIGESTS:

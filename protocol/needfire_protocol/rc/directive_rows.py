@@ -7,6 +7,7 @@ from typing import Final
 
 from needfire_protocol.rc.directive_row import DirectiveRow, Honoured, Inert, Treatment
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, Policy
+from needfire_protocol.rc.skip_checksum import SKIP_CHECKSUM
 from needfire_protocol.rc.values import (
     ABSOLUTE_PATH,
     ADDRESS,
@@ -258,6 +259,17 @@ _CHECKING: Final = (
             ("IgnoreMissing", "ignore_missing", "missing files"),
             ("IgnoreModified", "ignore_modified", "changes of files"),
         )
+    ),
+    _row(
+        "SkipChecksum",
+        _MISC,
+        SKIP_CHECKSUM,
+        None,
+        r"match_regex(\.(iso|mpg)$), size_exceeds(100000000)",
+        "Does not digest the contents of files for which all conditions of the line hold; their "
+        "other attributes are compared. Repeat it for more.",
+        agent=Honoured("skip_checksum", repeats=True),
+        server=_NOT_ON_SERVER,
     ),
     _row(
         "SetNiceLevel",
@@ -635,8 +647,7 @@ _WITHOUT_EFFECT: Final = (
     ),
     *_inert(
         _MISC,
-        "no file is left out yet: contents are digested wherever the policy compares them",
-        "SkipChecksum: files whose contents are not digested",
+        "types of files are not told apart; SkipChecksum can ask for paths, sizes and permissions",
         "FileType: a type of files for SkipChecksum",
     ),
     *_inert(
