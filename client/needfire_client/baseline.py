@@ -5,6 +5,7 @@ takes it for hostile: it bounds sizes, lets no trigger, view or virtual table ru
 once to verify the digest before it believes any, and turns all damage into FormatError.
 """
 
+import glob
 import os
 import secrets
 import sqlite3
@@ -35,10 +36,12 @@ from needfire_protocol.baseline import (
 )
 from needfire_protocol.errors import FormatError, StorageError
 
-__all__ = ["BASELINE_BYTES_MAX", "BaselineReader", "BaselineWriter"]
+__all__ = ["BASELINE_BYTES_MAX", "BaselineReader", "BaselineWriter", "remove_abandoned"]
 
 BASELINE_BYTES_MAX: Final = 16 * 1024**3
 """Bytes of the file: a hundred million objects."""
+
+_TEMPORARY: Final = ".tmp"
 
 _END: Final = b"\x7f"
 """Greater than every key: those are empty or begin with NUL."""
@@ -147,7 +150,7 @@ class BaselineWriter:
         self._last_key: bytes | None = None
         self.entries = 0
         """Objects so far."""
-        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
         with _translated(path):
             # Made by us with its mode, before SQLite sees it: nobody else can ever read it.
             os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -206,6 +209,14 @@ class BaselineWriter:
         with suppress(OSError):
             # Nothing is there any more after finish.
             self._temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed writers left beside this place. No writer for it may be at work."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
+        # What cannot be removed is in nobody's way.
+        with suppress(OSError):
+            left.unlink()
 
 
 def _check_size(path: Path) -> None:

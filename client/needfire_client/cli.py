@@ -7,20 +7,29 @@ traceback goes to a file in the state directory and nowhere else.
 import argparse
 import ipaddress
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from needfire_client.address import ServerAddress
 from needfire_client.bugs import innermost, record_bug, where_of
 from needfire_client.failures import CommandError
 from needfire_client.logbook import FORMATS
+from needfire_client.manual import PAGES
 from needfire_client.options import DEFAULT_RC, REQ_FROM_SERVER, Options
 from needfire_client.reporter import PROGRAM
 from needfire_client.statedir import DEFAULT_STATE_DIR, StateDir
-from needfire_client.terminal import advise, complain, tell_failure
+from needfire_client.terminal import (
+    OutputClosedError,
+    advise,
+    complain,
+    die_of_closed_pipe,
+    settle,
+    tell_failure,
+    write_result,
+)
 from needfire_protocol import __version__
 from needfire_protocol.errors import ConfigError, FormatError, NeedfireError
 from needfire_protocol.exit_status import MEANINGS, ExitStatus
@@ -60,15 +69,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not __debug__:
         complain("python -O is not supported: the agent relies on its own checks")
         return ExitStatus.USAGE
-    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        return _run(options)
+    except OutputClosedError:
+        die_of_closed_pipe()
+    except CommandError as error:
+        # From --help and --version, which print, too.
+        tell_failure(error)
+        return error.status
+    finally:
+        settle()
+
+
+def _run(options: Options) -> int:
     try:
         return _command(options.verb)(options)
+    except OutputClosedError:
+        raise
     except CommandError as error:
         tell_failure(error)
         return error.status
     except ConfigError as error:
         for problem in error.problems:
             complain(str(problem))
+            if problem.hint is not None:
+                advise(problem.hint)
         return ExitStatus.CONFIGURATION
     except NeedfireError as error:
         complain(str(error))
@@ -85,9 +111,15 @@ def parse(arguments: Sequence[str]) -> Options:
     parser = _parser()
     given = parser.parse_intermixed_args(arguments)
     words: list[str] = given.words
+    if given.help and not words:
+        parser.print_help()
+        parser.exit()
     verb = words[0] if words else "run"
     if verb not in VERBS:
         parser.error(f"unknown verb {verb[:40]!r}; expected one of {', '.join(VERBS)}")
+    if given.help:
+        _parser(verb).print_help()
+        parser.exit()
     if len(words) > 1 and verb not in _VERBS_WITH_ARGUMENTS:
         parser.error(f"{verb} takes no argument, but {words[1][:80]!r} is given")
     for option, verbs in _VERBS_OF_OPTION.items():
@@ -138,17 +170,33 @@ class _Parser(argparse.ArgumentParser):
         advise(f"{PROGRAM} --help")
         raise SystemExit(int(ExitStatus.USAGE))
 
+    def _print_message(self, message: str, file: object = None) -> None:
+        # Help and version. argparse itself would leave a full or closed output to the interpreter.
+        if message:
+            write_result(message)
 
-def _parser() -> argparse.ArgumentParser:
+
+def _parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser for all verbs; with a verb, one that only serves to print its help."""
+    page = None if verb is None else PAGES[verb]
     parser = _Parser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} [VERB] [options]",
-        description="File-integrity monitoring: the agent on a watched host.",
-        epilog=_epilog(),
+        usage=f"{PROGRAM} [VERB] [options]" if page is None else f"{PROGRAM} {page.usage}",
+        description="File-integrity monitoring: the agent on a watched host."
+        if page is None
+        else page.about,
+        epilog=_epilog() if page is None else _statuses(page.statuses),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
-    add = parser.add_argument
+
+    def add(*names: str, help: str | None = None, **keywords: Any) -> None:
+        if page is not None and not set(names) & {*page.options, "--help"}:
+            help = argparse.SUPPRESS
+        parser.add_argument(*names, help=help, **keywords)
+
+    add("-h", "--help", action="store_true", help="show this; VERB --help tells more about a verb")
     add("words", nargs="*", help=argparse.SUPPRESS)
     add(
         "--rc",
@@ -198,15 +246,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--log-format", choices=tuple(FORMATS), help="form of a log line (default: classic)")
     add("--json", action="store_true", help="print data as JSON, one object a line")
-    add("--version", action="version", version=f"{PROGRAM} {__version__}")
+    add(
+        "--version",
+        action="version",
+        version=f"{PROGRAM} {__version__}",
+        help="show the version",
+    )
     return parser
 
 
 def _epilog() -> str:
     width = max(map(len, VERBS))
     verbs = [f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()]
-    statuses = [f"  {int(status):>{width}}  {text}" for status, text in MEANINGS.items()]
-    return "\n".join(["verbs:", *verbs, "", "exit status:", *statuses])
+    return "\n".join(["verbs:", *verbs, "", _statuses(MEANINGS)])
+
+
+def _statuses(statuses: Iterable[ExitStatus]) -> str:
+    lines = [f"  {int(status):>2}  {MEANINGS[status]}" for status in statuses]
+    return "\n".join(["exit status:", *lines])
 
 
 def _server(text: str) -> ServerAddress:

@@ -182,14 +182,17 @@ def read_rc(path: Path) -> bytes:
     """Return the bytes of a configuration file.
 
     Raises:
-        CommandError: it cannot be read, is no regular file, or has more than 4 MiB.
+        CommandError: it cannot be read, is no regular file, has more than 4 MiB, or others than
+            root and this process's user can change it.
     """
     try:
         # Non-blocking: a FIFO in its place must not hang the agent.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+            info = os.fstat(handle)
+            if not stat.S_ISREG(info.st_mode):
                 raise CommandError(ExitStatus.CONFIGURATION, f"{path} is not a regular file")
+            _check_trust(path, info)
             data = file.read(_RC_BYTES_MAX + 1)
     except OSError as error:
         raise CommandError(
@@ -202,6 +205,26 @@ def read_rc(path: Path) -> bytes:
     if len(data) > _RC_BYTES_MAX:
         raise CommandError(ExitStatus.CONFIGURATION, f"{path} has more than {_RC_BYTES_MAX} bytes")
     return data
+
+
+def _check_trust(path: Path, info: os.stat_result) -> None:
+    """Refuse a file with which somebody else could tell the agent what not to look at."""
+    if info.st_uid not in (0, os.geteuid()):
+        raise CommandError(
+            ExitStatus.CONFIGURATION,
+            f"the configuration {path} belongs to uid {info.st_uid}; expected root"
+            + (f" or uid {os.geteuid()}" if os.geteuid() else "")
+            + ": its owner could switch the watch off",
+            hint=f"look through it, then: chown root {path}",
+        )
+    is_shared = bool(info.st_mode & stat.S_IWGRP) and info.st_gid not in (0, os.getegid())
+    if is_shared or info.st_mode & stat.S_IWOTH:
+        raise CommandError(
+            ExitStatus.CONFIGURATION,
+            f"the configuration {path} can be written by others than its owner "
+            f"(mode {stat.S_IMODE(info.st_mode):o}, gid {info.st_gid})",
+            hint=f"look through it, then: chmod go-w {path}",
+        )
 
 
 def _open_baseline(path: Path, shown_path: str) -> Baseline:

@@ -19,7 +19,7 @@ from needfire_client.outbox import SpoolOutbox
 from needfire_client.reporter import PROGRAM
 from needfire_client.runtime import Runtime, clock_us
 from needfire_client.session import Session
-from needfire_client.spool import Spool
+from needfire_client.spool import Spool, read_last_words
 from needfire_client.uplink import Uplink
 from needfire_protocol import __version__
 from needfire_protocol.messages import Announce, Command
@@ -63,7 +63,6 @@ class Network:
         self._on_order = on_order
         load_password(runtime.state.password)  # now, while there is somebody to read the advice
         self.spool = self._open_spool(spool_path)
-        prior_exit_pending = self.spool.last_code() in _CLEAN_ENDS
         self.uplink = Uplink(
             self._dialer(servers),
             self.spool,
@@ -74,7 +73,7 @@ class Network:
                 started_us=clock_us(),
                 version=__version__,
                 mode=mode,
-                prior_exit_pending=prior_exit_pending,
+                prior_exit_pending=self._is_prior_exit_pending(),
             ),
             reporter=runtime.reporter,
             random=random.random,
@@ -121,6 +120,19 @@ class Network:
         self._runtime.reporter.export_to(None)
         self._outbox.close(_CLOSE_S)
         self.spool.close()
+
+    def _is_prior_exit_pending(self) -> bool:
+        """True where the server has yet to hear of the clean end of this client.
+
+        The service and init/check/update have a spool each, and to the server they are one
+        client. An end from before the last welcome proves nothing: counting it would hide that
+        a process was killed since.
+        """
+        state = self._runtime.state
+        other = state.oneshot_spool if self.spool.path == state.spool else state.spool
+        both = (self.spool.last_words(), read_last_words(other))
+        last = max(both, key=lambda words: words.time_us)
+        return last.code in _CLEAN_ENDS and last.time_us >= max(w.welcomed_us for w in both)
 
     def _open_spool(self, path: Path) -> Spool:
         return Spool(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, NoReturn
 
 from needfire_client.background import run_in_background
+from needfire_client.baseline import remove_abandoned
 from needfire_client.check import CheckResult
 from needfire_client.configuration import Baseline, Configuration, Provider
 from needfire_client.daemon import start_fields
@@ -33,6 +34,9 @@ __all__ = ["OneShot", "run_oneshot"]
 
 _DELIVER_S: Final = 60.0
 """Seconds to deliver what was found to a server that was there at the beginning."""
+
+_UNWIND_S: Final = 2.0
+"""Seconds for an interrupted scan to end; a read that hangs must not keep the process."""
 
 _STATUS_OF_SIGNAL: Final = {
     signal.SIGINT: "Interrupt",
@@ -62,6 +66,8 @@ class OneShot:
         self.baseline: Baseline | None = None
         self._network = network
         self._stop = stop
+        self._is_idle = threading.Event()
+        self._is_idle.set()
 
     def on_event(
         self, code: str, severity: Severity | None, fields: Mapping[str, FieldValue]
@@ -79,10 +85,22 @@ class OneShot:
         Raises:
             CommandError: baseline or disk cannot be used.
         """
+        self._is_idle.clear()
+
+        def tracked() -> CheckResult:
+            try:
+                return work()
+            finally:
+                self._is_idle.set()
+
         try:
-            return await run_in_background(work, "scan")
+            return await run_in_background(tracked, "scan")
         except NeedfireError as error:
             raise as_command_error(error) from None
+
+    def wait_idle(self, within_s: float) -> None:
+        """Let a scan that was told to stop remove its unfinished files; blocks."""
+        self._is_idle.wait(within_s)
 
     async def session(self) -> Session:
         """Return a session for a verb that cannot do without.
@@ -113,6 +131,8 @@ def run_oneshot(options: Options, work: Work, *, needs_baseline: bool) -> ExitSt
     """
     runtime = Runtime(options, findings_on_stdout=True)
     with runtime.state.exclusive(runtime.state.oneshot_lock, "needfire-agent init/check/update"):
+        for place in (runtime.state.baseline, runtime.state.proposal):
+            remove_abandoned(place)
         return asyncio.run(_Run(runtime, work, needs_baseline=needs_baseline).run())
 
 
@@ -130,7 +150,7 @@ class _Run:
         self._stop = threading.Event()
         self._signal = signal.SIGINT
         self._tasks: asyncio.TaskGroup
-        self._tools: OneShot
+        self._tools: OneShot | None = None
 
     async def run(self) -> ExitStatus:
         try:
@@ -146,6 +166,8 @@ class _Run:
             if self._network is not None:
                 self._network.close()
         if outcome is None:
+            if self._tools is not None:
+                self._tools.wait_idle(_UNWIND_S)
             _die_by(self._signal)
         if isinstance(outcome, CommandError):
             raise outcome
@@ -153,22 +175,21 @@ class _Run:
 
     async def _job(self) -> ExitStatus | CommandError:
         try:
-            await self._prepare()
+            self._tools = await self._prepare()
             return await self._work(self._tools)
         except NeedfireError as error:
             return as_command_error(error)
 
-    async def _prepare(self) -> None:
+    async def _prepare(self) -> OneShot:
         configuration = await self._obtain_configuration()
-        self._tools = OneShot(self._runtime, self._network, configuration, self._stop)
+        tools = OneShot(self._runtime, self._network, configuration, self._stop)
         if self._needs_baseline:
-            self._tools.baseline = await obtain_baseline(
+            tools.baseline = await obtain_baseline(
                 self._provider, self._network, configuration.settings, may_be_old=False
             )
         self._is_started = True
-        self._runtime.reporter.report_fields(
-            "START", start_fields(configuration, self._tools.baseline)
-        )
+        self._runtime.reporter.report_fields("START", start_fields(configuration, tools.baseline))
+        return tools
 
     async def _obtain_configuration(self) -> Configuration:
         if not self._provider.is_rc_from_server:

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import quote_from_bytes
 
 from needfire_protocol.errors import StorageError
 
 __all__ = ["REPORT_OVERHEAD_BYTES", "VITAL_RESERVE_BYTES", "NewReport", "Spool", "SpoolFullError"]
-__all__ += ["SpoolBatch", "SpooledReport"]
+__all__ += ["LastWords", "SpoolBatch", "SpooledReport", "read_last_words"]
 
 REPORT_OVERHEAD_BYTES: Final = 64
 """Bytes that a report is counted with beyond its body: the row, its key, its share of the page."""
@@ -31,6 +32,9 @@ REPORT_OVERHEAD_BYTES: Final = 64
 VITAL_RESERVE_BYTES: Final = 1_048_576
 """Bytes beyond the limit that only vital reports may use: room for a thousand starts and stops.
 Without it the server would take a clean stop behind a full spool for a crash."""
+
+_TURNS: Final = ("START", "WAKEUP", "EXIT", "SUSPEND")
+"""Codes of the reports between which an agent watches, or does not."""
 
 _FORMAT: Final = 1
 _STREAM_BYTES: Final = 16
@@ -84,6 +88,18 @@ class SpoolBatch:
 
     stream: bytes
     reports: tuple[SpooledReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """What a spool knows of the end of the last process that used it."""
+
+    code: str | None
+    """Newest waiting report that says whether the agent watches; None where none waits."""
+    time_us: int
+    """When that was, in microseconds since 1970."""
+    welcomed_us: int
+    """When the server took in a process last; 0 where it never did."""
 
 
 class Spool:
@@ -216,15 +232,15 @@ class Spool:
             )
             return None if row is None else int(row[0])
 
-    def last_code(self) -> str | None:
-        """Return the code of the newest waiting report, or None where none waits."""
+    def last_words(self) -> LastWords:
+        """Return what the last process said at its end and the server has not heard."""
         with self._lock:
-            row = self._guarded(
-                lambda: self._database.execute(
-                    "SELECT code FROM reports ORDER BY sequence DESC LIMIT 1"
-                ).fetchone()
-            )
-            return None if row is None else str(row[0])
+            return self._guarded(lambda: _last_words(self._database))
+
+    def note_welcome(self) -> None:
+        """Remember that the server knows of this process: older last words say nothing of it."""
+        with self._lock:
+            self._guarded(lambda: self._set_meta("welcomed_us", self._now_us()))
 
     def close(self) -> None:
         with self._lock:
@@ -386,6 +402,36 @@ class Spool:
         except _DamagedError as error:
             raise StorageError(f"{self._path}: a new spool is damaged at once: {error}") from None
         self._on_set_aside(aside, reason)
+
+
+def read_last_words(path: Path) -> LastWords:
+    """Return the last words in the spool of another process, which may be using it now.
+
+    Nothing is written and nothing waited for. A file that is missing, busy, damaged or no spool
+    says nothing.
+    """
+    uri = f"file:{quote_from_bytes(os.fsencode(path.absolute()))}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as database:
+            database.execute("PRAGMA trusted_schema=OFF")
+            return _last_words(database)
+    except (sqlite3.Error, OverflowError):
+        return LastWords(None, 0, 0)
+
+
+def _last_words(database: sqlite3.Connection) -> LastWords:
+    marks = ", ".join("?" * len(_TURNS))
+    code, time_us = database.execute(
+        f"SELECT code, time_us FROM reports WHERE code IN ({marks})"  # noqa: S608 -- only marks
+        " ORDER BY sequence DESC LIMIT 1",
+        _TURNS,
+    ).fetchone() or (None, 0)
+    (welcomed_us,) = database.execute(
+        "SELECT value FROM meta WHERE name = 'welcomed_us'"
+    ).fetchone() or (0,)
+    if type(time_us) is not int or type(welcomed_us) is not int:
+        return LastWords(None, 0, 0)
+    return LastWords(None if code is None else str(code), time_us, welcomed_us)
 
 
 def _size(body_length: int) -> int:

@@ -27,6 +27,7 @@ class StateDir:
         self.spool = root / "spool.sqlite"
         self.oneshot_spool = root / "oneshot-spool.sqlite"
         self.cache = root / "cache"
+        self.proposal = self.cache / "proposal"
         self.cached_rc = self.cache / "rc"
         self.cached_baseline = self.cache / "baseline"
         self.overlay = root / "overlay.sqlite"

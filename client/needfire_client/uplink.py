@@ -10,6 +10,7 @@ whatever ends a connection loses none.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +22,7 @@ from needfire_client.reporter import Reporter
 from needfire_client.session import ExpiredError, Session
 from needfire_client.spool import Spool
 from needfire_client.troubles import LinkTroubles, is_taken_over
+from needfire_protocol.errors import StorageError
 from needfire_protocol.messages import Announce, RefusalCode
 from needfire_protocol.srp import BACKEND
 
@@ -139,8 +141,11 @@ class Uplink:
         """Deliver what waits, say why we go silent, and stay away until ``wake``.
 
         Returns:
-            False where time or connection ran out before the server had noted it.
+            False where time or connection ran out before the server had noted it, and at once
+            while suspended: another agent of this host may have the session now.
         """
+        if not self._awake.is_set():
+            return False
         try:
             async with asyncio.timeout(within_s):
                 session = await self._session_or_failure()
@@ -205,6 +210,9 @@ class Uplink:
         self.dialer.welcomed(welcome.session_lifetime_s)
         self._tell_opened(link)
         self.was_welcomed = True
+        # Where the disk refuses, the worst is a crash that is not told from a clean end.
+        with contextlib.suppress(StorageError):
+            await asyncio.to_thread(self._spool.note_welcome)
         self.failure = None
         self._taken_over_backoff.reset()
         await self._set_session(session)

@@ -128,7 +128,7 @@ def decide(
         notes.extend(f"{table} {note}" for note in parsed.notes)
         if decided is not None:
             continue
-        rule = _first_match(parsed.rules, daemon_names, client, server, patterns)
+        rule = _first_match(table, parsed.rules, daemon_names, client, server, patterns)
         if rule is not None:
             place = f"{table} line {rule.line}"
             allowed = _apply_options(rule.options, verdict, place, notes)
@@ -152,6 +152,7 @@ def patterns_need_name(text: str, daemon_names: Sequence[str] = DAEMON_NAMES) ->
 
 
 def _first_match(
+    table: str,
     rules: Iterable[Rule],
     daemon_names: Sequence[str],
     client: Client,
@@ -169,7 +170,11 @@ def _first_match(
         )
 
     for rule in rules:
-        if _list_matches(rule.daemons, serves) and _list_matches(rule.clients, names_client):
+        noted = len(patterns.notes)
+        matches = _list_matches(rule.daemons, serves) and _list_matches(rule.clients, names_client)
+        place = f"{table} line {rule.line}"
+        patterns.notes[noted:] = [f"{place}: {note}" for note in patterns.notes[noted:]]
+        if matches:
             return rule
     return None
 

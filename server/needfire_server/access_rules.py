@@ -7,6 +7,7 @@ the system log, every such line becomes a note for the reader of our log.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv6Network
 from typing import Final
 
 from needfire_protocol.escape import printable
@@ -51,13 +52,33 @@ def parse_rules(text: str) -> Rules:
         rule = _rule(line, content)
         if isinstance(rule, Rule):
             rules.append(rule)
-        if isinstance(rule, str) or not rule.clients:
-            text_of_note = rule if isinstance(rule, str) else _NO_CLIENTS
+        text_of_note = rule if isinstance(rule, str) else _mistake(rule, content)
+        if text_of_note is not None:
             notes.append(f"line {line}: {text_of_note}: {printable(content.strip(), 80)}")
     return Rules(tuple(rules), tuple(notes[:NOTES_MAX]))
 
 
 _NO_CLIENTS: Final = "no client is named (IPv6 addresses stand in brackets)"
+_NO_BRACKETS: Final = "an address without brackets (IPv6 addresses stand in brackets)"
+
+
+def _mistake(rule: Rule, content: str) -> str | None:
+    """Return what is wrong with a rule that still counts as it was read."""
+    if not rule.clients:
+        return _NO_CLIENTS
+    _, _, rest = _split_outside_brackets(content)
+    words = rest.translate(_SEPARATORS).split()
+    return _NO_BRACKETS if any(map(_is_bare_ipv6, words)) else None
+
+
+def _is_bare_ipv6(word: str) -> bool:
+    if word.count(":") < 2:
+        return False
+    try:
+        IPv6Network(word, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def alternatives(tokens: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import stat
 from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple
 
@@ -80,16 +81,38 @@ def read_server_settings(path: str, facts: Facts) -> ServerSettings:
     """Return the settings of the file at ``path``.
 
     Raises:
-        ConfigError: the file cannot be read or used; it names every problem.
+        ConfigError: the file cannot be read or used, or others than root and the program's own user
+            can change it; it names every problem.
     """
     try:
         with open(path, "rb") as file:
+            _check_owner(path, os.fstat(file.fileno()))
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
         problem = Problem(path, None, f"cannot be read: {reason}", "give the file with --config")
         raise ConfigError([problem]) from None
     return load_server_settings(data, path, facts)
+
+
+def _check_owner(path: str, status: os.stat_result) -> None:
+    """Refuse a file that others may write: it says who may log in, and whom root becomes.
+
+    ``/dev/null`` and its like are as everybody may write them, and still nobody's.
+    """
+    if stat.S_ISCHR(status.st_mode):
+        return
+    found = None
+    if status.st_uid not in (0, os.geteuid()):
+        found = f"belongs to the user {status.st_uid}"
+    elif status.st_mode & stat.S_IWOTH:
+        found = "can be written by everybody"
+    elif status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()):
+        found = f"can be written by the group {status.st_gid}"
+    if found is not None:
+        expected = "only root, or the user that runs the program, may own and write it"
+        hint = f"look at what it says, then: chown root {path}; chmod go-w {path}"
+        raise ConfigError([Problem(path, None, f"{found}; {expected}", hint)])
 
 
 def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettings:

@@ -9,10 +9,12 @@ import ctypes
 import os
 import pwd
 import stat
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from needfire_protocol.errors import ConfigError, NeedfireError, Problem, StorageError
 from needfire_protocol.escape import printable
@@ -24,6 +26,9 @@ USERS: Final = ("needfire", "yule", "daemon", "nobody")
 
 OWN_FILES: Final = ("needfire.sqlite", "lock", "log", "proposals")
 """What the server writes in its data directory, with whatever is appended to the names."""
+
+CLIENT_FILES: Final = ("rc", "file")
+"""What an administrator puts there for clients, alone or with a dot and a name."""
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_GET_NO_NEW_PRIVS: Final = 39
@@ -37,7 +42,8 @@ def drop_privileges(user: str | None, data_directory: str) -> str | None:
     """Become an ordinary user for good; return its name, or None where we were not root.
 
     The data directory, and what the server writes in it, are handed over to the user. What an
-    administrator put there (``rc.NAME``, ``file.NAME``) keeps its owner.
+    administrator put there (``rc.NAME``, ``file.NAME``) keeps its owner; where that is root, the
+    user's group may read it.
 
     Must be called while there is one thread only.
 
@@ -46,8 +52,9 @@ def drop_privileges(user: str | None, data_directory: str) -> str | None:
 
     Raises:
         ConfigError: there is no such user.
-        PrivilegeError: the rights could not be given up, or could be taken back.
-        StorageError: the data directory cannot be handed over, or be reached.
+        PrivilegeError: the rights could not be given up, or could be taken back, or the user cannot
+            read the program. In this last case nothing has been handed over.
+        StorageError: the data directory cannot be handed over, or be reached, or is not one.
     """
     if os.geteuid() != 0:
         forbid_new_privileges()
@@ -57,6 +64,7 @@ def drop_privileges(user: str | None, data_directory: str) -> str | None:
         # Told so by name; the server would never choose root by itself.
         forbid_new_privileges()
         return None
+    _check_program_is_readable(account)
     _hand_over(Path(data_directory), account)
     _become(account)
     forbid_new_privileges()
@@ -121,6 +129,71 @@ def _find(user: str) -> pwd.struct_passwd | None:
         return None
 
 
+def _check_program_is_readable(account: pwd.struct_passwd) -> None:
+    """Let a child take the identity and open the program's files: what counts is what it can do.
+
+    Modes alone do not tell it; there are access lists, mounts and security modules.
+    """
+    paths = _program_paths()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _report_unreadable(account, paths, writer)
+    os.close(writer)
+    with open(reader, "rb") as answers:
+        answer = answers.read()
+    _, status = os.waitpid(child, 0)
+    if answer.startswith(_UNREADABLE):
+        shown = printable(os.fsdecode(answer.removeprefix(_UNREADABLE)), 200)
+        raise PrivilegeError(
+            f"the user {account.pw_name} cannot read Python in {shown}; install it where every "
+            "user can read, see docs/install.md, or set ServerUser"
+        )
+    if status != 0:
+        raise PrivilegeError(f"cannot become the user {account.pw_name}: a trial of it failed")
+
+
+_UNREADABLE: Final = b"unreadable "
+
+
+def _program_paths() -> list[str]:
+    """Return the prefixes of Python, and every file of it and of ours that is loaded already.
+
+    Not what was loaded from anywhere else: a ``sitecustomize`` of root is not needed again.
+    """
+    folders = sysconfig.get_paths()
+    places = tuple(folders[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
+    loaded = (
+        (name, getattr(module, "__dict__", {}).get("__file__"))
+        for name, module in list(sys.modules.items())
+    )
+    files = sorted(
+        file
+        for name, file in loaded
+        if isinstance(file, str) and (name.startswith("needfire_") or file.startswith(places))
+    )
+    return [sys.base_prefix, sys.prefix, *files]
+
+
+def _report_unreadable(account: pwd.struct_passwd, paths: list[str], writer: int) -> NoReturn:
+    """Runs in the child; writes the first path that cannot be opened. Imports nothing more."""
+    status = 1
+    try:
+        _become(account)
+        for path in paths:
+            try:
+                os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except PermissionError:
+                os.write(writer, _UNREADABLE + os.fsencode(path))
+                break
+            except OSError:
+                continue  # Not there for root either: part of an archive, or gone.
+        status = 0
+    finally:
+        # Nothing of the parent's is flushed, closed or cleaned up here.
+        os._exit(status)
+
+
 def _become(account: pwd.struct_passwd) -> None:
     uid, gid = account.pw_uid, account.pw_gid
     try:
@@ -170,9 +243,13 @@ def _hand_over(directory: Path, account: pwd.struct_passwd) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _opened(directory) as handle:
+            _check_is_ours(handle, directory)
             _give(handle, account)
-            for name in _own_files(handle):
-                _give_entry(handle, name, account)
+            for name in os.listdir(handle):
+                if _is_named(name, OWN_FILES):
+                    _give_entry(handle, name, account)
+                elif _is_client_file(name):
+                    _give_file(handle, name, account, _let_read)
     except OSError as error:
         shown = printable(str(error.filename or directory), 200)
         raise StorageError(
@@ -180,12 +257,59 @@ def _hand_over(directory: Path, account: pwd.struct_passwd) -> None:
         ) from None
 
 
-def _own_files(handle: int) -> list[str]:
-    return [
-        name
+def _check_is_ours(handle: int, directory: Path) -> None:
+    """Refuse a directory of something else: a slip such as ``--data-dir /etc`` would give it away.
+
+    The database says whose it is. Before the first start there may be files for clients, but no
+    directory of another kind: a system's /etc may well have a file ``rc.local``.
+
+    Raises:
+        StorageError: it holds other files.
+    """
+    entries = {
+        name: stat.S_IFMT(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
         for name in os.listdir(handle)
-        if any(name == own or name.startswith((f"{own}.", f"{own}-")) for own in OWN_FILES)
-    ]
+        if name != "lost+found"
+    }
+    if not entries or entries.get("needfire.sqlite") == stat.S_IFREG:
+        return
+    is_own = {name: _is_own_entry(name, kind) for name, kind in entries.items()}
+    has_foreign_directory = any(
+        kind == stat.S_IFDIR and not is_own[name] for name, kind in entries.items()
+    )
+    if has_foreign_directory or not any(is_own.values()):
+        shown = printable(str(directory), 200)
+        raise StorageError(
+            f"{shown} is not a Needfire data directory (it holds other files); use an empty one"
+        )
+
+
+def _is_own_entry(name: str, kind: int) -> bool:
+    if name == "proposals":
+        return kind == stat.S_IFDIR
+    return kind == stat.S_IFREG and (_is_named(name, OWN_FILES) or _is_client_file(name))
+
+
+def _is_named(name: str, owns: tuple[str, ...]) -> bool:
+    return any(name == own or name.startswith((f"{own}.", f"{own}-")) for own in owns)
+
+
+def _is_client_file(name: str) -> bool:
+    return any(name == own or name.startswith(f"{own}.") for own in CLIENT_FILES)
+
+
+def _give(handle: int, account: pwd.struct_passwd) -> None:
+    if os.fstat(handle).st_uid == 0:
+        os.fchown(handle, account.pw_uid, account.pw_gid)
+
+
+def _let_read(handle: int, account: pwd.struct_passwd) -> None:
+    """Let the user's group read a file that stays root's."""
+    status = os.fstat(handle)
+    if status.st_uid == 0:
+        os.fchown(handle, -1, account.pw_gid)
+        # The group of before may have had more than that; this one gets no more.
+        os.fchmod(handle, stat.S_IMODE(status.st_mode) & ~stat.S_IRWXG | stat.S_IRGRP)
 
 
 def _give_entry(handle: int, name: str, account: pwd.struct_passwd) -> None:
@@ -199,7 +323,12 @@ def _give_entry(handle: int, name: str, account: pwd.struct_passwd) -> None:
         _give_file(handle, name, account)
 
 
-def _give_file(handle: int, name: str, account: pwd.struct_passwd) -> None:
+def _give_file(
+    handle: int,
+    name: str,
+    account: pwd.struct_passwd,
+    give: Callable[[int, pwd.struct_passwd], None] = _give,
+) -> None:
     """Give away a regular file that has no other name.
 
     The user who owns the directory may have put links there to files of root, in the hope that
@@ -214,14 +343,9 @@ def _give_file(handle: int, name: str, account: pwd.struct_passwd) -> None:
     try:
         status = os.fstat(file)
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            _give(file, account)
+            give(file, account)
     finally:
         os.close(file)
-
-
-def _give(handle: int, account: pwd.struct_passwd) -> None:
-    if os.fstat(handle).st_uid == 0:
-        os.fchown(handle, account.pw_uid, account.pw_gid)
 
 
 @contextmanager

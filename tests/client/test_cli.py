@@ -1,6 +1,7 @@
 """The command line of needfire-agent: what it takes, what it prints, how it ends."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,10 @@ import pytest
 
 import needfire_client.commands.explain
 from needfire_client.address import ServerAddress
+from needfire_client.check import CheckResult
 from needfire_client.cli import VERBS, main, parse
+from needfire_client.commands.check import print_summary, status_of
+from needfire_client.manual import PAGES
 from needfire_client.options import DEFAULT_RC, REQ_FROM_SERVER
 from needfire_client.watching import Watching
 from needfire_protocol.catalogue import CATALOGUE
@@ -78,15 +82,79 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
 
 
 def test_help_shows_every_verb_and_every_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--help"], ["check", "--help"]):
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    for verb in VERBS:
+        assert verb in printed
+    for status, meaning in MEANINGS.items():
+        assert f"{int(status)}  {meaning}" in printed
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_a_help_of_its_own(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = []
+    for arguments in ([verb, "--help"], ["-h", "--state-dir", "/x", verb]):
         with pytest.raises(SystemExit) as caught:
             parse(arguments)
         assert caught.value.code == 0
-        printed = capsys.readouterr().out
-        for verb in VERBS:
-            assert verb in printed
-        for status, meaning in MEANINGS.items():
-            assert f"{int(status)}  {meaning}" in printed
+        pages.append(capsys.readouterr().out)
+    assert pages[0] == pages[1]
+    about, statuses = PAGES[verb].about, PAGES[verb].statuses
+    assert about.splitlines()[0] in pages[0]
+    assert all(option in pages[0] for option in PAGES[verb].options)
+    assert all(MEANINGS[status] in pages[0] for status in statuses)
+    assert ("--upload" in PAGES[verb].options) == ("  --upload" in pages[0])
+
+
+@pytest.mark.parametrize("arguments", ["explain state 3", "check --help", "--version"])
+@pytest.mark.parametrize(("output", "status"), [("closed pipe", -13), ("/dev/full", 8)])
+def test_an_output_that_takes_nothing_is_no_bug(arguments: str, output: str, status: int) -> None:
+    if output == "closed pipe":
+        reader, handle = os.pipe()
+        os.close(reader)
+    else:
+        handle = os.open(output, os.O_WRONLY)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "needfire_client", *arguments.split()],
+            stdout=handle,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(handle)
+    assert done.returncode == status
+    assert len(done.stderr.splitlines()) == (1 if status == 8 else 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "mode", "advice"),
+    [
+        (0, 0, 0o664, None),
+        (0, 65534, 0o644, None),
+        (65534, 0, 0o644, "chown root"),
+        (0, 65534, 0o664, "chmod go-w"),
+        (0, 0, 0o646, "chmod go-w"),
+    ],
+)
+def test_a_configuration_that_others_can_change_is_refused(
+    rc: Path,
+    capsys: pytest.CaptureFixture[str],
+    uid: int,
+    gid: int,
+    mode: int,
+    advice: str | None,
+) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    os.chown(rc, uid, gid)
+    rc.chmod(mode)
+    status = main(["check-config", "--rc", str(rc)])
+    assert status == (ExitStatus.DONE if advice is None else ExitStatus.CONFIGURATION)
+    assert (advice or "") in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,3 +375,27 @@ def test_a_state_directory_of_others_is_8(
         arguments = [verb, "--state-dir", str(tmp_path), "--rc", str(rc), "--name", "a.b"]
         assert main(arguments) == ExitStatus.LOCAL
         assert "expected 700" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("modified", "unreadable", "status"), [(0, 0, 0), (0, 11, 8), (1, 11, 1), (1, 0, 1)]
+)
+def test_what_could_not_be_read_is_not_without_differences(
+    modified: int, unreadable: int, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = CheckResult(
+        files=20,
+        hashed=0,
+        bytes_read=0,
+        added=0,
+        missing=0,
+        modified=modified,
+        unreadable=unreadable,
+        unstable=0,
+        findings=unreadable,
+        duration_s=1,
+        is_complete=True,
+    )
+    print_summary(result, as_json=False)
+    assert status_of(result) == status
+    assert ("11 objects could not be read" in capsys.readouterr().err) == bool(unreadable)

@@ -220,6 +220,59 @@ async def test_a_clean_stop_while_the_server_is_away_is_delivered_by_the_next_ru
             assert lives == ["START", "EXIT", "START"]
 
 
+async def test_a_check_knows_of_the_clean_stop_that_waits_in_the_spool_of_the_service(
+    home: Home,
+) -> None:
+    async with running_server() as server:
+        async with daemon(home, *home.local, *at(server)) as agent:
+            await until(has(server, "CHECK_COMPLETED"), "the first check")
+            await server.stop()
+            agent.send(signal.SIGTERM)
+            assert await agent.ends() == 0
+        await server.start()
+        for is_pending in (True, False):
+            status, output = await home.run("check", *home.local, *at(server))
+            assert status == 0, output
+            # The second time the server has heard of a process since.
+            assert server.announcements[-1].prior_exit_pending is is_pending
+
+
+async def test_suspended_it_stops_at_once(home: Home) -> None:
+    async with running_server() as server, daemon(home, *home.local, *at(server)) as agent:
+        await until(has(server, "CHECK_COMPLETED"), "the first check")
+        agent.send(signal.SIGUSR2)
+        await until(lambda: not server.peers, "the end of the connection")
+        agent.send(signal.SIGTERM)
+        assert await agent.ends(limit_s=4) == 0  # less than the wait for a goodbye
+        assert len(server.announcements) == 1, "it does not take the session back"
+
+
+async def test_an_interrupted_init_leaves_nothing_and_removes_what_a_killed_one_left(
+    home: Home,
+) -> None:
+    abandoned = home.state / ".baseline.0123456789abcdef.tmp"
+    abandoned.write_bytes(b"half")
+    with (home.tree / "large").open("wb") as file:
+        file.truncate(1 << 40)
+    process = await asyncio.create_subprocess_exec(
+        *PROGRAM,
+        *("init", "--state-dir", str(home.state), "--name", NAME, "--rc", str(home.rc)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await until(
+            lambda: not abandoned.exists() and any(home.state.glob(".baseline.*.tmp")), "its file"
+        )
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == -signal.SIGTERM
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert not list(home.state.glob(".baseline.*.tmp"))
+
+
 async def test_killed_it_loses_no_report_and_does_not_pretend_to_have_stopped(home: Home) -> None:
     async with running_server() as server:
         async with daemon(home, *home.local, *at(server)) as agent:

@@ -20,6 +20,7 @@ from needfire_client.spool import (
     NewReport,
     Spool,
     SpoolFullError,
+    read_last_words,
 )
 from needfire_protocol.errors import StorageError
 
@@ -192,10 +193,10 @@ def test_a_larger_limit_counts_at_once(opened: Opener) -> None:
 
 def test_the_last_code_tells_of_a_clean_end(opened: Opener) -> None:
     spool = opened()
-    assert spool.last_code() is None
+    assert spool.last_words().code is None
     assert spool.oldest_us() is None
     spool.append([NewReport("START", 5, b"x"), NewReport("EXIT", 9, b"x")])
-    assert spool.last_code() == "EXIT"
+    assert spool.last_words().code == "EXIT"
     assert spool.oldest_us() == 5
 
 
@@ -420,3 +421,20 @@ def test_the_spool_behaves_as_a_list_with_a_base(
         assert spool.bytes_used == size
     batch = spool.read_batch(0, MANY, LARGE)
     assert [(each.sequence, int(each.body)) for each in batch.reports] == [(n, n) for n in waiting]
+
+
+def test_last_words_are_read_beside_their_owner_and_no_file_is_too_odd(
+    opened: Opener, tmp_path: Path
+) -> None:
+    spool = opened()
+    spool.append([NewReport("EXIT", 9, b"x"), NewReport("CONNECTION_REFUSED", 10, b"x")])
+    words = read_last_words(spool.path)
+    assert (words.code, words.time_us, words.welcomed_us) == ("EXIT", 9, 0)
+    spool.note_welcome()
+    assert read_last_words(spool.path) == spool.last_words()
+    assert spool.last_words().welcomed_us > 0
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(b"rubbish" * 1000)
+    for odd in (damaged, tmp_path, tmp_path / "missing"):
+        assert read_last_words(odd).code is None
+    assert not (tmp_path / "missing").exists()

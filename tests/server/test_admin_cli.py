@@ -7,15 +7,17 @@ import os
 import pty
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 
 from needfire_protocol.event import format_time
 from needfire_protocol.exit_status import MEANINGS
 from needfire_protocol.srp import Verifier
+from needfire_server.admin.cli import cli
 from needfire_server.datafiles import DataFiles
 from needfire_server.states import ClientState, ClientStatus
 from needfire_testkit.admin_server import AdminServer, run_admin, start_admin
@@ -115,6 +117,22 @@ async def test_explain_works_without_any_server() -> None:
     ended = await run_admin("explain", "state", "3", directory=Path("/nonexistent"))
     assert ended.status == 0
     assert "SESSION_KEY_MISMATCH" in ended.out
+
+
+async def test_explain_gives_its_data_as_json() -> None:
+    ended = await run_admin("explain", "SESSION_KEY_MISMATCH", "--json")
+    [entry] = [json.loads(line) for line in ended.out.splitlines()]
+    assert (entry["code"], entry["state"], entry["severity"]) == ("SESSION_KEY_MISMATCH", 3, "crit")
+
+
+def test_every_verb_tells_its_version() -> None:
+    def walk(command: click.Command) -> Iterator[click.Command]:
+        yield command
+        for below in command.commands.values() if isinstance(command, click.Group) else ():
+            yield from walk(below)
+
+    for command in walk(cli):
+        assert [each.name for each in command.params].count("version") == 1, command.name
 
 
 # ---- passwords -----------------------------------------------------------------------------------
@@ -289,6 +307,22 @@ async def test_a_file_for_a_name_that_is_not_registered_is_put_with_a_warning(
     assert "web9 is not registered" in ended.err
 
 
+async def test_a_configuration_without_rules_is_put_with_a_warning(server: AdminServer) -> None:
+    ended = await run_admin("config", "put", "web9", "-", directory=server.directory, stdin=b"")
+    assert ended.status == 0
+    assert "warning: no rule in it says what to watch" in ended.err
+
+
+async def test_a_baseline_of_another_host_is_put_with_a_warning(
+    server: AdminServer, tmp_path: Path
+) -> None:
+    write_baseline(tmp_path / "b")
+    for name, is_other in (("web1", False), ("web1.example.org", False), ("web3", True)):
+        ended = await run_admin("baseline", "put", name, tmp_path / "b", directory=server.directory)
+        assert ended.status == 0
+        assert ("was made on web1.example.org, not on web3" in ended.err) is is_other
+
+
 async def test_what_cannot_be_read_is_named(server: AdminServer, tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     ended = await run_admin("config", "put", "web1", missing, directory=server.directory)
@@ -417,7 +451,7 @@ async def test_a_command_is_queued_and_the_connected_client_woken(server: AdminS
     await registered(server, "web1", "web2")
     server.connected["web1"] = "192.0.2.1:1234"
     ended = await run_admin("send", "web1", "scan", directory=server.directory)
-    assert ended.out == "command 1 queued for web1: it is connected\n"
+    assert ended.out.startswith("command 1 queued for web1: it is connected, until 20")
     assert server.woken == ["web1"]
     everyone = await run_admin("send", "--all", "reload", "--json", directory=server.directory)
     assert [json.loads(line)["client"] for line in everyone.out.splitlines()] == ["web1", "web2"]
@@ -427,6 +461,30 @@ async def test_a_command_is_queued_and_the_connected_client_woken(server: AdminS
     assert (scan.verb, scan.user, reload.verb) == ("scan", "root", "reload")
     unknown = await run_admin("send", "web9", "stop", directory=server.directory)
     assert unknown.status == 9
+
+
+async def test_a_command_waits_a_day_or_as_long_as_it_is_told(server: AdminServer) -> None:
+    await registered(server, "web1")
+    for given in ([], ["--expires", "10m"]):
+        await run_admin("send", "web1", "scan", *given, directory=server.directory)
+    commands = await server.store.pending_commands("web1")
+    waits_s = [(each.expires_us or 0) - each.queued_us for each in commands]
+    assert waits_s == [86_400_000_000, 600_000_000]
+    last_us = max(each.expires_us or 0 for each in commands)
+    assert await server.store.pending_commands("web1", last_us) == []
+    wrong = await run_admin("send", "web1", "scan", "--expires", "0s", directory=server.directory)
+    assert (wrong.status, "is no duration" in wrong.err) == (2, True)
+
+
+async def test_events_of_what_is_not_known_warn(server: AdminServer) -> None:
+    await registered(server, "web1")
+    given = ("events", "--code", "NO_SUCH", "--client")
+    ended = await run_admin(*given, "web9", directory=server.directory)
+    assert (ended.status, ended.out) == (0, "")
+    assert "no event has the code NO_SUCH" in ended.err
+    assert "the client web9 is not registered" in ended.err
+    known = ("events", "--code", "session_key_mismatch", "--client", "web1")
+    assert (await run_admin(*known, directory=server.directory)).err == ""
 
 
 # ---- events --------------------------------------------------------------------------------------

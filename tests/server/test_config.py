@@ -145,6 +145,51 @@ def test_a_file_is_read_from_disk(tmp_path: Path) -> None:
     assert (settings.listen_port, settings.source) == (5_000, str(path))
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664])
+def test_a_file_of_our_own_is_taken(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "serverrc"
+    path.write_bytes(b"")
+    path.chmod(mode)
+    assert read_server_settings(str(path), HostFacts()).source == str(path)
+
+
+def test_a_file_that_everybody_may_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "serverrc"
+    path.write_bytes(b"")
+    path.chmod(0o666)
+    with pytest.raises(ConfigError, match="can be written by everybody") as caught:
+        read_server_settings(str(path), HostFacts())
+    assert "chmod" in str(caught.value.problems[0].hint)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.parametrize(
+    ("uid", "gid", "mode", "found"),
+    [
+        (65534, 0, 0o644, "belongs to the user 65534"),
+        (0, 65534, 0o664, "can be written by the group 65534"),
+        (0, 65534, 0o644, None),
+    ],
+)
+def test_a_file_that_others_own_is_refused(
+    tmp_path: Path, uid: int, gid: int, mode: int, found: str | None
+) -> None:
+    path = tmp_path / "serverrc"
+    path.write_bytes(b"")
+    os.chown(path, uid, gid)
+    path.chmod(mode)
+    if found is None:
+        read_server_settings(str(path), HostFacts())
+    else:
+        with pytest.raises(ConfigError, match=found):
+            read_server_settings(str(path), HostFacts())
+
+
+def test_nothing_is_a_file_of_nobody() -> None:
+    assert read_server_settings("/dev/null", HostFacts()).source == "/dev/null"
+
+
 def test_a_missing_file_is_a_configuration_error_that_names_it(tmp_path: Path) -> None:
     path = str(tmp_path / "nothing")
     with pytest.raises(ConfigError) as caught:

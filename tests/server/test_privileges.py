@@ -51,6 +51,81 @@ class TestAsRoot:
         """Nobody but root may enter pytest's directories, so paths are relative to where we are."""
         tmp_path.chmod(0o755)
         monkeypatch.chdir(tmp_path)
+        # The Python of whoever runs the tests may lie in a home directory.
+        monkeypatch.setattr(privileges, "_program_paths", list)
+
+    def test_a_python_that_the_user_cannot_read_is_told_before_anything_is_handed_over(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "home").mkdir(mode=0o700)
+        (tmp_path / "home" / "os.py").write_text("")
+        (tmp_path / "data").mkdir(mode=0o700)
+        library = str(tmp_path / "home" / "os.py")
+        monkeypatch.setattr(privileges, "_program_paths", lambda: ["/", library])
+
+        def check() -> None:
+            with pytest.raises(PrivilegeError, match=r"daemon cannot read Python in .*/os\.py"):
+                drop_privileges("daemon", "data")
+            assert os.geteuid() == 0
+
+        _in_a_child(check)
+        assert (tmp_path / "data").stat().st_uid == 0
+
+    @pytest.mark.parametrize(
+        ("files", "folders"),
+        [
+            (["passwd"], []),
+            (["passwd", "rc.local"], ["init.d"]),
+            ([], ["lock", "log"]),
+            ([], ["proposals.d"]),
+        ],
+    )
+    def test_a_directory_of_something_else_is_not_taken(
+        self, tmp_path: Path, files: list[str], folders: list[str]
+    ) -> None:
+        (tmp_path / "etc").mkdir()
+        for file in files:
+            (tmp_path / "etc" / file).write_text("")
+        for folder in folders:
+            (tmp_path / "etc" / folder).mkdir()
+
+        def check() -> None:
+            with pytest.raises(StorageError, match="etc is not a Needfire data directory"):
+                drop_privileges("daemon", "etc")
+
+        _in_a_child(check)
+        assert {path.stat().st_uid for path in (tmp_path / "etc", *tmp_path.rglob("*"))} == {0}
+
+    @pytest.mark.parametrize("present", [["lost+found"], ["rc"], ["needfire.sqlite", "notes"]])
+    def test_a_directory_of_ours_is_taken(self, tmp_path: Path, present: list[str]) -> None:
+        (tmp_path / "data").mkdir()
+        for name in present:
+            (tmp_path / "data" / name).write_text("")
+
+        _in_a_child(lambda: drop_privileges("daemon", "data"))
+
+        assert (tmp_path / "data").stat().st_uid == pwd.getpwnam("daemon").pw_uid
+
+    def test_files_for_clients_stay_roots_and_can_be_read(self, tmp_path: Path) -> None:
+        secret, data = tmp_path / "secret", tmp_path / "data"
+        data.mkdir()
+        secret.write_text("")
+        secret.chmod(0o600)
+        for name, mode in (("rc", 0o660), ("rc.web1", 0o640), ("file.web1", 0o600)):
+            (data / name).write_text(name)
+            (data / name).chmod(mode)
+        os.link(secret, data / "rc.web2")
+        (data / "rc.web3").symlink_to(secret)
+
+        def check() -> None:
+            drop_privileges("daemon", "data")
+            for name in ("rc", "rc.web1", "file.web1"):
+                assert Path("data", name).read_text() == name
+                assert not os.access(Path("data", name), os.W_OK)
+
+        _in_a_child(check)
+        assert (data / "rc.web1").stat().st_uid == 0
+        assert (secret.stat().st_gid, stat.S_IMODE(secret.stat().st_mode)) == (0, 0o600)
 
     def test_root_cannot_be_taken_back(self, tmp_path: Path) -> None:
         def check() -> None:

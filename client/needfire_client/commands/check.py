@@ -4,7 +4,7 @@ from needfire_client.check import Checker, CheckResult
 from needfire_client.oneshot import OneShot, run_oneshot
 from needfire_client.options import Options
 from needfire_client.progress import ProgressBar
-from needfire_client.terminal import print_json, print_line
+from needfire_client.terminal import print_json, print_line, warn
 from needfire_protocol.exit_status import ExitStatus
 
 __all__ = ["print_summary", "run", "status_of"]
@@ -39,12 +39,17 @@ async def _check(tools: OneShot) -> ExitStatus:
 
 
 def status_of(result: CheckResult) -> ExitStatus:
-    """Return the exit status of a check."""
-    return ExitStatus.DIFFERENCES if result.changes else ExitStatus.DONE
+    """Return the exit status of a check: what was not seen is not without differences."""
+    if result.changes:
+        return ExitStatus.DIFFERENCES
+    return ExitStatus.LOCAL if result.unreadable else ExitStatus.DONE
 
 
 def print_summary(result: CheckResult, *, as_json: bool) -> None:
-    """Print what a check saw, in one line."""
+    """Print what a check saw, in one line, and warn of what it did not see."""
+    if result.unreadable:
+        count = f"{result.unreadable} object{'' if result.unreadable == 1 else 's'}"
+        warn(f"{count} could not be read, so nobody knows whether they differ: run it as root")
     if as_json:
         print_json(
             {

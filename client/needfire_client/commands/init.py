@@ -55,7 +55,7 @@ def out_path(tools: OneShot) -> Path:
     options, state = tools.runtime.options, tools.runtime.state
     if options.output is not None:
         return options.output
-    return state.cache / "proposal" if options.upload else state.baseline
+    return state.proposal if options.upload else state.baseline
 
 
 def print_written(result: CheckResult, path: Path, *, is_kept: bool, as_json: bool) -> None:

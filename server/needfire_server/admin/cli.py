@@ -73,6 +73,17 @@ for _command in (
     cli.add_command(_command)
 
 
+def _tell_version(command: click.Command) -> None:
+    """Give a verb, and those below it, ``--version``."""
+    click.version_option(__version__, prog_name="needfire-admin")(command)
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _tell_version(below)
+
+
+for _command in cli.commands.values():
+    _tell_version(_command)
+
+
 def main() -> NoReturn:
     """Run the program; every failure ends in one line and its exit status."""
     try:

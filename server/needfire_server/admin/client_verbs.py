@@ -1,6 +1,6 @@
 """The verbs about clients: register, list, show, remove, their status, and commands to them."""
 
-from typing import Any
+from typing import Any, Final
 
 from needfire_protocol.errors import FormatError
 from needfire_protocol.event import format_time
@@ -8,6 +8,7 @@ from needfire_protocol.names import parse_client_name
 from needfire_protocol.srp import Verifier
 from needfire_server.admin.requests import AdminRefusedError, Reply
 from needfire_server.admin.subject import Call, Subject
+from needfire_server.admin.times import DURATION_S_MAX
 from needfire_server.clock import now_us
 from needfire_server.registry import Registration
 from needfire_server.states import ClientState
@@ -19,6 +20,7 @@ from needfire_server.storage.base import (
 )
 
 __all__ = [
+    "COMMAND_EXPIRY_S",
     "list_clients",
     "register",
     "remove_client",
@@ -26,6 +28,9 @@ __all__ = [
     "show_client",
     "status",
 ]
+
+COMMAND_EXPIRY_S: Final = 86_400
+"""Seconds that a command waits unless told: nobody expects the ``stop`` of last month."""
 
 
 async def register(subject: Subject, call: Call) -> Reply:
@@ -97,18 +102,21 @@ async def status(subject: Subject, call: Call) -> Reply:
 
 async def send_command(subject: Subject, call: Call) -> Reply:
     """Queue a command for one client or for all."""
-    call.arguments.check_names("name", "all", "verb")
+    call.arguments.check_names("name", "all", "verb", "expires_s")
     verb = call.arguments.text("verb")
     if verb not in COMMAND_VERBS:
         raise FormatError(f"{verb[:64]!r} is no command; expected {', '.join(COMMAND_VERBS)}")
-    queued, refused = [], []
+    moment_us = now_us()
+    expires_us = moment_us + 1_000_000 * _expires_s(call)
+    queued: list[dict[str, Any]] = []
+    refused = []
     for name in _addressees(subject, call):
         try:
-            number = await subject.store.queue_command(name, verb, call.user, now_us())
+            number = await subject.store.queue_command(name, verb, call.user, moment_us, expires_us)
         except TooManyCommandsError as error:
             refused.append(str(error))
             continue
-        queued.append({"client": name, "command_id": number})
+        queued.append({"client": name, "command_id": number, "expires": format_time(expires_us)})
         subject.hooks.record_event(
             "COMMAND_QUEUED", client=name, command=verb, command_id=number, user=call.user
         )
@@ -119,6 +127,15 @@ async def send_command(subject: Subject, call: Call) -> Reply:
     for each in queued:
         each["connected"] = each["client"] in connected
     return Reply({"verb": verb, "queued": queued})
+
+
+def _expires_s(call: Call) -> int:
+    seconds = call.arguments.optional_integer("expires_s")
+    if seconds is None:
+        return COMMAND_EXPIRY_S
+    if not 1 <= seconds <= DURATION_S_MAX:
+        raise FormatError(f"a command waits from 1 to {DURATION_S_MAX} seconds")
+    return seconds
 
 
 def _addressees(subject: Subject, call: Call) -> tuple[str, ...]:
@@ -179,6 +196,7 @@ def _command(command: Command) -> dict[str, Any]:
         "verb": command.verb,
         "user": command.user,
         "queued": format_time(command.queued_us),
+        "expires": None if command.expires_us is None else format_time(command.expires_us),
         "delivered": None if delivered is None else format_time(delivered),
     }
 

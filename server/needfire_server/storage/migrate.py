@@ -8,7 +8,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -28,9 +27,12 @@ class Step:
     sql: str
 
 
-@cache
 def steps() -> tuple[Step, ...]:
     """Return every step that this version knows, in order."""
+    return _STEPS
+
+
+def _load() -> tuple[Step, ...]:
     folder = files("needfire_server.storage.schema")
     found = [entry for entry in folder.iterdir() if entry.name.endswith(".sql")]
     ordered = tuple(
@@ -39,6 +41,10 @@ def steps() -> tuple[Step, ...]:
     )
     assert [step.number for step in ordered] == list(range(1, len(ordered) + 1))
     return ordered
+
+
+_STEPS: Final = _load()
+"""Read at the import: later the process may not have the right to read the program's files."""
 
 
 def migrate(connection: sqlite3.Connection, path: str, known: tuple[Step, ...]) -> None:

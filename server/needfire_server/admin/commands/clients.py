@@ -98,9 +98,16 @@ def show_client(name: str, as_json: bool) -> None:
     if client["commands"]:
         click.echo()
         print_table(
-            ("COMMAND", "ID", "BY", "QUEUED", "SENT"),
+            ("COMMAND", "ID", "BY", "QUEUED", "SENT", "EXPIRES"),
             (
-                (c["verb"], c["command_id"], c["user"], c["queued"], c["delivered"])
+                (
+                    c["verb"],
+                    c["command_id"],
+                    c["user"],
+                    c["queued"],
+                    c["delivered"],
+                    c["expires"],
+                )
                 for c in client["commands"]
             ),
         )

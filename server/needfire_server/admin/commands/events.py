@@ -7,14 +7,16 @@ from typing import Any
 
 import click
 
+from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.classic import text_line
 from needfire_protocol.errors import FormatError
 from needfire_protocol.event import Event, parse_time
 from needfire_protocol.names import parse_client_name
 from needfire_protocol.severity import Severity
+from needfire_server.admin.backend import Backend
 from needfire_server.admin.context import backend, json_option, server_options
-from needfire_server.admin.output import note
+from needfire_server.admin.output import note, warn
 from needfire_server.admin.times import parse_moment
 from needfire_server.clock import now_us
 
@@ -73,8 +75,9 @@ def events(
 
     T is a time (2026-11-21T19:40:47Z; UTC where it names no zone) or an age (30s, 10m, 2h, 7d).
     """
+    name = None if client is None else parse_client_name(client)
     arguments = {
-        "client": None if client is None else parse_client_name(client),
+        "client": name,
         "since_us": since,
         "until_us": until,
         "class": event_class,
@@ -85,11 +88,24 @@ def events(
     }
     # Ctrl-C is how following ends.
     with backend(needs_server=follow) as server, suppress(KeyboardInterrupt):
+        _warn_unknown(server, name, code)
         for item in server.stream("events", arguments):
             if "event" in item:
                 _show(item["event"], as_json=as_json)
             else:
                 note("following new events; Ctrl-C ends it")
+
+
+def _warn_unknown(server: Backend, client: str | None, code: str | None) -> None:
+    """Say that a filter may be mistyped; older events can still match it."""
+    if code is not None and code.upper() not in CATALOGUE:
+        warn(f"no event has the code {code}; needfire-admin explain WORDS finds codes")
+    if client is None:
+        return
+    names = {each["name"] for each in server.call("clients-list", {}).result["clients"]}
+    if client not in names:
+        where = "" if server.is_server else " in the store (no server runs)"
+        warn(f"the client {client} is not registered{where}")
 
 
 def _show(event: Mapping[str, Any], *, as_json: bool) -> None:

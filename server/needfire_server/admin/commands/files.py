@@ -52,6 +52,8 @@ def put_config(name_and_file: tuple[str, ...], for_all: bool) -> None:
     for notice in put["notices"]:
         warn(notice)
     _say_put("configuration", put)
+    if put["rules"] == 0:
+        warn("no rule in it says what to watch: the host would watch nothing")
     click.echo(f"{put['rules']} rules; the client takes it at its next start or reload", err=True)
 
 
@@ -92,6 +94,8 @@ def put_baseline(name_and_file: tuple[str, ...], for_all: bool, proposal: int | 
         with backend() as server:
             put = server.call("baseline-put", {"name": name, "proposal": proposal}).result
     _say_put("baseline", put)
+    if put["client"] is not None and not _is_same_host(put["client"], put["host"]):
+        warn(f"it was made on {shown(put['host'])}, not on {put['client']}")
     click.echo(
         f"{put['entries']} objects of {shown(put['host'])}, recorded {shown(put['created'])}; "
         "the client takes it at its next start or reload",
@@ -262,6 +266,14 @@ def _deliver(answer: Answer, target: BinaryIO) -> None:
 def _note_catch_all(name: str | None, answer: Answer) -> None:
     if name is not None and answer.result["is_catch_all"]:
         hint(f"{name} has none of its own; this is the one of all others")
+
+
+def _is_same_host(client: str, host: str) -> bool:
+    """Compare without the domain where one of the two has none."""
+    one, other = client.lower(), host.lower()
+    if "." not in one or "." not in other:
+        one, other = one.partition(".")[0], other.partition(".")[0]
+    return one == other
 
 
 def _say_put(kind: str, put: Mapping[str, Any]) -> None:
