@@ -39,7 +39,7 @@ CONTENT_BYTES_MAX: Final = 2**40
 """Bytes of a file that is read: a quarter of an hour at the speed of SHA-256. Only a sparse file
 costs its owner nothing to make larger, and would otherwise keep a check busy for years."""
 
-_SPARSE_BYTES: Final = 2**30
+_SPARSE_BYTES: Final = 2**26
 _SPARSE_RATIO: Final = 64
 """A file above a GiB whose blocks are less than a 64th of its size is not read either."""
 

@@ -10,6 +10,7 @@ import os
 import secrets
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,6 +48,11 @@ _END: Final = b"\x7f"
 """Greater than every key: those are empty or begin with NUL."""
 
 
+_VERIFY_LIMIT_S: Final = 120.0
+"""Seconds to verify a baseline when it is opened: a million objects need one or two."""
+_STEPS_BETWEEN_LOOKS: Final = 10_000
+
+
 class BaselineReader:
     """A baseline that is open for reading. May be used from any thread, by one at a time.
 
@@ -61,10 +67,17 @@ class BaselineReader:
         _check_size(path)
         with _translated(path):
             self._connection = _connect_readonly(path)
+        # Pages of a forged file can contain each other, and so hold more rows than anybody can
+        # read, already in the schema.
+        deadline_s = time.monotonic() + _VERIFY_LIMIT_S
+        self._connection.set_progress_handler(
+            lambda: int(time.monotonic() > deadline_s), _STEPS_BETWEEN_LOOKS
+        )
         try:
             with _translated(path):
                 self._prepare()
                 self._verify()
+            self._connection.set_progress_handler(None, 0)
         except BaseException:
             self._connection.close()
             raise

@@ -42,6 +42,11 @@ class Configuration:
     digest: str
     """``sha256:`` and hexadecimal digits."""
 
+    @property
+    def is_from_server(self) -> bool:
+        """Whether somebody on another host decides what stands in it."""
+        return self.path == REQ_FROM_SERVER
+
 
 @dataclass(frozen=True, slots=True)
 class Baseline:

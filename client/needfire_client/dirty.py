@@ -6,6 +6,7 @@ bound the paths are forgotten and the answer is "anything", which a full check t
 
 import threading
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 __all__ = ["DIRTY_MAX", "DirtyPaths"]
@@ -52,9 +53,14 @@ class DirtyPaths:
         elif is_first:
             self._on_first()
 
-    def take(self) -> list[bytes]:
-        """Return the paths in the order in which they were named first, and forget them."""
+    def take(self, count_max: int | None = None) -> list[bytes]:
+        """Return the paths in the order in which they were named first, and forget them.
+
+        Args:
+            count_max: no more than so many; the others stay.
+        """
         with self._lock:
-            taken = list(self._paths)
-            self._paths.clear()
+            taken = list(islice(self._paths, count_max))
+            for path in taken:
+                del self._paths[path]
         return taken

@@ -5,7 +5,9 @@ somewhere, and never lets a full disk or a closed terminal stop the agent.
 """
 
 import contextlib
+import errno
 import os
+import stat
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -123,10 +125,18 @@ class FileSink:
         try:
             handle = os.open(
                 self._path,
-                os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+                # O_NONBLOCK: a pipe that nobody reads must not hold the agent up.
+                os.O_WRONLY
+                | os.O_APPEND
+                | os.O_CREAT
+                | os.O_NOFOLLOW
+                | os.O_NONBLOCK
+                | os.O_CLOEXEC,
                 0o600,
             )
             try:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise OSError(errno.EINVAL, "not a regular file")
                 os.write(handle, self._form(event).encode("utf-8", "backslashreplace") + b"\n")
             finally:
                 os.close(handle)

@@ -59,10 +59,20 @@ class Runtime:
         form = FORMATS[self.options.log_format or settings.log_format]
         self.console.configure(form, settings.print_severity)
         self.reporter.select_export(settings.export_severity)
-        if settings.log_file is None:
+        path = None if settings.log_file is None else Path(os.fsdecode(settings.log_file))
+        if path is not None and configuration.is_from_server and not _is_log_place(path):
+            # A server that was broken into must not get root here to append to any file.
+            self.reporter.report(
+                "CONFIGURATION_NOTICE",
+                text=f"SetLogfilePath={path} has no effect: a configuration from the server may "
+                "name a file NAME.log in /var/log only",
+                path=configuration.path,
+                line=None,
+            )
+            path = None
+        if path is None:
             self._logbook.replace(self.console)
         else:
-            path = Path(os.fsdecode(settings.log_file))
             file = FileSink(path, form, settings.log_severity, on_trouble=_warn)
             self._logbook.replace(self.console, file)
         for notice in settings.notices:
@@ -90,3 +100,7 @@ def _warn(text: str) -> None:
     # Not through the logbook: it is the logbook that has the trouble.
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"{PROGRAM}: warning: {text}\n")
+
+
+def _is_log_place(path: Path) -> bool:
+    return path.parent == Path("/var/log") and path.suffix == ".log"

@@ -34,6 +34,7 @@ DEBOUNCE_S: Final = 0.2
 changes, and a change is to be at the server within a second."""
 
 _AFTER_LOSS_S: Final = 5.0
+_BETWEEN_DIRECTORIES_MAX: Final = 100
 """Seconds after a loss until the full check that makes up for it: a storm should be over."""
 
 _RETRY_S: Final = 60.0
@@ -227,7 +228,9 @@ class Watching:
         is_time = time.monotonic() - self._dirty_since_s >= DEBOUNCE_S
         if self._is_checking_paths or not self._dirty or not is_time:
             return
-        paths = self._dirty.take()
+        # A few at each directory: whoever makes and removes files without end must not be able to
+        # keep the full check from getting on.
+        paths = self._dirty.take(_BETWEEN_DIRECTORIES_MAX)
         self._check_paths([path for path in paths if not _touches(path, directory)])
         for path in paths:
             if _touches(path, directory):

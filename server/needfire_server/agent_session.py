@@ -194,6 +194,11 @@ class AgentSession:
                 return None
             self._raise("CLIENT_RESUMED")
             return resumed
+        if self._runtime.registry.lookup(self.client) != self._login.verifier:
+            # Removed, or registered anew, since it logged in: the old password counts no more.
+            self._raise("SIGNATURE_MISMATCH")
+            await self._refuse(RefusalCode.SESSION_SUPERSEDED)
+            return None
         holder = sessions.current(self.client)
         if not self._login.takeover and sessions.is_held_by_another(
             self.client, announce.instance, monotonic_s()

@@ -8,6 +8,7 @@ every row is decoded once, because agents will rely on it later.
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,13 @@ def read_baseline_meta(path: str) -> BaselineMeta:
         return _meta(connection)
 
 
+_CHECK_LIMIT_S: Final = 120.0
+"""A file may claim a tree whose pages contain each other: some kilobytes then hold more rows than
+anybody can read, already in the schema, before a query can limit them."""
+_STEPS_BETWEEN_LOOKS: Final = 10_000
+"""Steps of SQLite's machine; a few milliseconds."""
+
+
 def validate_baseline(path: str) -> BaselineMeta:
     """Read a whole baseline and return what it says about itself. Takes seconds for a large one.
 
@@ -70,6 +78,10 @@ def _opened(path: str) -> Iterator[sqlite3.Connection]:
     _check_header(path)
     connection = sqlite3.connect(
         f"{Path(os.path.abspath(path)).as_uri()}?mode=ro&immutable=1", uri=True
+    )
+    deadline_s = time.monotonic() + _CHECK_LIMIT_S
+    connection.set_progress_handler(
+        lambda: int(time.monotonic() > deadline_s), _STEPS_BETWEEN_LOOKS
     )
     try:
         # Text of a file that lies about its encoding must not become an error of Python's.

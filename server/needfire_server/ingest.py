@@ -32,11 +32,16 @@ async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Ackno
     incoming = [_read(report) for report in batch.reports]
     result = await runtime.store.ingest(client, batch.stream, incoming, received_us=received_us)
     runtime.journal.store_works()
-    for report in incoming:
-        if report.problem is not None:
-            runtime.journal.raise_event(
-                "REPORT_UNUSABLE", client=client, reason=report.problem, sequence=report.sequence
-            )
+    unusable = [report for report in incoming if report.problem is not None]
+    if unusable:
+        # One event a batch: a client must not be able to crowd out events about others.
+        runtime.journal.raise_event(
+            "REPORT_UNUSABLE",
+            client=client,
+            reason=unusable[0].problem,
+            sequence=unusable[0].sequence,
+            count=len(unusable),
+        )
     if result.gap is not None:
         last, following = result.gap
         runtime.journal.raise_event("SEQUENCE_GAP", client=client, last=last, next=following)

@@ -24,6 +24,9 @@ HANDSHAKE_LIMIT_S: Final = 10
 
 _BACKLOG: Final = 1024
 _STOP_LIMIT_S: Final = 5
+_UNANNOUNCED_MAX: Final = 8
+"""Connections of one client that have not said yet which process they are: its secret alone must
+not be enough to use up everybody's connections."""
 _HANDSHAKES_PER_ADDRESS_MIN: Final = 4
 """Log-ins at the same time that one address may always have; above, a quarter of HandshakeLimit."""
 _ACCESS_NOTES_MAX: Final = 1_000
@@ -40,6 +43,7 @@ class Listener:
         self._handshakes: Counter[str] = Counter()
         self._sessions: dict[str, AgentSession] = {}
         self._wake: dict[str, asyncio.Event] = {}
+        self._unannounced: Counter[str] = Counter()
         self._access_notes: set[str] = set()
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
@@ -182,7 +186,11 @@ class Listener:
 
     async def _serve_client(self, session: AgentSession) -> None:
         client = session.client
+        if self._unannounced[client] >= _UNANNOUNCED_MAX:
+            self._too_many(session.wire, _UNANNOUNCED_MAX)
+            return
         announced = asyncio.Event()
+        self._unannounced[client] += 1
         wake = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
@@ -192,14 +200,22 @@ class Listener:
         except* OSError as group_error:
             raise group_error.exceptions[0] from None
         finally:
+            if not announced.is_set():
+                self._one_unannounced_less(client)
             if self._sessions.get(client) is session:
                 del self._sessions[client]
                 self._wake.pop(client, None)
+
+    def _one_unannounced_less(self, client: str) -> None:
+        self._unannounced[client] -= 1
+        if not self._unannounced[client]:
+            del self._unannounced[client]
 
     async def _send_commands(
         self, session: AgentSession, announced: asyncio.Event, wake: asyncio.Event
     ) -> None:
         await announced.wait()
+        self._one_unannounced_less(session.client)
         # Registered here only: a peer that has logged in but has not been admitted must not
         # displace the connection of the process that holds the session.
         earlier = self._sessions.get(session.client)

@@ -4,8 +4,8 @@ What a stranger sees of a failed log-in is the same whatever the reason: the sam
 bytes, the same arithmetic. The reason is only in the log.
 """
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from needfire_protocol.connection_events import (
     AuthenticationFailed,
@@ -21,10 +21,10 @@ from needfire_protocol.connection_events import (
 from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import RefusalCode
 from needfire_protocol.severity import Severity
+from needfire_protocol.srp import Verifier
 from needfire_server.clock import monotonic_s
 from needfire_server.runtime import Runtime
 from needfire_server.sessions import Session
-from needfire_server.states import ClientStatus
 from needfire_server.wire import Wire
 
 __all__ = ["Login", "log_in"]
@@ -36,6 +36,7 @@ class Login:
 
     Attributes:
         client: the registered name.
+        verifier: what the password was held against; None for a resumed session.
         keys: the session's keys.
         resumed: the session that it resumed; None after a full negotiation.
         takeover: it may replace the session of another process of the same name.
@@ -43,6 +44,7 @@ class Login:
     """
 
     client: str
+    verifier: Verifier | None
     keys: SessionKeys
     resumed: Session | None
     takeover: bool
@@ -56,6 +58,7 @@ class _Claim:
     client: str = ""
     takeover: bool = False
     resumed: Session | None = None
+    verifier: Verifier | None = None
     is_lookup_refused: bool = False
     """The name checks refused it (RequireLookup), which has been logged already."""
 
@@ -84,11 +87,16 @@ async def log_in(wire: Wire, runtime: Runtime) -> Login | None:
                     return None
             case ProofReceived():
                 async with runtime.mathematics:
-                    events = [*await asyncio.to_thread(wire.connection.verify_proof), *events]
+                    events = [
+                        *await runtime.calculate(wire.connection.verify_proof),
+                        *events,
+                    ]
                 await wire.flush()
             case Established(keys=keys):
                 await wire.flush()
-                return Login(claim.client, keys, claim.resumed, claim.takeover, tuple(events))
+                return Login(
+                    claim.client, claim.verifier, keys, claim.resumed, claim.takeover, tuple(events)
+                )
             case AuthenticationFailed(reason=reason):
                 await _authentication_failed(wire, runtime, claim, reason)
                 return None
@@ -126,8 +134,9 @@ async def _negotiate(
             runtime.journal.raise_event("LOOKUP_REQUIRED", client=claim.client, peer=wire.peer)
             claim.is_lookup_refused = True
     verifier = None if claim.is_lookup_refused else runtime.registry.lookup(claim.client)
+    claim.verifier = verifier
     async with runtime.mathematics:
-        await asyncio.to_thread(wire.connection.challenge, verifier, name=claim.client)
+        await runtime.calculate(partial(wire.connection.challenge, verifier, name=claim.client))
     await wire.flush()
 
 
@@ -166,5 +175,6 @@ async def _authentication_failed(
             "NOT_IN_CLIENT_LIST", Severity.CRIT, client=claim.client, peer=wire.peer
         )
     else:
+        # Only said. Whoever does not have the password must not change what is known of a client:
+        # a stranger could keep a killed agent from being missed, or spoil a clean exit.
         runtime.journal.raise_event("SESSION_KEY_MISMATCH", client=claim.client, peer=wire.peer)
-        await runtime.fleet.note(claim.client, ClientStatus.FAILED)

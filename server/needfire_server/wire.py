@@ -56,6 +56,9 @@ class Wire:
             OSError: the connection broke, or the peer takes nothing (TimeoutError).
         """
         for message in messages:
+            if self.connection.is_closed:
+                # What came after the message that we answer was no protocol, and ended it.
+                raise ConnectionResetError("the peer broke the protocol")
             self.connection.send(message)
         await self.flush()
 

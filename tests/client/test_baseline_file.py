@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from needfire_client import baseline as baseline_module
 from needfire_client.baseline import BASELINE_BYTES_MAX, BaselineReader, BaselineWriter
 from needfire_protocol.baseline import FileEntry, encode_entries, key_of
 from needfire_protocol.errors import FormatError, StorageError
@@ -210,3 +211,12 @@ def test_a_disk_that_refuses_leaves_no_half_baseline(
         write(baseline)
     assert baseline.read_bytes() == before
     assert os.listdir(baseline.parent) == ["baseline"]
+
+
+def test_a_file_that_takes_for_ever_to_verify_is_given_up(
+    baseline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baseline_module, "_VERIFY_LIMIT_S", -1.0)
+    monkeypatch.setattr(baseline_module, "_STEPS_BETWEEN_LOOKS", 1)
+    with pytest.raises((FormatError, StorageError), match="interrupted"):
+        BaselineReader(baseline)

@@ -32,6 +32,7 @@ from needfire_protocol.messages import (
     ReportBatch,
     SessionExpired,
 )
+from needfire_protocol.srp import make_verifier
 from needfire_server.states import ClientStatus
 from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, event_body, live_server
 
@@ -391,3 +392,51 @@ async def test_a_message_after_the_handshake_in_the_same_bytes_is_not_lost(
         assert isinstance(event, Established)
         await again.announce(instance=b"1" * 16)
         await again.close()
+
+
+async def test_a_client_that_was_registered_anew_meanwhile_is_not_admitted(
+    server: LiveServer,
+) -> None:
+    waiting = await server.connect()
+    await waiting.negotiate(NAME, PASSWORD)
+    await server.runtime.store.register(
+        NAME, make_verifier("another password altogether", os.urandom), now_us=1, user="test"
+    )
+    record = await server.runtime.store.client_record(NAME)
+    assert record is not None
+    server.runtime.registry.put(record)
+    with pytest.raises(AssertionError, match="SESSION_SUPERSEDED"):
+        await waiting.announce()
+
+
+async def test_a_stranger_s_wrong_password_changes_nothing_that_is_known_of_a_client(
+    server: LiveServer,
+) -> None:
+    peer = await server.log_in()
+    await peer.send(Goodbye("exit"))
+    await peer.next_message()
+    before = server.runtime.fleet.state(NAME)
+    stranger = await server.connect()
+    await stranger.negotiate(NAME, "a wrong password")
+    await server.until_said("SESSION_KEY_MISMATCH")
+    assert server.runtime.fleet.state(NAME) == before
+
+
+async def test_a_secret_alone_does_not_use_up_the_connections(server: LiveServer) -> None:
+    for _ in range(8):
+        await (await server.connect()).negotiate(NAME, PASSWORD)
+    ninth = await server.connect()
+    await ninth.negotiate(NAME, PASSWORD)
+    await server.until_said("TOO_MANY_CONNECTIONS")
+    await ninth.until_closed()
+
+
+async def test_nonsense_behind_a_request_ends_the_connection_without_a_bug(
+    server: LiveServer,
+) -> None:
+    peer = await server.log_in()
+    peer.agent.send(FileRequest(FileKind.BASELINE))
+    peer.writer.write(peer.agent.data_to_send() + bytes([0x20, 0, 0, 0, 32]) + bytes(32))
+    await peer.until_closed()
+    await server.until_said("CONNECTION_CLOSED")
+    assert "SERVER_INTERNAL_ERROR" not in server.codes()

@@ -9,6 +9,7 @@ import pytest
 
 from needfire_protocol.baseline import encode_entries
 from needfire_protocol.errors import FormatError
+from needfire_server import baseline_files as baseline_files_module
 from needfire_server.baseline_files import read_baseline_meta, validate_baseline
 from needfire_testkit.baselines import FILE, write_baseline
 
@@ -137,3 +138,14 @@ def test_no_damage_is_anything_but_a_format_error(path: Path, seed: int) -> None
         else:
             assert found.content_sha256 == true.content_sha256
     assert refused > 20
+
+
+def test_a_file_that_takes_for_ever_to_read_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "baseline"
+    write_baseline(path)
+    monkeypatch.setattr(baseline_files_module, "_CHECK_LIMIT_S", -1.0)
+    monkeypatch.setattr(baseline_files_module, "_STEPS_BETWEEN_LOOKS", 1)
+    with pytest.raises(FormatError, match="interrupted"):
+        validate_baseline(str(path))
