@@ -10,15 +10,16 @@ attributes are the same before and after.
 
 import errno
 import grp
-import hashlib
 import os
 import pwd
 import stat
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
-from needfire_protocol.baseline import FileEntry, State
+from needfire_client.digests import new_digest
+from needfire_client.inode import Inode, Inspector, Times
+from needfire_protocol.baseline import FileEntry, Looked, State
 
 __all__ = [
     "ATTEMPTS_MAX",
@@ -67,12 +68,6 @@ class ScanStoppedError(Exception):
     """The caller's ``stop`` said so, in the middle of a large file or between two directories."""
 
 
-class _Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-    def digest(self) -> bytes: ...
-    def copy(self) -> "_Digest": ...
-
-
 def never() -> bool:
     """Stand in for ``stop`` where nothing stops."""
     return False
@@ -110,18 +105,33 @@ class Examiner:
     """Examines objects, and counts what it read.
 
     Args:
-        algorithm: name that hashlib knows.
+        algorithm: one of ``DIGEST_BYTES``.
         stop: asked while a large file is read; where it says yes, ScanStoppedError is raised.
+        groups: which extended attributes are looked at.
+
+    Raises:
+        StorageError: this host cannot make digests of the algorithm.
     """
 
-    def __init__(self, algorithm: str, stop: Callable[[], bool] = never) -> None:
-        self._new: Callable[[bytes], _Digest] = _constructor(algorithm)
+    def __init__(
+        self,
+        algorithm: str,
+        stop: Callable[[], bool] = never,
+        groups: Looked = Looked.EVERYTHING,
+    ) -> None:
+        self._new = new_digest(algorithm)
         self._stop = stop
+        self._inspector = Inspector(groups)
         self.hashed = 0
         """Files whose contents were read."""
         self.bytes_read = 0
         self.skipped = 0
         """Files whose contents SkipChecksum left alone."""
+
+    @property
+    def unread(self) -> int:
+        """Objects whose extended attributes could not be read."""
+        return self._inspector.unread
 
     def examine(
         self,
@@ -173,18 +183,19 @@ class Examiner:
             size = before.st_size
             if not 0 < size <= _ONE_READ_BYTES or not stat.S_ISREG(before.st_mode):
                 return None
+            flags, project, looked, xattrs = self._inspector.of_open(fd)
             # One byte more than there should be, to see whether there is more.
             data = os.read(fd, size + 1)
-            after = os.fstat(fd)
+            after = self._inspector.times(fd, before.st_dev)
         except OSError:
             return None
         finally:
             os.close(fd)
         if (
             len(data) != size
-            or before.st_ctime_ns != after.st_ctime_ns
-            or before.st_mtime_ns != after.st_mtime_ns
-            or size != after.st_size
+            or before.st_ctime_ns != after.ctime_ns
+            or before.st_mtime_ns != after.mtime_ns
+            or size != after.size
         ):
             return None
         self.hashed += 1
@@ -197,7 +208,7 @@ class Examiner:
             before.st_mtime_ns,
             before.st_ctime_ns,
             # After reading: where O_NOATIME is refused, that is what the next check will see.
-            after.st_atime_ns,
+            after.atime_ns,
             before.st_ino,
             before.st_dev,
             before.st_nlink,
@@ -206,6 +217,11 @@ class Examiner:
             self._new(data).digest(),
             0,
             "",
+            after.birth_ns,
+            flags,
+            project,
+            looked,
+            xattrs,
         )
 
     def _patiently(
@@ -223,14 +239,16 @@ class Examiner:
             try:
                 last = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
                 if stat.S_ISLNK(last.st_mode):
-                    return _entry(last, link=os.readlink(name, dir_fd=dir_fd)), None
+                    link = os.readlink(name, dir_fd=dir_fd)
+                    return self._unopened(dir_fd, name, last)._replace(link=link), None
                 if not (hashes and stat.S_ISREG(last.st_mode)):
-                    return _entry(last), None
+                    return self._unhashed(dir_fd, name, last), None
                 if skips is not None and skips(last.st_mode, last.st_size):
                     self.skipped += 1
-                    return _entry(last), None
+                    return self._unhashed(dir_fd, name, last), None
                 if (refusal := _refusal(last)) is not None:
-                    return _entry(last, state=State.UNREADABLE, reason=refusal), None
+                    entry = self._unhashed(dir_fd, name, last)
+                    return entry._replace(state=int(State.UNREADABLE), reason=refusal), None
                 found = self._read(dir_fd, name, grows=grows, prefix_bytes=prefix_bytes)
             except OSError as error:
                 if error.errno in VANISHED_ERRORS:
@@ -240,12 +258,48 @@ class Examiner:
                     error.errno == errno.EINVAL and last is not None
                 ):
                     continue
-                return _unreadable(last, error), None
+                return self._unreadable(dir_fd, name, last, error), None
             if found is not None:
                 return found
         if last is None:
             return None, None
-        return _entry(last, state=State.UNSTABLE, reason="changed while it was read"), None
+        entry = self._unopened(dir_fd, name, last)
+        return entry._replace(state=int(State.UNSTABLE), reason="changed while it was read"), None
+
+    def _unopened(self, dir_fd: int, name: bytes, status: os.stat_result) -> FileEntry:
+        """Return the entry of what must not or cannot be opened."""
+        return self._inspector.of_name(dir_fd, name, status.st_dev).into(_entry(status))
+
+    def _unhashed(self, dir_fd: int, name: bytes, status: os.stat_result) -> FileEntry:
+        """Return the entry of an object that is not read; only some objects are opened."""
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if not (is_directory or stat.S_ISREG(status.st_mode)) or (
+            is_directory and self._inspector.is_automount(dir_fd, name)
+        ):
+            return self._unopened(dir_fd, name, status)
+        try:
+            fd = _open_quietly(name, _FLAGS, dir_fd)
+        except OSError:
+            return self._unopened(dir_fd, name, status)
+        try:
+            opened = os.fstat(fd)
+            if (opened.st_ino, opened.st_dev) != (status.st_ino, status.st_dev):
+                # Another object by now: what its kind is was not asked.
+                return self._unopened(dir_fd, name, status)
+            said = self._inspector.of_open(fd)
+            times = self._inspector.times(fd, opened.st_dev)
+        finally:
+            os.close(fd)
+        return Inode(times.birth_ns, *said).into(_entry(opened))
+
+    def _unreadable(
+        self, dir_fd: int, name: bytes, status: os.stat_result | None, error: OSError
+    ) -> FileEntry:
+        reason = (error.strerror or f"error {error.errno}")[:_REASON_TEXT_MAX]
+        state = int(State.UNREADABLE)
+        if status is None:
+            return FileEntry(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, state, reason)
+        return self._unopened(dir_fd, name, status)._replace(state=state, reason=reason)
 
     def _read(
         self, dir_fd: int, name: bytes, *, grows: bool, prefix_bytes: int | None
@@ -257,22 +311,23 @@ class Examiner:
             if not stat.S_ISREG(before.st_mode):
                 return None
             size = before.st_size
+            said = self._inspector.of_open(fd)
             digest, prefix, count = self._hash(fd, size, prefix_bytes)
             has_more = not grows and os.read(fd, 1) != b""
-            after = os.fstat(fd)
+            after = self._inspector.times(fd, before.st_dev)
         finally:
             os.close(fd)
         self.hashed += 1
         self.bytes_read += count
         if not _is_same(before, after, grows=grows):
             return None
+        entry = Inode(after.birth_ns, *said).into(_entry(before))
         if has_more:
             # Files of the kernel do that (/proc): no size, contents without an end perhaps.
             reason = f"has contents beyond its size of {size} bytes"
-            return _entry(before, state=State.UNREADABLE, reason=reason), None
+            return entry._replace(state=int(State.UNREADABLE), reason=reason), None
         # Fewer bytes than the size, and no change: files of /sys are like that.
-        entry = _entry(before, digest=digest)
-        return entry._replace(atime_ns=after.st_atime_ns), prefix
+        return entry._replace(digest=digest, atime_ns=after.atime_ns), prefix
 
     def _hash(
         self, fd: int, size: int, prefix_bytes: int | None
@@ -296,19 +351,13 @@ class Examiner:
         return hasher.digest(), prefix, count
 
 
-def _constructor(algorithm: str) -> Callable[[bytes], _Digest]:
-    """Return hashlib's own function for the algorithm: ``hashlib.new`` costs a look-up a file."""
-    constructor: Callable[[bytes], _Digest] = getattr(hashlib, algorithm)
-    return constructor
-
-
-def _is_same(before: os.stat_result, after: os.stat_result, *, grows: bool) -> bool:
+def _is_same(before: os.stat_result, after: Times, *, grows: bool) -> bool:
     if grows:
-        return after.st_size >= before.st_size
+        return after.size >= before.st_size
     return (
-        before.st_ctime_ns == after.st_ctime_ns
-        and before.st_mtime_ns == after.st_mtime_ns
-        and before.st_size == after.st_size
+        before.st_ctime_ns == after.ctime_ns
+        and before.st_mtime_ns == after.mtime_ns
+        and before.st_size == after.size
     )
 
 
@@ -320,21 +369,7 @@ def _refusal(status: os.stat_result) -> str | None:
     return None
 
 
-def _unreadable(status: os.stat_result | None, error: OSError) -> FileEntry:
-    reason = (error.strerror or f"error {error.errno}")[:_REASON_TEXT_MAX]
-    if status is None:
-        return FileEntry(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, int(State.UNREADABLE), reason)
-    return _entry(status, state=State.UNREADABLE, reason=reason)
-
-
-def _entry(
-    status: os.stat_result,
-    *,
-    link: bytes | None = None,
-    digest: bytes | None = None,
-    state: State = State.OK,
-    reason: str = "",
-) -> FileEntry:
+def _entry(status: os.stat_result) -> FileEntry:
     is_device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
     return FileEntry(
         status.st_mode,
@@ -348,10 +383,10 @@ def _entry(
         status.st_dev,
         status.st_nlink,
         status.st_rdev if is_device else 0,
-        link,
-        digest,
-        int(state),
-        reason,
+        None,
+        None,
+        int(State.OK),
+        "",
     )
 
 

@@ -31,9 +31,19 @@ from needfire_client.scan import (
     pack_record,
 )
 from needfire_client.walk import DirectoryRecord, Finding, join
-from needfire_protocol.baseline import FileEntry, decode_entries, key_of, path_of, subtree_end
+from needfire_protocol.baseline import (
+    BaselineMeta,
+    FileEntry,
+    State,
+    decode_entries,
+    key_of,
+    path_of,
+    subtree_end,
+)
 from needfire_protocol.errors import StorageError
+from needfire_protocol.event import FieldValue
 from needfire_protocol.rc.agent import AgentSettings
+from needfire_protocol.rc.policies import Check
 
 __all__ = ["CheckResult", "Checker", "OnEvent", "Progress", "init_baseline"]
 
@@ -49,8 +59,9 @@ def init_baseline(
     progress: Progress | None = None,
     stop: Callable[[], bool] = never,
 ) -> CheckResult:
-    """Write down what there is as a new baseline. One that was stopped leaves the old in place.
+    """Write down what there is as a new baseline.
 
+    One that was stopped, or saw nothing at all, leaves an old one in place.
     Digests are made where the policy of a file compares contents, and nowhere else.
 
     Raises:
@@ -79,8 +90,10 @@ def init_baseline(
         except ScanStoppedError:
             return scan.result(is_complete=False)
         scan.report_rules()
-        writer.finish(created_us=created_us)
-    return scan.complete(_written(out_path, writer.entries, on_event))
+        if scan.is_empty and out_path.exists():
+            return scan.complete()
+        meta = writer.finish(created_us=created_us)
+    return scan.complete(_written(out_path, meta, on_event), _said_of(meta))
 
 
 class Checker:
@@ -89,6 +102,7 @@ class Checker:
     Args:
         overlay_path: scratch file for what was reported already; made anew by each checker.
         on_event: gets the changes, the findings, and the beginning and the end of full checks.
+        health: what the receipt of a full check is to say of the watch between the checks.
 
     Raises:
         FormatError: the baseline is damaged or hostile; later checks may raise it too.
@@ -102,10 +116,13 @@ class Checker:
         overlay_path: Path,
         on_event: OnEvent,
         progress: Progress | None = None,
+        *,
+        health: Callable[[], Mapping[str, FieldValue]] = dict,
     ) -> None:
         self._settings = settings
         self._on_event = on_event
         self._progress = progress
+        self._health = health
         self._ruleset = Ruleset(settings)
         self._reader = BaselineReader(baseline_path)
         self.meta = self._reader.meta
@@ -118,7 +135,7 @@ class Checker:
         remembers = self._overlay if settings.report_only_once else None
         self._reference = Reference(self._reader, remembers)
         self._names = Names(owner_name, group_name, self.meta.algorithm)
-        self._lacking = 0
+        self._lacking = self._lacking_attributes = 0
 
     def full_check(self, stop: Callable[[], bool] = never) -> CheckResult:
         """Compare everything that the rules cover, and report what differs."""
@@ -136,7 +153,7 @@ class Checker:
         """Do a full check, and write what was found as a new baseline.
 
         What cannot be read now keeps what the old baseline says of it. The checker itself goes on
-        with the old baseline; one that was stopped writes nothing.
+        with the old baseline; one that was stopped, or saw nothing at all, writes nothing.
         """
         with BaselineWriter(
             out_path,
@@ -145,9 +162,10 @@ class Checker:
             configuration_sha256=configuration_sha256,
         ) as writer:
 
-            def finish() -> str:
-                writer.finish(created_us=created_us)
-                return _written(out_path, writer.entries, self._on_event)
+            def finish() -> tuple[str, Mapping[str, FieldValue]]:
+                meta = writer.finish(created_us=created_us)
+                said = _said_of(meta, "baseline_new")
+                return _written(out_path, meta, self._on_event), said
 
             return self._check("update", stop, writer, finish)
 
@@ -194,11 +212,11 @@ class Checker:
         mode: str,
         stop: Callable[[], bool],
         writer: BaselineWriter | None,
-        finish: Callable[[], str | None] = lambda: None,
+        finish: Callable[[], tuple[str | None, Mapping[str, FieldValue]]] = lambda: (None, {}),
     ) -> CheckResult:
         owner_name.cache_clear()
         group_name.cache_clear()
-        self._lacking = 0
+        self._lacking = self._lacking_attributes = 0
         self._overlay.begin_round()
         scan = self._scan(stop)
         scan.begin(mode)
@@ -209,8 +227,12 @@ class Checker:
         scan.report_rules()
         if self._lacking:
             scan.report_finding(Finding("BASELINE_INCOMPLETE", b"", None, {"files": self._lacking}))
+        if self._lacking_attributes:
+            files = {"files": self._lacking_attributes}
+            scan.report_finding(Finding("BASELINE_LACKS_ATTRIBUTES", b"", None, files))
         self._overlay.end_round()
-        return scan.complete(finish())
+        written, said = (None, {}) if scan.is_empty else finish()
+        return scan.complete(written, {**_said_of(self.meta), **said, **self._health()})
 
     def _scan(self, stop: Callable[[], bool]) -> Scan:
         return Scan(
@@ -317,6 +339,8 @@ class Checker:
         old = known.get(name)
         if decision.hashes and _lacks_digest(old, now):
             self._lacking += 1
+        if Check.MOD in decision.mask and _lacks_attributes(old, now):
+            self._lacking_attributes += 1
         change = compare(
             join(record.path, name),
             old,
@@ -455,7 +479,19 @@ def _lacks_digest(old: FileEntry | None, new: FileEntry | None) -> bool:
     )
 
 
-def _written(path: Path, entries: int, on_event: OnEvent) -> str:
+def _lacks_attributes(old: FileEntry | None, new: FileEntry | None) -> bool:
+    if old is None or new is None or old.state == State.IMPORTED:
+        # The import has said what a Samhain database does not have.
+        return False
+    return bool(new.looked & ~old.looked)
+
+
+def _said_of(meta: BaselineMeta, name: str = "baseline") -> Mapping[str, FieldValue]:
+    """Return what a receipt says of a baseline: the digest of what is in it."""
+    return {name: f"sha256:{meta.content_sha256}"}
+
+
+def _written(path: Path, meta: BaselineMeta, on_event: OnEvent) -> str:
     """Report a baseline that was written, and return the digest of its file."""
     try:
         with path.open("rb") as file:
@@ -465,6 +501,6 @@ def _written(path: Path, entries: int, on_event: OnEvent) -> str:
     on_event(
         "BASELINE_WRITTEN",
         None,
-        {"path": str(path), "hash": f"sha256:{digest}", "files": entries},
+        {"path": str(path), "hash": f"sha256:{digest}", "files": meta.entries},
     )
     return digest

@@ -5,6 +5,11 @@ reports go on working:
 
     C contents    L link or type    D device node    I inode    H hard links
     M mode        U owner           G group          T time     S size
+
+What else decides about rights counts as M: inode flags, ACLs, capabilities, SELinux label, the
+other extended attributes, and the project id. An inode with another time of birth is another
+inode (I): file systems give a number that became free to the next file. What is not known of
+either side is not compared.
 """
 
 import os
@@ -15,6 +20,20 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
+from needfire_client.inode_text import (
+    ACL_ACCESS,
+    ACL_DEFAULT,
+    CAPABILITY,
+    LABEL,
+    acl_text,
+    capability_text,
+    differing_names,
+    flags_text,
+    label_text,
+    only_differing,
+    xattr_value,
+    xattrs_text,
+)
 from needfire_client.policy import Decision
 from needfire_protocol.baseline import FileEntry, State, digest_text
 from needfire_protocol.escape import escape_bytes
@@ -134,9 +153,9 @@ def change_code(old: FileEntry, new: FileEntry, mask: Check, *, prefix: bytes | 
         bits & Check.CHK and _contents_differ(old, new, prefix if grew else None, is_other_type),
         bits & Check.LNK and (is_other_type or old.link != new.link),
         bits & Check.RDEV and old.rdev != new.rdev,
-        bits & Check.INO and old.inode != new.inode,
+        bits & Check.INO and (old.inode != new.inode or _differ(old.birth_ns, new.birth_ns)),
         bits & Check.HLN and old.nlink != new.nlink,
-        bits & Check.MOD and old.mode != new.mode,
+        bits & Check.MOD and (old.mode != new.mode or _rights_differ(old, new)),
         bits & Check.USR and old.uid != new.uid,
         bits & Check.GRP and old.gid != new.gid,
         bool(_times(old, new, mask)),
@@ -173,6 +192,18 @@ def _is_imported_target(path: bytes, old: bytes | None, new: bytes | None) -> bo
     if old is None or new is None:
         return False
     return old == path.rpartition(b"/")[0] + b"/" + new
+
+
+def _differ(old: int | None, new: int | None) -> bool:
+    return old != new and old is not None and new is not None
+
+
+def _rights_differ(old: FileEntry, new: FileEntry) -> bool:
+    return (
+        _differ(old.flags, new.flags)
+        or _differ(old.project, new.project)
+        or bool(differing_names(old, new))
+    )
 
 
 def _contents_differ(
@@ -214,6 +245,8 @@ def _modified(
     if settings.loose_dir_check and stat.S_ISDIR(new.mode) and set(code) <= set("TS-"):
         return None
     shown = _shown(old, new, code, decision.mask, is_full=settings.report_full_detail)
+    if not settings.report_full_detail:
+        old, new = only_differing(old, new), only_differing(new, old)
     before, after = _described(old, names), _described(new, names)
     fields: dict[str, FieldValue] = {
         "policy": decision.policy.value,
@@ -222,6 +255,8 @@ def _modified(
     }
     for name in shown:
         old_value, new_value = before[name], after[name]
+        if name in _MAY_BE_NONE and old_value is None and new_value is None:
+            continue
         if old_value == new_value and name in _TIMES:
             # The same second: the difference is in what Samhain's form does not show.
             old_value = _time_text(_TIMES[name](old), with_ns=True)
@@ -270,10 +305,10 @@ def _matches(patterns: Sequence[_Pattern], path: bytes) -> bool:
 
 
 _LETTER_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "M": ("mode", "imode"),
+    "M": ("mode", "attr", "imode", "iattr"),
     "H": ("hardlinks",),
     "D": ("idevice",),
-    "I": ("inode", "dev"),
+    "I": ("inode", "dev", "btime"),
     "U": ("owner", "iowner"),
     "G": ("group", "igroup"),
     "S": ("size",),
@@ -294,12 +329,35 @@ def _shown(old: FileEntry, new: FileEntry, code: str, mask: Check, *, is_full: b
     if code[_LETTERS.index("L")] == "L":
         # A change of type is a change of the mode, whether or not the mask compares modes.
         wanted.update(("mode", "imode"))
+    if code[_LETTERS.index("M")] == "M":
+        wanted.update(_differing_rights(old, new))
     return [name for name in _FIELD_ORDER if is_full or name in wanted]
 
 
+def _differing_rights(old: FileEntry, new: FileEntry) -> set[str]:
+    """Return the names of the fields that show what differs beyond mode and flags."""
+    found = {_XATTR_FIELDS.get(name, "xattr") for name in differing_names(old, new)}
+    if _differ(old.project, new.project):
+        found.add("project")
+    return found
+
+
+_XATTR_FIELDS: Final = {
+    ACL_ACCESS: "acl",
+    ACL_DEFAULT: "acl_default",
+    CAPABILITY: "caps",
+    LABEL: "selinux",
+}
+_MAY_BE_NONE: Final = frozenset({"attr", "iattr", "btime", "project", "xattr"}) | frozenset(
+    _XATTR_FIELDS.values()
+)
+"""Shown of neither side where neither has it."""
+
 _FIELD_ORDER: Final = (
     "mode",
+    "attr",
     "imode",
+    "iattr",
     "hardlinks",
     "idevice",
     "inode",
@@ -312,8 +370,15 @@ _FIELD_ORDER: Final = (
     "ctime",
     "atime",
     "mtime",
+    "btime",
     "chksum",
     "link",
+    "acl",
+    "acl_default",
+    "caps",
+    "selinux",
+    "xattr",
+    "project",
 )
 
 
@@ -321,7 +386,9 @@ def _described(entry: FileEntry, names: Names) -> dict[str, FieldValue]:
     """Return all attributes as a report shows them, in Samhain's order."""
     return {
         "mode": stat.filemode(entry.mode),
+        "attr": flags_text(entry.flags),
         "imode": entry.mode,
+        "iattr": entry.flags,
         "hardlinks": entry.nlink,
         "idevice": entry.rdev,
         "inode": entry.inode,
@@ -334,8 +401,16 @@ def _described(entry: FileEntry, names: Names) -> dict[str, FieldValue]:
         "ctime": _time_text(entry.ctime_ns),
         "atime": _time_text(entry.atime_ns),
         "mtime": _time_text(entry.mtime_ns),
+        # Only the nanoseconds tell apart what was made by the same script.
+        "btime": None if entry.birth_ns is None else _time_text(entry.birth_ns, with_ns=True),
         "chksum": digest_text(entry.digest, names.algorithm) or _no_digest(entry),
         "link": None if entry.link is None else escape_bytes(entry.link),
+        "acl": acl_text(xattr_value(entry, ACL_ACCESS), names.owner, names.group),
+        "acl_default": acl_text(xattr_value(entry, ACL_DEFAULT), names.owner, names.group),
+        "caps": capability_text(xattr_value(entry, CAPABILITY)),
+        "selinux": label_text(xattr_value(entry, LABEL)),
+        "xattr": xattrs_text(entry.xattrs),
+        "project": entry.project,
     }
 
 

@@ -4,6 +4,8 @@ import ipaddress
 import os
 import socket
 
+from needfire_client.digests import has_digest
+
 __all__ = ["HostFacts"]
 
 
@@ -40,3 +42,7 @@ class HostFacts:
         except OSError:
             return False
         return True
+
+    def has_digest(self, algorithm: str, /) -> bool:
+        """True where this host can make digests of this name."""
+        return has_digest(algorithm)

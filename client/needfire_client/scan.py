@@ -7,12 +7,14 @@ into events; what the records mean is the business of its caller.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from needfire_client.attributes import Examiner, ScanStoppedError, never
 from needfire_client.compare import Change, ChangeKind
 from needfire_client.policy import Ruleset
+from needfire_client.receipt import Skipped
 from needfire_client.walk import DirectoryRecord, Finding, Severities, Walker, no_size
-from needfire_protocol.baseline import clamped, encode_entries
+from needfire_protocol.baseline import Looked, clamped, encode_entries
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import FieldValue
@@ -52,7 +54,7 @@ class CheckResult:
     is_complete: bool
     """False: it was stopped before its end."""
     baseline_sha256: str | None = None
-    """Digest of the baseline file that init or update wrote."""
+    """Digest of the baseline file that init or update wrote; None where none was written."""
 
     @property
     def changes(self) -> int:
@@ -80,11 +82,12 @@ class Scan:
         stop: Callable[[], bool] = never,
     ) -> None:
         self._ruleset = ruleset
+        self._configuration_sha256 = settings.sha256
         self._on_event = on_event
         self._is_new = is_new
         self._progress = progress
         self._started_s = time.monotonic()
-        self._examiner = Examiner(algorithm, stop)
+        self._examiner = Examiner(algorithm, stop, _looked_at(settings))
         severities = Severities(
             settings.severity_files, settings.severity_dirs, settings.severity_names
         )
@@ -99,6 +102,7 @@ class Scan:
         self._files = 0
         self._findings = 0
         self._seen = {"FILE_UNREADABLE": 0, "FILE_UNSTABLE": 0}
+        self._skipped = Skipped()
         self._changes = dict.fromkeys(ChangeKind, 0)
 
     def records(self) -> Iterator[DirectoryRecord]:
@@ -117,6 +121,8 @@ class Scan:
         for finding in record.findings:
             if finding.code in self._seen:
                 self._seen[finding.code] += 1
+                reason = str(finding.fields.get("reason", "changed while it was read"))
+                self._skipped.add(finding.path, reason)
             self.report_finding(finding)
         if self._progress is not None:
             self._progress(self._files, self._examiner.bytes_read, record.path)
@@ -149,12 +155,25 @@ class Scan:
         """Report that the pass begins."""
         self._on_event("CHECK_STARTED", None, {"mode": mode})
 
-    def complete(self, baseline_sha256: str | None = None) -> CheckResult:
-        """Report that the pass saw everything, and return its numbers."""
+    @property
+    def is_empty(self) -> bool:
+        """True while no object has been seen: whatever the rules cover is not there."""
+        return not self._files
+
+    def complete(
+        self,
+        baseline_sha256: str | None = None,
+        references: Mapping[str, FieldValue] = MappingProxyType({}),
+    ) -> CheckResult:
+        """Give the receipt of a pass that saw everything, and return its numbers.
+
+        Args:
+            references: what else the receipt is to say: with what it compared, who watched.
+        """
         result = self.result(is_complete=True, baseline_sha256=baseline_sha256)
         rate = result.bytes_read / 1000 / result.duration_s if result.duration_s > 0 else 0.0
         self._on_event(
-            "CHECK_COMPLETED",
+            "CHECK_SAW_NOTHING" if self.is_empty else "CHECK_COMPLETED",
             None,
             {
                 "time": round(result.duration_s),
@@ -165,6 +184,13 @@ class Scan:
                 "changes": result.changes,
                 "unreadable": result.unreadable,
                 "unstable": result.unstable,
+                "duration_ms": round(result.duration_s * 1000),
+                "rules": len(self._ruleset.decisions),
+                **self._skipped.fields(),
+                "contents_skipped": self._examiner.skipped,
+                "attributes_unread": self._examiner.unread,
+                "configuration": f"sha256:{self._configuration_sha256}",
+                **references,
             },
         )
         return result
@@ -186,6 +212,18 @@ class Scan:
             is_complete=is_complete,
             baseline_sha256=baseline_sha256,
         )
+
+
+def _looked_at(settings: AgentSettings) -> Looked:
+    """Return the extended attributes that the settings want to be looked at."""
+    groups = Looked.NOTHING
+    if settings.acl_check:
+        groups |= Looked.ACL
+    if settings.selinux_check:
+        groups |= Looked.LABEL
+    if settings.xattr_check:
+        groups |= Looked.OTHER | Looked.TRUSTED
+    return groups
 
 
 def pack_record(record: DirectoryRecord) -> bytes:

@@ -74,6 +74,7 @@ class Watching:
         self._dirty_since_s = 0.0
         self._is_checking_paths = False
         self._is_check_wished = False
+        self._gaps = self._told_gaps = 0
         self._dirty = DirtyPaths(on_first=self._nudge, on_overflow=self._overflowed)
 
     def configure(self, settings: AgentSettings, baseline: Baseline) -> None:
@@ -192,7 +193,12 @@ class Watching:
             self._watcher = Watcher(settings, self._dirty.add, self._lost)
             self._watcher.start()
         self._checker = Checker(
-            settings, baseline.path, self._overlay, self._on_event, self._between_directories
+            settings,
+            baseline.path,
+            self._overlay,
+            self._on_event,
+            self._between_directories,
+            health=self._health,
         )
 
     def _full_check(self) -> None:
@@ -236,6 +242,18 @@ class Watching:
             if _touches(path, directory):
                 self._dirty.add(path)
 
+    def _health(self) -> Mapping[str, FieldValue]:
+        """Return what the receipt of a check says of the watch before it."""
+        gaps = self._gaps - self._told_gaps
+        self._told_gaps += gaps
+        if self._watcher is None:
+            return {"watcher": "off"}
+        return {
+            "watcher": "inotify",
+            "watched": self._watcher.watched_count,
+            "watcher_gaps": gaps,
+        }
+
     def _should_stop(self) -> bool:
         return self._stop.is_set()
 
@@ -245,6 +263,7 @@ class Watching:
         self._reporter.report_fields(code, fields, severity=severity, may_wait=True)
 
     def _lost(self, reason: str, scope: bytes) -> None:
+        self._gaps += 1
         self._reporter.report("COVERAGE_GAP", reason=reason, scope=escape_bytes(scope))
         self._call(self._check_soon)
 

@@ -7,8 +7,9 @@ object is an entry of its parent's row, so that "nothing changed here" is one co
     key      the directory's path with every "/" written as NUL: byte order is then the order of
              a depth-first walk with sorted names ("/a" < "/a/x" < "/a-b"). The root directory
              has no parent; its own entry stands in the row with the empty key, named "/".
-    entries  MessagePack: [[name, [mode, uid, … state, reason]], …], sorted by name. The same
-             objects always give the same bytes.
+    entries  MessagePack: [[name, [mode, uid, … xattrs]], …], sorted by name. The same objects
+             always give the same bytes. Format 1 ended an object at its reason; such rows are
+             read as objects of which the later attributes are not known.
     digest   SHA-256 over len(key) | key | len(entries) | entries of every row in key order, the
              lengths as 8 bytes, big-endian. It finds damage, not forgery: whoever can write the
              file can write the digest too.
@@ -18,7 +19,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Any, Final, NamedTuple
 
 from needfire_protocol.codec import decode, encode
@@ -32,12 +33,16 @@ __all__ = [
     "DIGEST_BYTES",
     "ENTRIES_BYTES_MAX",
     "ENTRIES_PER_DIRECTORY_MAX",
+    "INLINE_BYTES_MAX",
     "SCHEMA",
+    "XATTRS_MAX",
     "BaselineMeta",
     "ContentDigest",
     "Entries",
     "FileEntry",
+    "Looked",
     "State",
+    "Xattr",
     "check_key",
     "check_schema",
     "clamped",
@@ -50,8 +55,10 @@ __all__ = [
     "subtree_end",
 ]
 
-BASELINE_FORMAT: Final = 1
-"""Raised with every change of the layout; a reader refuses any other."""
+BASELINE_FORMAT: Final = 2
+"""Raised with every change of the layout."""
+
+_FORMATS_READ: Final = (1, BASELINE_FORMAT)
 
 APPLICATION_ID: Final = 0x4E664231
 """``NfB1`` in SQLite's header, so that file(1) and the reader can tell a baseline at once."""
@@ -67,6 +74,7 @@ DIGEST_BYTES: Final[Mapping[str, int]] = {
     "sha224": 28,
     "sha384": 48,
     "sha512": 64,
+    "sha3_224": 28,
     "sha3_256": 32,
     "sha3_384": 48,
     "sha3_512": 64,
@@ -74,13 +82,23 @@ DIGEST_BYTES: Final[Mapping[str, int]] = {
     "blake2s": 32,
     "sha1": 20,
     "md5": 16,
+    "blake3": 32,
 }
-"""Bytes of a digest, for each algorithm that DigestAlgo takes; the names are hashlib's."""
+"""Bytes of a digest, for each algorithm that DigestAlgo takes; the names are hashlib's, except for
+``blake3``, which is a package of its own and need not be there."""
+
+XATTRS_MAX: Final = 64
+"""Extended attributes of one object that are kept one by one; others are one digest together."""
+
+INLINE_BYTES_MAX: Final = 256
+"""Bytes of a value that is kept as it is; of a larger one the SHA-256 is kept. An ACL of 31
+entries fits in."""
 
 _NAME_BYTES_MAX: Final = 4_096
 """Linux allows 255 in a name; some network file systems give more."""
 _LINK_BYTES_MAX: Final = 65_536
 _REASON_TEXT_MAX: Final = 256
+_XATTR_NAME_BYTES_MAX: Final = 255
 _KEY_BYTES_MAX: Final = 1024 * 1024
 
 SCHEMA: Final = (
@@ -103,7 +121,7 @@ _DECODING: Final = DecodingLimits(
     binary_bytes_max=_LINK_BYTES_MAX,
     array_items_max=ENTRIES_PER_DIRECTORY_MAX,
     map_items_max=0,
-    depth_max=3,
+    depth_max=5,
 )
 
 _INT_LEAST: Final = -(2**63)
@@ -122,6 +140,28 @@ class State(IntEnum):
     """Samhain recorded it: times in whole seconds, the low 32 bits of the inode number, the target
     of a relative link with the link's directory before it, perhaps no digest, and nothing of what
     Samhain does not look at. Only in baselines; the next update puts a full entry in its place."""
+
+
+class Looked(IntFlag):
+    """Which extended attributes of an object are known, present or absent."""
+
+    NOTHING = 0
+    ACL = 1
+    """``system.*acl*``."""
+    LABEL = 2
+    """``security.selinux``."""
+    OTHER = 4
+    """Everything else but ``trusted.*``: capabilities, IMA, ``user.*``, …"""
+    TRUSTED = 8
+    """``trusted.*``, which only a process with CAP_SYS_ADMIN gets to see."""
+    EVERYTHING = 15
+
+
+Xattr = tuple[bytes, int, bytes]
+"""Name, size of the value, and the value, or its SHA-256 where it has more than INLINE_BYTES_MAX.
+
+With an empty name (or ``trusted.``) it stands for those beyond the limits: how many there are, and
+a SHA-256 over them."""
 
 
 class FileEntry(NamedTuple):
@@ -148,6 +188,17 @@ class FileEntry(NamedTuple):
     """A ``State``; a plain int, as it comes from the file."""
     reason: str
     """Why it is not OK; empty otherwise."""
+    birth_ns: int | None = None
+    """When the inode was made; None where the file system does not say."""
+    flags: int | None = None
+    """Inode flags (chattr), those alone that do not change by themselves; None where there are
+    none."""
+    project: int | None = None
+    """Project id for quotas; None where there is none."""
+    looked: int = 0
+    """A ``Looked``: which of the extended attributes ``xattrs`` speaks of."""
+    xattrs: tuple[Xattr, ...] = ()
+    """Sorted by name."""
 
     @property
     def is_known(self) -> bool:
@@ -248,9 +299,9 @@ def _name(name: object, last: bytes) -> bytes:
 
 
 def _entry(values: object) -> FileEntry:
-    if type(values) is not list or len(values) != len(FileEntry._fields):
+    if type(values) is not list or len(values) not in _ENTRY_LENGTHS:
         raise FormatError(f"an entry has not the {len(FileEntry._fields)} attributes of an object")
-    entry = FileEntry._make(values)
+    entry = FileEntry(*values)
     # bool is a subclass of int, and would pass isinstance.
     if any(type(value) is not int for value in values[:11]):
         raise FormatError("an attribute of an entry is not a number")
@@ -262,10 +313,47 @@ def _entry(values: object) -> FileEntry:
         raise FormatError("the state of an entry is none of the known ones")
     if type(entry.reason) is not str or len(entry.reason) > _REASON_TEXT_MAX:
         raise FormatError("the reason of an entry is not a short text")
-    return entry
+    return entry if len(values) == _ENTRY_LENGTHS[0] else _with_inode_checked(entry)
 
+
+def _with_inode_checked(entry: FileEntry) -> FileEntry:
+    if not _is_int_or_none(entry.birth_ns):
+        raise FormatError("the time of birth of an entry is not a number")
+    for number in (entry.flags, entry.project):
+        if not _is_int_or_none(number) or not 0 <= (number or 0) < 2**32:
+            raise FormatError("the flags or the project of an entry are not 32 bits")
+    if type(entry.looked) is not int or not 0 <= entry.looked <= Looked.EVERYTHING:
+        raise FormatError("an entry does not say what is known of its extended attributes")
+    found: object = entry.xattrs
+    if type(found) is not list or len(found) > XATTRS_MAX:
+        raise FormatError(f"the extended attributes of an entry are not at most {XATTRS_MAX}")
+    if not found:
+        return entry._replace(xattrs=())
+    return entry._replace(xattrs=_xattrs(found))
+
+
+def _xattrs(rows: list[object]) -> tuple[Xattr, ...]:
+    found: list[Xattr] = []
+    for row in rows:
+        if type(row) is not list or [type(part) for part in row] != [bytes, int, bytes]:
+            raise FormatError("an extended attribute is not a name, a size and a value")
+        name, size, data = row
+        if len(name) > _XATTR_NAME_BYTES_MAX or (found and name <= found[-1][0]):
+            raise FormatError("the extended attributes are not sorted by name")
+        if size < 0 or len(data) > INLINE_BYTES_MAX:
+            raise FormatError("the value of an extended attribute is out of its bounds")
+        found.append((name, size, data))
+    return tuple(found)
+
+
+_ENTRY_LENGTHS: Final = (FileEntry._fields.index("reason") + 1, len(FileEntry._fields))
+"""Of format 1, and of the present one."""
 
 _STATES: Final = frozenset(int(state) for state in State)
+
+
+def _is_int_or_none(value: object) -> bool:
+    return value is None or type(value) is int
 
 
 def _is_bytes_or_none(value: object) -> bool:
@@ -336,9 +424,10 @@ def parse_meta(rows: Iterable[Sequence[object]]) -> BaselineMeta:
     missing = expected.keys() - found.keys()
     if missing:
         raise FormatError(f"the baseline does not say its {', '.join(sorted(missing))}")
-    if found["format"] != BASELINE_FORMAT:
+    if type(found["format"]) is not int or found["format"] not in _FORMATS_READ:
         raise FormatError(
-            f"the baseline has format {found['format']!r}; this version reads {BASELINE_FORMAT}"
+            f"the baseline has format {found['format']!r}; this version reads "
+            f"{', '.join(map(str, _FORMATS_READ))}"
         )
     return _checked_meta(BaselineMeta(**found))
 

@@ -25,6 +25,9 @@ _ATTRIBUTES: Final = {
     "path": _PATH,
     "mode_old": "permissions before, as ls shows them (imode_old: the number)",
     "mode_new": "permissions now",
+    "attr_old": "inode flags before, as Samhain shows them: suSiadAcTDtj (iattr_old: the number, "
+    "with encryption, verity and others that have no letter)",
+    "attr_new": "inode flags now",
     "owner_old": "owner before (iowner_old: the uid)",
     "owner_new": "owner now",
     "group_old": "group before (igroup_old: the gid)",
@@ -37,6 +40,43 @@ _ATTRIBUTES: Final = {
     "chksum_new": "digest of the contents now, algorithm:hex",
     "link_old": "target of the symbolic link before",
     "link_new": "target of the symbolic link now",
+    "btime_old": "when the inode before was made, UTC",
+    "btime_new": "when the inode of now was made, UTC",
+    "acl_old": "access control list before, as getfacl shows it",
+    "acl_new": "access control list now",
+    "acl_default_old": "access control list before that a directory gives to new files in it",
+    "acl_default_new": "that access control list now",
+    "caps_old": "capabilities of the file before, as getcap shows them",
+    "caps_new": "capabilities of the file now",
+    "selinux_old": "SELinux label before",
+    "selinux_new": "SELinux label now",
+    "xattr_old": "other extended attributes before, in a change only those that differ; large "
+    "values as SHA-256",
+    "xattr_new": "other extended attributes now",
+    "project_old": "project id before",
+    "project_new": "project id now",
+}
+_RECEIPT: Final = {
+    "time": "seconds that it took (duration_ms: milliseconds)",
+    "kBps": "kilobytes read a second",
+    "files": "objects examined",
+    "hashed": "files whose contents were read",
+    "bytes": "bytes read",
+    "changes": "differences found",
+    "unreadable": "objects that could not be examined",
+    "unstable": "files that kept changing",
+    "skipped": "both together",
+    "skipped_why": "their reasons, each with how many",
+    "skipped_paths": "the first of them, with a blank between two",
+    "contents_skipped": "files whose contents SkipChecksum left alone",
+    "attributes_unread": "objects whose extended attributes could not be read",
+    "rules": "rules of the configuration",
+    "configuration": "digest of the configuration",
+    "baseline": "digest of what is in the baseline; baseline show calls it contents",
+    "baseline_new": "the same of the baseline that update wrote",
+    "watcher": "who watched since the last check: inotify, or off",
+    "watched": "directories that are watched",
+    "watcher_gaps": "gaps in the watch since the last check",
 }
 
 _DOCUMENTED_STATES: Final = (
@@ -391,18 +431,22 @@ _INTEGRITY_ENTRIES: Final = (
         _INTEGRITY,
         Severity.MARK,
         "File check completed.",
-        "A full check of all files has ended; the numbers say what it saw.",
-        "Nothing. If unreadable or unstable is not 0, look at the events before it.",
-        {
-            "time": "seconds that it took",
-            "kBps": "kilobytes read a second",
-            "files": "objects examined",
-            "hashed": "files whose contents were read",
-            "bytes": "bytes read",
-            "changes": "differences found",
-            "unreadable": "objects that could not be examined",
-            "unstable": "files that kept changing",
-        },
+        "A full check of all files has ended. This is its receipt: what it saw, what it did not "
+        "see and why, with which configuration, against which baseline. It is signed as every "
+        "report is.",
+        "Nothing. If skipped is not 0, look at skipped_why and at the events before it.",
+        _RECEIPT,
+    ),
+    Entry(
+        "CHECK_SAW_NOTHING",
+        _INTEGRITY,
+        Severity.ERR,
+        "File check saw no files.",
+        "A full check has ended without one object that the rules cover being there. That is no "
+        "success: nothing is protected. Such a check replaces no baseline.",
+        "Correct the rules, or mount what they name: needfire-agent check-config shows the rules, "
+        "and each rule that matches nothing was reported.",
+        _RECEIPT,
     ),
     Entry(
         "BASELINE_INCOMPLETE",
@@ -412,6 +456,18 @@ _INTEGRITY_ENTRIES: Final = (
         "A policy compares the contents of these files, but the baseline has no digest of them: "
         "it was made with another configuration, or they could not be read then. Their contents "
         "are not compared; everything else about them is.",
+        "Make a new baseline with the present configuration (needfire-agent init, or update).",
+        {"files": "how many"},
+    ),
+    Entry(
+        "BASELINE_LACKS_ATTRIBUTES",
+        _INTEGRITY,
+        Severity.WARN,
+        "Baseline lacks extended attributes of {files} files",
+        "A policy compares ACLs, labels or other extended attributes of these files, but the "
+        "baseline does not know them: it was made by an older version, with UseACLCheck, "
+        "UseSelinuxCheck or UseXattrCheck off, or without the right to see them. They are not "
+        "compared; everything else about the files is.",
         "Make a new baseline with the present configuration (needfire-agent init, or update).",
         {"files": "how many"},
     ),

@@ -25,7 +25,7 @@ MEANINGS = {
     ExitStatus.DONE: "done; for check: no difference",
     ExitStatus.DIFFERENCES: "check found differences",
     ExitStatus.USAGE: "wrong usage of the command line",
-    ExitStatus.CONFIGURATION: "configuration error",
+    ExitStatus.CONFIGURATION: "configuration error; for check, init and update: no file was there",
     ExitStatus.UNREACHABLE: "the server could not be reached",
     ExitStatus.AUTHENTICATION: "authentication failed (Session key negotiation failed)",
     ExitStatus.DOWNLOAD: "File download failed",

@@ -108,7 +108,11 @@ def altered(path: Path, *statements: str) -> Path:
         ("INSERT INTO directories VALUES (x'7a', x'90')", "is not the key"),
         ("INSERT INTO directories VALUES ('text', x'90')", "does not hold byte strings"),
         ("UPDATE directories SET entries = 'text'", "does not hold byte strings"),
-        ("UPDATE meta SET value = 2 WHERE name = 'format'", "has format 2"),
+        (
+            "UPDATE meta SET value = 3 WHERE name = 'format'",
+            "has format 3; this version reads 1, 2",
+        ),
+        ("UPDATE meta SET value = '2' WHERE name = 'format'", "has format"),
         ("DELETE FROM meta WHERE name = 'host'", "does not say its host"),
         ("UPDATE meta SET value = x'ff' WHERE name = 'host'", "not UTF-8"),
         ("UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE name = 'host'", "not UTF-8"),

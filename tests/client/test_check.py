@@ -2,7 +2,11 @@ import errno
 import os
 import re
 import socket
+import sqlite3
 import stat
+import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +16,15 @@ import pytest
 
 from needfire_client import check as check_module
 from needfire_client import walk
-from needfire_client.attributes import ScanStoppedError, open_directory
+from needfire_client.attributes import ScanStoppedError, open_directory, owner_name
 from needfire_client.baseline import BaselineReader
+from needfire_client.check import Checker
+from needfire_client.inode import Inspector, Times
 from needfire_client.policy import Place
 from needfire_client.scan import pack_record
-from needfire_protocol.baseline import FileEntry, decode_entries
+from needfire_protocol.baseline import ContentDigest, FileEntry, decode_entries
+from needfire_protocol.catalogue import CATALOGUE
+from needfire_protocol.codec import encode
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, Policy
 from needfire_protocol.rc.skip_checksum import SKIP_CHECKSUM
@@ -336,6 +344,8 @@ def test_no_rules_at_all_is_a_finding(make: Make) -> None:
     scanned = make()
     scanned.init()
     assert codes(scanned.take()) == ["NOTHING_TO_CHECK"]
+    scanned.init(settings_of(dir_rule(scanned.directory)))
+    scanned.take()
     scanned.checker().full_check()
     assert codes(scanned.take()) == ["NOTHING_TO_CHECK"]
 
@@ -909,3 +919,279 @@ def test_a_file_that_grows_beyond_the_limit_is_told_by_its_size(root: Path, make
     (root / "a").write_bytes(b"bbb")
     checker.full_check()
     assert {event.code for event in scanned.take()} == {MODIFIED, "BASELINE_INCOMPLETE"}
+
+
+# ---- what else an inode says ----------------------------------------------------------------------
+
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", *entry)
+    for entry in ((1, 6, 0), (2, 6, 65534), (4, 4, 0), (16, 4, 0), (32, 4, 0))
+)
+CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+
+
+@pytest.fixture
+def with_xattrs(root: Path) -> Path:
+    try:
+        os.setxattr(root / "a", "user.probe", b"")
+    except OSError:
+        pytest.skip("the file system of the tests has no extended attributes")
+    os.removexattr(root / "a", "user.probe")
+    return root
+
+
+def test_acls_and_extended_attributes_are_told_and_only_once(with_xattrs: Path, make: Make) -> None:
+    root = with_xattrs
+    os.setxattr(root / "b", "user.same", b"1")
+    scanned = make(dir_rule(root, Policy.ATTRIBUTES))
+    scanned.init()
+    checker = scanned.checker()
+    checker.full_check()
+    assert scanned.take() == []
+    os.setxattr(root / "a", "system.posix_acl_access", ACL)
+    os.setxattr(root / "b", "user.note", b"new")
+    os.setxattr(root / "sub", "system.posix_acl_default", ACL)
+    checker.full_check()
+    found = {event.path: event for event in scanned.take()}
+    assert {event.change for event in found.values()} == {"-----M----"}
+    assert found.keys() == {bytes(root / name) for name in ("a", "b", "sub")}
+    name = owner_name(65534)
+    shown = f"user::rw-,user:{name}:rw-,group::r--,mask::r--,other::r--"
+    assert found[bytes(root / "a")].fields["acl_new"] == shown
+    assert found[bytes(root / "sub")].fields["acl_default_new"] == shown
+    assert found[bytes(root / "b")].fields["xattr_new"] == 'user.note="new"'
+    checker.full_check()
+    assert scanned.take() == []
+    os.removexattr(root / "b", "user.note")
+    checker.check_path(bytes(root / "b"))
+    (event,) = scanned.take()
+    assert (event.fields["xattr_old"], event.fields["xattr_new"]) == ('user.note="new"', None)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives capabilities and flags")
+def test_capabilities_and_flags_are_told(with_xattrs: Path, make: Make) -> None:
+    root = with_xattrs
+    scanned = make(dir_rule(root, Policy.ATTRIBUTES))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    os.setxattr(root / "a", "security.capability", CAPABILITY)
+    switched = subprocess.run(["chattr", "+ia", root / "b"], check=False, capture_output=True)
+    try:
+        checker.full_check()
+    finally:
+        subprocess.run(["chattr", "-ia", root / "b"], check=False, capture_output=True)
+    found = {event.path: event for event in scanned.take()}
+    assert found[bytes(root / "a")].change == "-----M----"
+    assert found[bytes(root / "a")].fields["caps_new"] == "cap_net_raw=ep"
+    if switched.returncode == 0:
+        flags = found[bytes(root / "b")].fields
+        assert (flags["attr_old"], flags["attr_new"]) == ("------------", "---ia-------")
+        assert (flags["iattr_old"], flags["iattr_new"]) == (0, 0x30)
+
+
+@pytest.mark.parametrize(
+    ("switch", "silent"), [("acl_check", "a"), ("xattr_check", "b"), ("selinux_check", "")]
+)
+def test_what_is_switched_off_is_not_told(
+    with_xattrs: Path, make: Make, switch: str, silent: str
+) -> None:
+    root = with_xattrs
+    scanned = make(dir_rule(root, Policy.ATTRIBUTES), **{switch: False})
+    scanned.init(settings_of(dir_rule(root, Policy.ATTRIBUTES)))
+    scanned.take()
+    os.setxattr(root / "a", "system.posix_acl_access", ACL)
+    os.setxattr(root / "b", "user.note", b"new")
+    scanned.checker().full_check()
+    assert {event.path for event in scanned.take()} == {
+        bytes(root / name) for name in "ab" if name != silent
+    }
+
+
+def test_a_baseline_that_knows_less_is_used_and_said_to_know_less(
+    with_xattrs: Path, make: Make
+) -> None:
+    root = with_xattrs
+    os.setxattr(root / "a", "user.note", b"was there")
+    scanned = make(dir_rule(root, Policy.ATTRIBUTES))
+    scanned.init(settings_of(dir_rule(root, Policy.ATTRIBUTES), xattr_check=False))
+    scanned.take()
+    checker = scanned.checker()
+    for told in (["BASELINE_LACKS_ATTRIBUTES"], []):
+        checker.full_check()
+        assert codes(scanned.take()) == told
+
+
+def test_a_baseline_of_format_1_is_compared_in_what_it_has(root: Path, make: Make) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    scanned.take()
+    with sqlite3.connect(scanned.baseline) as connection:
+        digest = ContentDigest()
+        rows = connection.execute("SELECT key, entries FROM directories ORDER BY key").fetchall()
+        for key, entries in rows:
+            old = encode([[name, entry[:15]] for name, entry in decode_entries(entries).items()])
+            digest.add(key, old)
+            connection.execute("UPDATE directories SET entries = ? WHERE key = ?", (old, key))
+        connection.execute("UPDATE meta SET value = 1 WHERE name = 'format'")
+        connection.execute(
+            "UPDATE meta SET value = ? WHERE name = 'content_sha256'", (digest.hexdigest(),)
+        )
+    connection.close()
+    checker = scanned.checker()
+    checker.full_check()
+    assert codes(scanned.take()) == ["BASELINE_LACKS_ATTRIBUTES"]
+    (root / "a").chmod(0o600)
+    checker.full_check()
+    assert of_files(scanned.changes(), root) == {"a": (MODIFIED, "-----M--T-")}
+    checker.update(scanned.baseline, host="h", configuration_sha256="", created_us=2)
+    with BaselineReader(scanned.baseline) as reader:
+        assert reader.meta.format == 2
+        assert reader.directory(bytes(root))[b"a"].looked
+
+
+def test_another_inode_under_the_same_number_is_another_inode(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned = make(dir_rule(root, Policy.LOG_FILES))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    real = Inspector.times
+
+    def times(self: Inspector, fd: int, device: int) -> Times:
+        return real(self, fd, device)._replace(birth_ns=1)
+
+    monkeypatch.setattr(Inspector, "times", times)
+    checker.check_path(bytes(root / "b"))
+    if any(event.path == bytes(root / "b") for event in scanned.raised):
+        assert ("POLICY_MODIFIED", bytes(root / "b"), "---I------") in scanned.changes()
+
+
+# ---- the receipt ----------------------------------------------------------------------------------
+
+
+def test_the_receipt_says_what_was_seen_with_what_and_against_what(root: Path, make: Make) -> None:
+    scanned = make(dir_rule(root), file_rule(root / "a"), sha256="c" * 64)
+    scanned.init()
+    with BaselineReader(scanned.baseline) as reader:
+        contents = f"sha256:{reader.meta.content_sha256}"
+    assert scanned.receipt().fields["baseline"] == contents
+    scanned.checker().full_check()
+    receipt = scanned.receipt()
+    assert receipt.code == "CHECK_COMPLETED"
+    expected = {
+        "files": 7,
+        "hashed": 4,
+        "bytes": 6,
+        "changes": 0,
+        "skipped": 0,
+        "attributes_unread": 0,
+        "rules": 2,
+        "configuration": "sha256:" + "c" * 64,
+        "baseline": contents,
+    }
+    assert {name: receipt.fields[name] for name in expected} == expected
+    assert receipt.fields.keys() <= CATALOGUE["CHECK_COMPLETED"].fields.keys() | {"duration_ms"}
+
+
+def test_the_receipt_of_an_update_names_both_baselines(root: Path, make: Make) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    (root / "a").write_bytes(b"other")
+    checker = scanned.checker()
+    checker.update(scanned.directory / "new", host="h", configuration_sha256="", created_us=2)
+    fields = scanned.receipt().fields
+    with BaselineReader(scanned.directory / "new") as reader:
+        assert fields["baseline_new"] == f"sha256:{reader.meta.content_sha256}"
+    assert fields["baseline"] == f"sha256:{checker.meta.content_sha256}" != fields["baseline_new"]
+
+
+def test_the_receipt_names_what_was_skipped_each_time(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparse = root / "sub" / "big file"
+    with sparse.open("wb") as file:
+        file.truncate(2**31)
+    scanned = make(dir_rule(root))
+    scanned.init()
+    checker = scanned.checker()
+    for _ in range(2):
+        checker.full_check()
+        fields = scanned.receipt().fields
+        assert fields["skipped"] == 1
+        assert fields["skipped_why"] == "sparse: 0 bytes on disk claim to be 2147483648: 1"
+        assert str(fields["skipped_paths"]).endswith("/sub/big\\x20file")
+
+
+def test_the_receipt_counts_attributes_that_could_not_be_read(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+
+    def listxattr(*_args: object, **_others: object) -> list[str]:
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(os, "listxattr", listxattr)
+    scanned.checker().full_check()
+    fields = scanned.receipt().fields
+    assert (fields["attributes_unread"], fields["changes"]) == (7, 0)
+
+
+def test_the_receipt_says_how_the_watch_was(root: Path, make: Make) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    checker = Checker(
+        scanned.settings,
+        scanned.baseline,
+        scanned.directory / "scratch",
+        scanned.on_event,
+        health=lambda: {"watcher": "inotify", "watched": 3, "watcher_gaps": 1},
+    )
+    checker.full_check()
+    checker.close()
+    assert scanned.receipt().fields["watched"] == 3
+
+
+def test_a_check_without_files_is_no_success_and_replaces_no_baseline(
+    root: Path, make: Make
+) -> None:
+    scanned = make(dir_rule(root / "gone"))
+    scanned.init(settings_of(dir_rule(root)))
+    good = scanned.baseline.read_bytes()
+    assert scanned.init().baseline_sha256 is None
+    assert scanned.receipt().code == "CHECK_SAW_NOTHING"
+    assert scanned.baseline.read_bytes() == good
+    checker = scanned.checker()
+    result = checker.update(scanned.baseline, host="h", configuration_sha256="", created_us=2)
+    assert (result.files, result.baseline_sha256) == (0, None)
+    assert scanned.receipt().code == "CHECK_SAW_NOTHING"
+    assert scanned.baseline.read_bytes() == good
+
+
+def test_a_digest_that_is_not_in_hashlib_is_used_where_its_package_is(
+    root: Path, make: Make
+) -> None:
+    blake3 = pytest.importorskip("blake3")
+    scanned = make(dir_rule(root), digest_algorithm="blake3")
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    (root / "a").write_bytes(b"abc")
+    checker.full_check()
+    (event,) = scanned.take()
+    assert event.fields["chksum_new"] == f"blake3:{blake3.blake3(b'abc').hexdigest()}"
+
+
+def test_a_baseline_with_digests_that_this_host_cannot_make_is_refused_in_words(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("blake3")
+    scanned = make(dir_rule(root), digest_algorithm="blake3")
+    scanned.init()
+    checker = scanned.checker()
+    monkeypatch.setitem(sys.modules, "blake3", None)
+    with pytest.raises(StorageError, match=r"install needfire\[blake3\]"):
+        checker.full_check()

@@ -347,6 +347,7 @@ def test_an_internal_error_of_the_daemon_is_logged_as_an_event_too(
     monkeypatch.setattr(Watching, "run", fail)
     state, rc = tmp_path / "state", tmp_path / "rc"
     rc.write_text(f"[ReadOnly]\ndir=99{tmp_path}/tree\n")
+    (tmp_path / "tree").mkdir()
     common = ["--state-dir", str(state), "--rc", str(rc), "--name", "a.b"]
     assert main(["init", *common]) == 0
     assert main(["run", *common]) == ExitStatus.INTERNAL

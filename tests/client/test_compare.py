@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from needfire_client.compare import Change, ChangeKind, Names, change_code, compare
 from needfire_client.policy import Decision, Ruleset
-from needfire_protocol.baseline import FileEntry, State
+from needfire_protocol.baseline import FileEntry, Looked, State, Xattr
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, Policy
 from needfire_protocol.severity import Severity
 from needfire_testkit.scanner import file_rule, settings_of
@@ -30,6 +30,11 @@ OLD = FileEntry(
     digest=b"\1" * 32,
     state=0,
     reason="",
+    birth_ns=5_000_000_000,
+    flags=0,
+    project=0,
+    looked=int(Looked.EVERYTHING),
+    xattrs=((b"user.a", 1, b"v"),),
 )
 
 
@@ -64,6 +69,11 @@ entries = st.builds(
     digest=st.sampled_from([None, b"d" * 32, b"e" * 32]),
     state=st.just(0),
     reason=st.just(""),
+    birth_ns=st.sampled_from([None, 1, 2]),
+    flags=st.sampled_from([None, 0, 0x10]),
+    project=st.sampled_from([None, 0, 1]),
+    looked=st.integers(0, int(Looked.EVERYTHING)),
+    xattrs=st.sampled_from([(), ((b"user.a", 1, b"v"),), ((b"security.selinux", 2, b"l\0"),)]),
 )
 
 
@@ -93,15 +103,22 @@ def test_a_smaller_mask_never_finds_more(old: FileEntry, new: FileEntry) -> None
     ("changed", "code", "shown"),
     [
         ({"digest": b"\2" * 32}, "C---------", {"chksum"}),
-        ({"inode": 41}, "---I------", {"inode", "dev"}),
+        ({"inode": 41}, "---I------", {"inode", "dev", "btime"}),
+        ({"birth_ns": 6}, "---I------", {"inode", "dev", "btime"}),
+        ({"flags": 0x10}, "-----M----", {"mode", "attr", "imode", "iattr"}),
+        ({"project": 9}, "-----M----", {"mode", "attr", "imode", "iattr", "project"}),
         ({"nlink": 2}, "----H-----", {"hardlinks"}),
-        ({"mode": 0o100600}, "-----M----", {"mode", "imode"}),
+        ({"mode": 0o100600}, "-----M----", {"mode", "attr", "imode", "iattr"}),
         ({"uid": 9}, "------U---", {"owner", "iowner"}),
         ({"gid": 9}, "-------G--", {"group", "igroup"}),
         ({"mtime_ns": 9}, "--------T-", {"mtime"}),
         ({"ctime_ns": 9}, "--------T-", {"ctime"}),
         ({"size": 9}, "---------S", {"size"}),
-        ({"mode": 0o120777, "link": b"t"}, "CL---M----", {"chksum", "mode", "imode", "link"}),
+        (
+            {"mode": 0o120777, "link": b"t"},
+            "CL---M----",
+            {"chksum", "mode", "attr", "imode", "iattr", "link"},
+        ),
     ],
 )
 def test_each_change_has_its_letter_and_shows_its_attributes(
@@ -114,6 +131,73 @@ def test_each_change_has_its_letter_and_shows_its_attributes(
     names = {name.removesuffix("_old") for name in change.fields if name.endswith("_old")}
     assert names == shown
     assert {f"{name}_new" for name in names} <= change.fields.keys()
+
+
+def with_xattrs(*found: Xattr) -> FileEntry:
+    return OLD._replace(xattrs=tuple(sorted(found)))
+
+
+ACL = (b"system.posix_acl_access", 12, b"\2\0\0\0" + b"\2\0\6\0" + (7).to_bytes(4, "little"))
+DEFAULT_ACL = (b"system.posix_acl_default", *ACL[1:])
+CAPABILITY = (b"security.capability", 20, bytes([1, 0, 0, 2, 0, 0x20]) + bytes(14))
+LABEL = (b"security.selinux", 6, b"bin_t\0")
+OTHER = (b"user.b", 1, b"w")
+
+
+@pytest.mark.parametrize(
+    ("found", "field", "text"),
+    [
+        (ACL, "acl", "user:user7:rw-"),
+        (DEFAULT_ACL, "acl_default", "user:user7:rw-"),
+        (CAPABILITY, "caps", "cap_net_raw=ep"),
+        (LABEL, "selinux", "bin_t"),
+        (OTHER, "xattr", 'user.b="w"'),
+        ((b"trusted.x", 1, b"t"), "xattr", 'trusted.x="t"'),
+    ],
+)
+def test_what_else_decides_about_rights_is_a_changed_mode(
+    found: Xattr, field: str, text: str
+) -> None:
+    change = compared(OLD, with_xattrs(*OLD.xattrs, found), Policy.ATTRIBUTES)
+    assert change is not None
+    assert change.code == "-----M----"
+    names = {"policy", "change", "path"}
+    for name in ("mode", "attr", "imode", "iattr", field):
+        names |= {f"{name}_old", f"{name}_new"}
+    assert change.fields.keys() == names
+    assert (change.fields[f"{field}_old"], change.fields[f"{field}_new"]) == (None, text)
+    assert compared(OLD, with_xattrs(*OLD.xattrs, found), Policy.IGNORE_ALL) is None
+
+
+@pytest.mark.parametrize("found", [ACL, CAPABILITY, LABEL, OTHER, (b"trusted.x", 1, b"t")])
+def test_what_is_not_known_of_one_side_is_not_compared(found: Xattr) -> None:
+    now = with_xattrs(*OLD.xattrs, found)
+    group = next(
+        group
+        for group in (Looked.ACL, Looked.LABEL, Looked.OTHER, Looked.TRUSTED)
+        if compared(OLD._replace(looked=int(Looked.EVERYTHING & ~group)), now) is None
+    )
+    assert compared(now, OLD._replace(looked=int(Looked.EVERYTHING & ~group))) is None
+    assert compared(OLD, now) is not None
+
+
+def test_an_object_of_an_old_baseline_is_compared_in_what_it_has() -> None:
+    old = FileEntry(*OLD[:15])
+    assert compared(old, OLD) is None
+    assert compared(old, OLD._replace(mode=0o100755)) is not None
+
+
+def test_only_the_attributes_that_differ_are_shown_unless_all_are_wanted() -> None:
+    now = with_xattrs((b"user.a", 1, b"w"), OTHER, LABEL)
+    before = with_xattrs((b"user.a", 1, b"v"), OTHER, LABEL)
+    change = compared(before, now)
+    assert change is not None
+    assert (change.fields["xattr_old"], change.fields["xattr_new"]) == ('user.a="v"', 'user.a="w"')
+    assert "selinux_old" not in change.fields
+    change = compared(before, now, report_full_detail=True)
+    assert change is not None
+    assert change.fields["xattr_new"] == 'user.a="w", user.b="w"'
+    assert change.fields["selinux_old"] == "bin_t"
 
 
 def test_device_nodes_are_compared_by_their_numbers() -> None:
@@ -133,8 +217,12 @@ def test_the_fields_are_those_of_samhain() -> None:
         "path": "/x",
         "mode_old": "-rw-r--r--",
         "mode_new": "-rw-------",
+        "attr_old": "------------",
+        "attr_new": "------------",
         "imode_old": 33188,
         "imode_new": 33152,
+        "iattr_old": 0,
+        "iattr_new": 0,
         "size_old": 6,
         "size_new": 14,
         "mtime_old": "1970-01-01T00:00:01",

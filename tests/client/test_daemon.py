@@ -167,6 +167,10 @@ async def test_a_life_with_local_files_from_start_to_exit(home: Home) -> None:
         start, exit_ = event_of(server, "START"), event_of(server, "EXIT")
         assert start.fields["path"] == str(home.rc)
         assert start.fields["path_data"] == str(home.baseline)
+        receipt = event_of(server, "CHECK_COMPLETED")
+        assert receipt.fields["configuration"] == start.fields["hash"]
+        assert receipt.fields["watcher"] == "inotify"
+        assert int(str(receipt.fields["watched"])) >= 1
         assert str(start.fields["hash"]).startswith("sha256:")
         assert str(start.fields["hash_data"]).startswith("sha256:")
         assert exit_.fields["status"] == "Terminated"
@@ -448,6 +452,19 @@ async def test_a_broken_configuration_from_the_server_does_not_replace_the_good_
         async with daemon(home, *at(server)) as agent:
             await agent.says('msg="No file from server, trying local file"', 2)
             await agent.says("File check completed.")
+
+
+@pytest.mark.parametrize("verb", ["init", "check", "update"])
+async def test_a_check_that_saw_no_file_is_no_success(home: Home, verb: str) -> None:
+    home.write_rc()
+    home.rc.write_text(home.rc.read_text().replace(str(home.tree), f"{home.tree}-gone"))
+    good = home.baseline.read_bytes()
+    output_here = () if verb == "check" else ("--output", str(home.baseline))
+    status, output = await home.run(verb, *home.local, *output_here)
+    assert status == ExitStatus.CONFIGURATION
+    assert 'msg="File check saw no files."' in output
+    assert "nothing was there to look at" in output
+    assert home.baseline.read_bytes() == good
 
 
 @pytest.mark.parametrize("verb", ["run", "check"])

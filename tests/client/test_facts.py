@@ -2,6 +2,8 @@
 
 import os
 import socket
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,13 @@ def test_the_address_of_a_socket_is_that_of_an_interface() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
         assert HostFacts().interface_exists(bound.getsockname()[0])
+
+
+def test_digests_of_hashlib_are_always_there_and_blake3_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    facts = HostFacts()
+    assert facts.has_digest("sha256")
+    assert facts.has_digest("blake3") is (find_spec("blake3") is not None)
+    monkeypatch.setitem(sys.modules, "blake3", None)
+    assert not facts.has_digest("blake3")

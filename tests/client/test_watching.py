@@ -3,9 +3,10 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from needfire_client.logbook import Logbook
 from needfire_client.reporter import Reporter
 from needfire_client.watching import Watching
 from needfire_protocol.errors import FormatError
-from needfire_protocol.event import Event
+from needfire_protocol.event import Event, FieldValue
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_testkit.server import until
 
@@ -38,6 +39,7 @@ class World:
     at_directory: bytes = b""
     fails_with: list[Exception] = field(default_factory=list)
     watcher: "FakeWatcher | None" = None
+    health: Callable[[], Mapping[str, FieldValue]] = dict
 
     def write(self, event: Event) -> None:
         self.events.append(event)
@@ -55,8 +57,11 @@ class FakeChecker:
         _overlay: Path,
         _on_event: object,
         progress: Callable[[int, int, bytes], None],
+        *,
+        health: Callable[[], Mapping[str, FieldValue]],
     ) -> None:
         self._world = world
+        world.health = health
         self._progress = progress
         world.did.append(f"open {settings.loop_interval_s}")
 
@@ -111,6 +116,10 @@ class FakeWatcher:
         self.lose = on_loss
         world.watcher = self
 
+    @property
+    def watched_count(self) -> int:
+        return 7
+
     def start(self) -> None:
         self.world.did.append("armed")
 
@@ -125,7 +134,7 @@ class FakeWatcher:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     world.gate.set()
-    monkeypatch.setattr(watching_module, "Checker", lambda *given: FakeChecker(world, *given))
+    monkeypatch.setattr(watching_module, "Checker", partial(FakeChecker, world))
     monkeypatch.setattr(watching_module, "Watcher", lambda *given: FakeWatcher(world, *given))
     monkeypatch.setattr(watching_module, "DEBOUNCE_S", 0.0)
     monkeypatch.setattr(watching_module, "_AFTER_LOSS_S", 0.0)
@@ -206,6 +215,22 @@ async def test_a_loss_is_reported_and_made_up_for_by_a_full_check(world: World) 
         await until(lambda: world.count("done") == 2, "the second check")
     [gap] = [event for event in world.events if event.code == "COVERAGE_GAP"]
     assert gap.fields == {"reason": "the queue overflowed", "scope": "/var/\\xff"}
+
+
+async def test_a_receipt_gets_how_the_watch_was_since_the_last_one(world: World) -> None:
+    async with running(world):
+        await until(lambda: world.count("done"), "the first check")
+        assert world.watcher is not None
+        world.watcher.lose("the queue overflowed", b"/")
+        assert [dict(world.health()) for _ in range(2)] == [
+            {"watcher": "inotify", "watched": 7, "watcher_gaps": gaps} for gaps in (1, 0)
+        ]
+
+
+async def test_without_real_time_watching_the_receipt_says_off(world: World) -> None:
+    async with running(world, AgentSettings(realtime=False)):
+        await until(lambda: world.count("done"), "the first check")
+        assert world.health() == {"watcher": "off"}
 
 
 async def test_more_changes_than_can_be_remembered_are_a_loss(

@@ -1,5 +1,6 @@
 import hashlib
 import sqlite3
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,10 +9,13 @@ from hypothesis import strategies as st
 
 from needfire_protocol.baseline import (
     DIGEST_BYTES,
+    INLINE_BYTES_MAX,
     SCHEMA,
+    XATTRS_MAX,
     BaselineMeta,
     ContentDigest,
     FileEntry,
+    Looked,
     State,
     check_key,
     check_schema,
@@ -49,6 +53,13 @@ entries = st.builds(
     digest=st.none() | st.binary(min_size=32, max_size=32),
     state=st.sampled_from([int(state) for state in State]),
     reason=st.text(max_size=10),
+    birth_ns=st.none() | st.integers(-(2**63), 2**63),
+    flags=st.none() | st.integers(0, 2**32 - 1),
+    project=st.none() | st.integers(0, 2**32 - 1),
+    looked=st.integers(0, int(Looked.EVERYTHING)),
+    xattrs=st.dictionaries(
+        st.binary(max_size=20), st.tuples(st.integers(0, 2**32), st.binary(max_size=20)), max_size=3
+    ).map(lambda found: tuple((name, *found[name]) for name in sorted(found))),
 )
 ENTRY = FileEntry(0o100644, 0, 0, 5, 1, 2, 3, 4, 5, 1, 0, None, b"d" * 32, 0, "")
 META = BaselineMeta(
@@ -84,6 +95,47 @@ def test_any_bytes_are_entries_or_a_format_error(data: bytes) -> None:
     except FormatError:
         return
     assert decode_entries(encode_entries(sorted(found.items()))) == found
+
+
+def test_an_object_of_format_1_is_one_of_which_less_is_known() -> None:
+    packed = encode([[b"a", list(ENTRY[:15])]])
+    assert decode_entries(packed) == {b"a": ENTRY}
+    assert (ENTRY.birth_ns, ENTRY.flags, ENTRY.looked, ENTRY.xattrs) == (None, None, 0, ())
+
+
+@pytest.mark.parametrize("format", [0, 3, True, "2", None])
+def test_other_formats_are_refused(format: Any) -> None:
+    rows = [(name, format if name == "format" else value) for name, value in META.rows()]
+    with pytest.raises(FormatError, match="reads 1, 2"):
+        parse_meta(rows)
+
+
+@pytest.mark.parametrize("format", [1, 2])
+def test_both_formats_are_read(format: int) -> None:
+    meta = replace(META, format=format)
+    assert parse_meta(meta.rows()) == meta
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [[b"b", 1, b"v"], [b"a", 1, b"v"]],
+        [[b"a", 1, b"v"], [b"a", 1, b"v"]],
+        [[b"a" * 256, 1, b"v"]],
+        [[b"a", 1, b"v" * (INLINE_BYTES_MAX + 1)]],
+        [[b"a", -1, b"v"]],
+        [[b"a", True, b"v"]],
+        [["a", 1, b"v"]],
+        [[b"a", 1]],
+        [b"a"],
+        [[b"%03d" % number, 1, b"v"] for number in range(XATTRS_MAX + 1)],
+        {},
+        None,
+    ],
+)
+def test_extended_attributes_are_bounded_and_sorted(found: Any) -> None:
+    with pytest.raises(FormatError):
+        decode_entries(encode([[b"name", [*ENTRY[:-1], found]]]))
 
 
 @pytest.mark.parametrize("position", range(len(FileEntry._fields)))
@@ -179,7 +231,7 @@ def test_meta_comes_back_from_its_rows_as_text_and_as_bytes() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("format", 2, "has format 2"),
+        ("format", 3, "has format 3"),
         ("format", "1", "has format '1'"),
         ("algorithm", "crc32", "digests of 'crc32'"),
         ("entries", -1, "not a count"),
@@ -218,7 +270,8 @@ def test_sqlite_keeps_the_schema_exactly_as_it_is_written_here() -> None:
 
 def test_every_digest_that_a_configuration_may_name_can_stand_in_a_baseline() -> None:
     for algorithm, length in DIGEST_BYTES.items():
-        assert hashlib.new(algorithm).digest_size == length
+        if algorithm != "blake3":
+            assert hashlib.new(algorithm).digest_size == length
         assert values.DIGEST.parse(algorithm.encode()) == algorithm
 
 

@@ -4,7 +4,7 @@ from needfire_client.check import Checker, CheckResult
 from needfire_client.oneshot import OneShot, run_oneshot
 from needfire_client.options import Options
 from needfire_client.progress import ProgressBar
-from needfire_client.terminal import print_json, print_line, warn
+from needfire_client.terminal import complain, print_json, print_line, warn
 from needfire_protocol.exit_status import ExitStatus
 
 __all__ = ["print_summary", "run", "status_of"]
@@ -42,7 +42,9 @@ def status_of(result: CheckResult) -> ExitStatus:
     """Return the exit status of a check: what was not seen is not without differences."""
     if result.changes:
         return ExitStatus.DIFFERENCES
-    return ExitStatus.LOCAL if result.unreadable else ExitStatus.DONE
+    if result.unreadable:
+        return ExitStatus.LOCAL
+    return ExitStatus.DONE if result.files else ExitStatus.CONFIGURATION
 
 
 def print_summary(result: CheckResult, *, as_json: bool) -> None:
@@ -50,6 +52,8 @@ def print_summary(result: CheckResult, *, as_json: bool) -> None:
     if result.unreadable:
         count = f"{result.unreadable} object{'' if result.unreadable == 1 else 's'}"
         warn(f"{count} could not be read, so nobody knows whether they differ: run it as root")
+    if not result.files:
+        complain("nothing was there to look at: the rules cover no object of this host")
     if as_json:
         print_json(
             {

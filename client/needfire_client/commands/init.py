@@ -41,6 +41,12 @@ async def _init(tools: OneShot) -> ExitStatus:
             )
 
     result = await tools.scan(work)
+    if not result.files:
+        raise CommandError(
+            ExitStatus.CONFIGURATION,
+            "nothing was there to look at: a baseline of nothing replaces none, and is not offered",
+            hint="needfire-agent check-config says which rules there are",
+        )
     print_written(result, path, is_kept=not options.upload, as_json=options.as_json)
     if options.upload:
         await propose(tools, path)

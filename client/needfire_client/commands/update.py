@@ -47,6 +47,8 @@ async def _update(tools: OneShot) -> ExitStatus:
 
     result = await tools.scan(work)
     print_summary(result, as_json=options.as_json)
+    if not result.files:
+        return status_of(result)
     if options.upload:
         await propose(tools, path)
     elif not options.as_json:

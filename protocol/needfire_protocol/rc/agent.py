@@ -64,6 +64,9 @@ class AgentSettings:
     report_full_detail: bool = False
     loose_dir_check: bool = False
     digest_algorithm: str = "sha256"
+    acl_check: bool = True
+    selinux_check: bool = True
+    xattr_check: bool = True
     log_servers: tuple[tuple[str, int | None], ...] = ()
     server_port: int = 49777
     bind_address: str | None = None
@@ -95,7 +98,7 @@ def parse_agent_rc(data: bytes, *, source: str, facts: Facts) -> AgentSettings:
     findings = Findings(source)
     directives = parse_lines(data, facts=facts, findings=findings)
     defaults = AgentSettings()
-    gatherer = _Gatherer(findings)
+    gatherer = _Gatherer(findings, facts)
     values = read_settings(
         directives,
         Program.AGENT,
@@ -130,8 +133,9 @@ _POLICY_OF_SECTION: Final = {policy.section: policy for policy in Policy}
 class _Gatherer:
     """The fields to which a value is not simply assigned."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, facts: Facts) -> None:
         self._findings = findings
+        self._facts = facts
         self._rule_lines: dict[tuple[RuleKind, bytes], int] = {}
         self._used_policies: dict[str, int] = {}
         self._expression_count = 0
@@ -186,6 +190,11 @@ class _Gatherer:
                 directive.line,
                 f"{algorithm} is weak: files with the same digest can be made on purpose; "
                 "sha256 is safe",
+            )
+        if not self._facts.has_digest(algorithm):
+            raise FormatError(
+                f"digests of {algorithm} cannot be made on this host; "
+                f"install needfire[{algorithm}], or use SHA256"
             )
         return algorithm
 

@@ -42,6 +42,9 @@ class Facts(Protocol):
     def interface_exists(self, address: str, /) -> bool:
         """True where a local interface has the address."""
 
+    def has_digest(self, algorithm: str, /) -> bool:
+        """True where digests of this name can be made: BLAKE3 is a package of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class StatedFacts:
@@ -59,6 +62,10 @@ class StatedFacts:
     def interface_exists(self, address: str, /) -> bool:
         """True where the address is among the stated ones."""
         return address in self.addresses
+
+    def has_digest(self, _algorithm: str, /) -> bool:
+        """True: whether a package is on the host cannot be told from elsewhere."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,8 +213,42 @@ _CHECKING: Final = (
         DIGEST,
         "SHA256",
         "BLAKE2b",
-        "Digest of the contents of files. Samhain's TIGER192 is not available: SHA256 is used.",
+        "Digest of the contents of files. Samhain's TIGER192 is not available: SHA256 is used. "
+        "BLAKE3 needs the extra needfire[blake3] on the host.",
         agent=Honoured("digest_algorithm"),
+    ),
+    _row(
+        "UseACLCheck",
+        _MISC,
+        BOOLEAN,
+        "yes",
+        "no",
+        "Access control lists, default ones too, are part of MOD. Samhain's default is no, because "
+        "it may lack the library; here nothing is missing, and a mode alone does not say who may "
+        "write.",
+        agent=Honoured("acl_check"),
+    ),
+    _row(
+        "UseSelinuxCheck",
+        _MISC,
+        BOOLEAN,
+        "yes",
+        "no",
+        "The SELinux label is part of MOD. Samhain's default is no, because it may lack the "
+        "library; where SELinux is off there are no labels, and this costs nothing.",
+        agent=Honoured("selinux_check"),
+    ),
+    _row(
+        "UseXattrCheck",
+        _MISC,
+        BOOLEAN,
+        "yes",
+        "no",
+        "Capabilities of files and all other extended attributes are part of MOD, except for those "
+        "that file systems keep for themselves (trusted.overlay.*, trusted.glusterfs.*, "
+        "trusted.afr.*, ceph.*, lustre.*).",
+        agent=Honoured("xattr_check"),
+        is_ours=True,
     ),
     _row(
         "ReportOnlyOnce",
@@ -666,8 +700,6 @@ _WITHOUT_EFFECT: Final = (
         _MISC,
         "these attributes are not looked at yet",
         "UseRsrcCheck: resource forks",
-        "UseACLCheck: access control lists",
-        "UseSelinuxCheck: SELinux attributes",
     ),
     *_inert(
         _MISC,

@@ -178,6 +178,7 @@ _DIGESTS: Final = {
         "sha512",
         "sha384",
         "sha224",
+        "sha3_224",
         "sha3_256",
         "sha3_384",
         "sha3_512",
@@ -185,6 +186,7 @@ _DIGESTS: Final = {
         "blake2s",
         "sha1",
         "md5",
+        "blake3",
     )
 }
 WEAK_DIGESTS: Final = frozenset({"md5", "sha1"})

@@ -271,4 +271,5 @@ def _meta(meta: BaselineMeta) -> dict[str, Any]:
         "version": printable(meta.version, 64),
         "algorithm": meta.algorithm,
         "entries": meta.entries,
+        "contents": f"sha256:{meta.content_sha256}",
     }

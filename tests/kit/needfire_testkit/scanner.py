@@ -16,6 +16,9 @@ from needfire_protocol.severity import Severity
 __all__ = ["Raised", "Scanned", "dir_rule", "file_rule", "settings_of"]
 
 
+_BEGINNINGS_AND_ENDS = ("CHECK_STARTED", "CHECK_COMPLETED", "CHECK_SAW_NOTHING", "BASELINE_WRITTEN")
+
+
 def dir_rule(
     path: Path | bytes, policy: Policy = Policy.READ_ONLY, depth: int | None = 99
 ) -> PathRule:
@@ -93,6 +96,11 @@ class Scanned:
             created_us=1,
         )
 
+    def receipt(self) -> Raised:
+        """Return the event that ended the last check."""
+        ends = ("CHECK_COMPLETED", "CHECK_SAW_NOTHING")
+        return [event for event in self.raised if event.code in ends][-1]
+
     def checker(self) -> Checker:
         """Return a new checker with nothing reported yet."""
         overlay = self.directory / f"overlay{len(self.checkers)}"
@@ -107,11 +115,7 @@ class Scanned:
 
     def take(self) -> list[Raised]:
         """Return what was raised since the last time, without beginnings and ends of checks."""
-        taken = [
-            event
-            for event in self.raised
-            if event.code not in ("CHECK_STARTED", "CHECK_COMPLETED", "BASELINE_WRITTEN")
-        ]
+        taken = [event for event in self.raised if event.code not in _BEGINNINGS_AND_ENDS]
         self.raised.clear()
         return taken
 

@@ -172,6 +172,27 @@ def test_a_weak_digest_is_used_with_a_notice(name: str) -> None:
     assert "weak" in notice
 
 
+def test_a_digest_that_the_host_cannot_make_is_an_error_with_its_line() -> None:
+    class WithoutBlake3(StatedFacts):
+        def has_digest(self, algorithm: str, /) -> bool:
+            return algorithm != "blake3"
+
+    text = b"[Misc]\nDigestAlgo = BLAKE3\n"
+    assert agent_rc(text).digest_algorithm == "blake3"
+    with pytest.raises(ConfigError) as caught:
+        parse_agent_rc(text, source="rc", facts=WithoutBlake3())
+    [problem] = caught.value.problems
+    assert problem.line == 2
+    assert "install needfire[blake3], or use SHA256" in problem.text
+
+
+@pytest.mark.parametrize("name", ["UseACLCheck", "UseSelinuxCheck", "UseXattrCheck"])
+def test_extended_attributes_are_looked_at_until_that_is_switched_off(name: str) -> None:
+    field = f"{name[3:-5].lower()}_check"
+    assert getattr(agent_rc(""), field) is True
+    assert getattr(agent_rc(f"[Misc]\n{name} = no\n"), field) is False
+
+
 def test_a_directive_given_twice_counts_as_its_last_line_says() -> None:
     text = "[Misc]\nSetLoopTime=5\nSetLoopTime=6\n[EventSeverity]\nSeverityUser0=err\n"
     assert agent_rc(text).loop_interval_s == 6

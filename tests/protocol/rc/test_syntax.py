@@ -276,6 +276,9 @@ class NothingMayBeAsked:
     def interface_exists(self, address: str, /) -> bool:
         raise AssertionError(address)
 
+    def has_digest(self, algorithm: str, /) -> bool:
+        raise AssertionError(algorithm)
+
 
 def test_nothing_is_looked_up_inside_a_part_for_other_hosts() -> None:
     findings = Findings("rc")
