@@ -129,9 +129,17 @@ class ServerHome:
         )
         self.program = program
         self._running.append(program)
-        line = program.wait_for("listening on 127.0.0.1:")
-        # The event SERVER_UP says it as well, in quotes.
-        line = next(x for x in program.output().splitlines() if x.startswith("listening on"))
+        # The event SERVER_UP says the same words before, inside of its line.
+        line = wait_until(
+            lambda: (
+                next(
+                    (x for x in program.output().splitlines() if x.startswith("listening on")), None
+                )
+                or program.process.poll() is not None
+            ),
+            "the server",
+        )
+        assert isinstance(line, str), program.output()
         self.port = int(line.rpartition(":")[2])
         return program
 
