@@ -874,7 +874,12 @@ _SERVER_ENTRIES: Final = (
         "client does not send it for ever.",
         "Check the versions of agent and server. An agent that sends such reports may be broken "
         "into.",
-        {"client": _CLIENT, "reason": "what was found", "sequence": "number of the first one", "count": "how many in one batch"},
+        {
+            "client": _CLIENT,
+            "reason": "what was found",
+            "sequence": "number of the first one",
+            "count": "how many in one batch",
+        },
     ),
     Entry(
         "SEQUENCE_GAP",
