@@ -1,6 +1,7 @@
 """The life of a server process: start, privileges, signals, reload, clean stop."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from needfire_protocol.errors import ConfigError, NeedfireError, StorageError
+from needfire_protocol.errors import ConfigError, StorageError
 from needfire_protocol.srp import BACKEND
 from needfire_server.admin.endpoint import AdminEndpoint
 from needfire_server.admin.service import AdminHooks, AdminService
@@ -34,6 +35,7 @@ __all__ = ["ServeOptions", "serve"]
 _SWEEP_INTERVAL_S: Final = 3
 """How often silent clients are looked for; Samhain's interval."""
 _FLUSH_LIMIT_S: Final = 5
+_NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +68,11 @@ def _bind(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:
     """Bind before the rights are dropped, so that a port below 1024 works."""
     sockets: list[socket.socket] = []
     for host, port in addresses:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            bound = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(bound)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                # 0.0.0.0 has a socket of its own.
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            bound.bind((host, port))
+            sockets.append(_bound(host, port))
         except OSError as error:
-            if family == socket.AF_INET6 and host == "::" and len(addresses) > 1:
+            if host == "::" and len(addresses) > 1 and error.errno in _NO_IPV6:
                 # The default asks for both; a host without IPv6 still has the other one.
-                sockets.pop().close()
                 continue
             for each in sockets:
                 each.close()
@@ -86,6 +80,20 @@ def _bind(addresses: tuple[tuple[str, int], ...]) -> list[socket.socket]:
                 error.errno, f"cannot listen on {host} port {port}: {error.strerror}"
             ) from None
     return sockets
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if bound.family == socket.AF_INET6:
+            # 0.0.0.0 has a socket of its own.
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 class _Server:
@@ -122,6 +130,8 @@ class _Server:
         store = SqliteStore.open(self._store_path)
         try:
             async with self._runtime(store) as (runtime, listener, service):
+                # What a crash left half-written, and files of proposals that the store forgot.
+                runtime.data_files.sweep([each.path for each in await store.proposals()])
                 await self._serve(runtime, listener, service)
         finally:
             store.close()
@@ -263,10 +273,12 @@ class _Server:
             return
         runtime.settings = settings
         runtime.logbook.configure(settings)
-        before = set(runtime.registry.names())
-        runtime.registry.reload(settings.clients)
-        for client in before - set(runtime.registry.names()):
-            _forget(runtime, listener, client)
+        registry = runtime.registry
+        before = {name: registry.lookup(name) for name in registry.names()}
+        registry.reload(settings.clients)
+        for client, verifier in before.items():
+            if registry.lookup(client) != verifier:
+                _forget(runtime, listener, client)
         runtime.journal.raise_event(
             "CONFIGURATION_RELOADED", path=settings.source, hash=f"sha256:{settings.sha256}"
         )
@@ -295,8 +307,3 @@ def _raise_configuration_events(runtime: Runtime) -> None:
 def _address(bound: socket.socket) -> str:
     host, port = bound.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def describe_failure(error: NeedfireError | OSError) -> str:
-    """Return what a person is told when the server cannot start."""
-    return str(error) if isinstance(error, NeedfireError) else (error.strerror or str(error))

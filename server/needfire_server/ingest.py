@@ -6,14 +6,12 @@ from needfire_protocol.codec import decode
 from needfire_protocol.errors import FormatError
 from needfire_protocol.event import unpack_event
 from needfire_protocol.limits import EVENT_DECODING
-from needfire_protocol.messages import Acknowledge, Report, ReportBatch
+from needfire_protocol.messages import EVENT_REPORT, Acknowledge, Report, ReportBatch
 from needfire_server.clock import now_us
 from needfire_server.runtime import Runtime
 from needfire_server.storage.base import IncomingReport
 
 __all__ = ["take_batch"]
-
-REPORT_TYPE_EVENT = 1
 
 
 async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Acknowledge | None:
@@ -60,8 +58,8 @@ def _last_sequence(reports: Sequence[Report]) -> int:
 
 
 def _read(report: Report) -> IncomingReport:
-    if report.type != REPORT_TYPE_EVENT:
-        problem = f"type {report.type} is not known; expected {REPORT_TYPE_EVENT}"
+    if report.type != EVENT_REPORT:
+        problem = f"type {report.type} is not known; expected {EVENT_REPORT}"
         return IncomingReport(report.sequence, None, report.body, problem)
     try:
         return IncomingReport(

@@ -197,8 +197,9 @@ class Listener:
                 commands = group.create_task(self._send_commands(session, announced, wake))
                 await session.run(announced)
                 commands.cancel()
-        except* OSError as group_error:
-            raise group_error.exceptions[0] from None
+        except* (OSError, StorageError) as group:
+            # Both tasks may fail at once; the first reason is the one to tell.
+            raise group.exceptions[0] from None
         finally:
             if not announced.is_set():
                 self._one_unannounced_less(client)
