@@ -256,8 +256,10 @@ async def test_an_interrupted_init_leaves_nothing_and_removes_what_a_killed_one_
 ) -> None:
     abandoned = home.state / ".baseline.0123456789abcdef.tmp"
     abandoned.write_bytes(b"half")
-    with (home.tree / "large").open("wb") as file:
-        file.truncate(1 << 40)
+    # Work for many seconds, almost without disk: each as large as sparse files are still read.
+    for number in range(300):
+        with (home.tree / f"large{number}").open("wb") as file:
+            file.truncate(1 << 26)
     process = await asyncio.create_subprocess_exec(
         *PROGRAM,
         *("init", "--state-dir", str(home.state), "--name", NAME, "--rc", str(home.rc)),
