@@ -48,6 +48,17 @@ rules = st.lists(
 )
 
 
+HELD: list[int] = []
+"""Descriptors of what was removed. The number of an inode is not given to another one before they
+are closed, which the oracle could not tell: it knows no times of birth."""
+
+
+def hold(path: bytes) -> None:
+    """Keep the inodes of a path, and of everything below it, until the world ends."""
+    with suppress(OSError):
+        HELD.extend(os.open(inner, os.O_PATH | os.O_NOFOLLOW) for inner in listed(path))
+
+
 def apply(root: bytes, operation: tuple[str, bytes, Any]) -> set[bytes]:
     """Do one change as far as it can be done; return the paths that it touched."""
     verb, name, argument = operation
@@ -72,6 +83,7 @@ def apply(root: bytes, operation: tuple[str, bytes, Any]) -> set[bytes]:
             os.mkdir(path)
         elif verb == "remove":
             touched |= same_inode(root, path)
+            hold(path)
             if stat.S_ISDIR(os.lstat(path).st_mode):
                 for inner in listed(path):
                     touched |= same_inode(root, inner)
@@ -81,6 +93,7 @@ def apply(root: bytes, operation: tuple[str, bytes, Any]) -> set[bytes]:
         elif verb == "rename":
             target = root + b"/" + argument
             touched |= {target} | same_inode(root, target) | same_inode(root, path)
+            hold(target)
             os.rename(path, target)
         elif verb == "symlink":
             os.symlink(argument, path)
@@ -218,6 +231,8 @@ def world(raw_rules: list[tuple[RuleKind, bytes, Policy, int]]) -> Iterator[tupl
             yield root, scanned
         finally:
             scanned.close()
+            while HELD:
+                os.close(HELD.pop())
 
 
 def only_changes(found: set[tuple[str, bytes, str]]) -> set[tuple[str, bytes, str]]:
