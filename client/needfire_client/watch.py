@@ -12,6 +12,8 @@ ever. Instead this module keeps a tree of the watched directories beside the rul
 way to a named object included. Events become paths through that tree, so a directory that is moved
 away takes its watches with it. A watch is removed only then; recovery from an overflow just adds.
 
+The canary's directory is watched beside the rules' tree, and its events never become paths.
+
 What inotify cannot see (writes through another hard link, through a mapping before it is synced,
 from other hosts of a network file system; a mount over a directory) is left to the full check.
 """
@@ -37,10 +39,11 @@ from watchdog.observers.inotify_c import (
 from needfire_client.attributes import open_directory
 from needfire_client.policy import Decision, Place, Ruleset
 from needfire_client.walk import join
+from needfire_client.watcher import Listener, WatchHealth, now_us
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import Check
 
-__all__ = ["OnDirty", "OnLoss", "Watcher"]
+__all__ = ["InotifyWatcher", "OnDirty", "OnLoss", "Watcher"]
 
 OnDirty = Callable[[bytes], None]
 """Called with a path that may have changed. In the watcher's thread: note it, and return."""
@@ -168,7 +171,19 @@ class Watcher:
             that was unmounted, a reader that died. A loss that lasts is told once until it heals.
     """
 
-    def __init__(self, settings: AgentSettings, on_dirty: OnDirty, on_loss: OnLoss) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        on_dirty: OnDirty,
+        on_loss: OnLoss,
+        *,
+        canary: bytes | None = None,
+        on_canary: Callable[[], None] | None = None,
+    ) -> None:
+        self.health = WatchHealth("inotify")
+        self._canary = canary
+        self._canary_wd = WatchDescriptor(-1)
+        self._on_canary = on_canary
         self._root_rules = Ruleset(settings).root()
         self._on_dirty = on_dirty
         self._on_loss = on_loss
@@ -195,6 +210,7 @@ class Watcher:
             self._on_loss(f"no real-time watching: {error.strerror}", b"/")
             return
         # Armed before the first event is read: the kernel keeps what comes meanwhile.
+        self._arm_canary()
         self.reconcile()
         self._reader.start()
 
@@ -214,6 +230,16 @@ class Watcher:
         decision, place = self._root_rules
         if _is_watched(decision, place):
             self._arm(_Watched(None, b"/", decision, place), is_whole=True)
+        self.health.watched = self.watched_count
+
+    def _arm_canary(self) -> None:
+        if self._canary is None or self._reader is None:
+            return
+        directory = self._canary.rpartition(b"/")[0] or b"/"
+        try:
+            self._canary_wd = self._reader.arm(directory, follow=True)
+        except OSError as error:
+            self._on_loss(f"the canary is not watched: {error.strerror}", directory)
 
     # ---- arming ----------------------------------------------------------------------------------
 
@@ -349,9 +375,13 @@ class Watcher:
         for event in events:
             if self._reader is None or not self._reader.should_keep_running():
                 return
+            self.health.events += 1
             if event.is_queue_overflow:
+                self.health.losses += 1
                 self._on_loss("the queue of events overflowed", b"/")
                 self.reconcile()
+                continue
+            if event.wd == self._canary_wd and self._is_canarys(event):
                 continue
             with self._lock:
                 nodes = tuple(self._by_wd.get(event.wd, ()))
@@ -359,6 +389,14 @@ class Watcher:
                 dirty.update(dict.fromkeys(self._changed(node, event)))
         for path in dirty:
             self._on_dirty(path)
+        self.health.heard_us = now_us()
+
+    def _is_canarys(self, event: InotifyEvent) -> bool:
+        if self._canary is None or event.name != self._canary.rpartition(b"/")[2]:
+            return False
+        if self._on_canary is not None:
+            self._on_canary()
+        return True
 
     def _changed(self, node: _Watched, event: InotifyEvent) -> Iterator[bytes]:
         """Yield the paths that an event in one directory makes dirty; keep the tree up to date."""
@@ -397,6 +435,62 @@ class Watcher:
                     self._give_up(child)
         elif (event.is_create or event.is_moved_to) and _is_watched(node.decision, node.place):
             self._arm(node)
+
+
+class InotifyWatcher:
+    """The watcher as one of several methods: tells a listener, and says so if it cannot start."""
+
+    def __init__(
+        self, settings: AgentSettings, listener: Listener, canary: bytes | None = None
+    ) -> None:
+        self._listener = listener
+        self._at_start: list[tuple[str, bytes]] | None = []
+        self._watcher = Watcher(
+            settings,
+            self._changed,
+            self._lost,
+            canary=canary,
+            on_canary=listener.canary_came,
+        )
+
+    @property
+    def health(self) -> WatchHealth:
+        """Counters."""
+        return self._watcher.health
+
+    def start(self) -> None:
+        """Watch.
+
+        Raises:
+            OSError: this system gives no inotify, or not a single watch.
+        """
+        self._watcher.start()
+        losses, self._at_start = self._at_start or [], None
+        if not self._watcher.watched_count:
+            self._watcher.stop()
+            reason = losses[0][0] if losses else "nothing to watch"
+            raise OSError(errno.ENOSPC, reason)
+        for reason, scope in losses:
+            self._lost(reason, scope)
+
+    def stop(self) -> None:
+        """Stop; afterwards nothing is told any more."""
+        self._watcher.stop()
+
+    def reconcile(self) -> None:
+        """Watch what should be watched and is not."""
+        self._watcher.reconcile()
+
+    def _changed(self, path: bytes) -> None:
+        # Inotify says nothing of processes.
+        self._listener.wrote(path, None)
+        self._listener.changed(path)
+
+    def _lost(self, reason: str, scope: bytes) -> None:
+        if self._at_start is not None:
+            self._at_start.append((reason, scope))
+            return
+        self._listener.lost(reason, scope, self._watcher.health.heard_us)
 
 
 def _is_watched(decision: Decision | None, place: Place) -> bool:

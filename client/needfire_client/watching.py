@@ -18,12 +18,16 @@ from needfire_client.background import run_in_background
 from needfire_client.check import Checker
 from needfire_client.configuration import Baseline
 from needfire_client.dirty import DirtyPaths
+from needfire_client.guard import CANARY_NAME
+from needfire_client.processes import Writer
+from needfire_client.realtime import RealTime
 from needfire_client.reporter import Reporter
 from needfire_client.schedule import CheckSchedule
-from needfire_client.watch import Watcher
+from needfire_client.watcher import WatchHealth, now_us
+from needfire_client.who import WhoBook, who_fields
 from needfire_protocol.errors import FormatError, StorageError
-from needfire_protocol.escape import escape_bytes
-from needfire_protocol.event import FieldValue
+from needfire_protocol.escape import escape_bytes, unescape_bytes
+from needfire_protocol.event import FieldValue, format_time
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.severity import Severity
 
@@ -42,6 +46,9 @@ _RETRY_S: Final = 60.0
 
 _STOP_S: Final = 5.0
 """Seconds that a scan gets to come to an end when the agent stops."""
+
+_CHANGES: Final = frozenset({"POLICY_ADDED", "POLICY_MISSING", "POLICY_MODIFIED"})
+"""Events that say who it was, where that is known."""
 
 
 class Watching:
@@ -65,13 +72,18 @@ class Watching:
         self._baseline: Baseline | None = None
         self._nice_level = 0
         self._checker: Checker | None = None
-        self._watcher: Watcher | None = None
+        self._watcher: RealTime | None = None
+        self._who = WhoBook()
+        self._was_watching = False
+        self._settings = AgentSettings()
+        self._is_new_watcher_wished = False
         self._is_scanning = False
         self._is_paused = False
         self._is_stopping = False
         self._idle = asyncio.Event()
         self._schedule = CheckSchedule(600, now_s=time.monotonic(), random=random.random)
         self._dirty_since_s = 0.0
+        self._dirty_since_us = now_us()
         self._is_checking_paths = False
         self._is_check_wished = False
         self._gaps = self._told_gaps = 0
@@ -109,6 +121,43 @@ class Watching:
             async with asyncio.timeout(_STOP_S):
                 await self._idle.wait()
 
+    @property
+    def watch_health(self) -> tuple[WatchHealth, ...]:
+        """Counters of real-time watching; empty where there is none."""
+        watcher = self._watcher
+        return () if watcher is None else watcher.health
+
+    # ---- what real-time watching tells, from its threads ---------------------------------------
+
+    def changed(self, path: bytes) -> None:
+        """Hear that a path may have changed."""
+        self._dirty.add(path)
+
+    def wrote(self, path: bytes, writer: Writer | None, *, below: bool = False) -> None:
+        """Hear who changed a path."""
+        self._who.note(path, writer, below=below)
+
+    def lost(self, reason: str, scope: bytes, since_us: int | None = None) -> None:
+        """Hear that something was missed: it is reported, and a full check follows soon."""
+        self._report_gap(reason, scope, since_us)
+        self._call(self._check_soon)
+
+    def silent(self, method: str, path: bytes, since_us: int) -> None:
+        """Hear that the canary did not come back: an alarm, and watching starts anew."""
+        self._reporter.report(
+            "REALTIME_SILENT", method=method, path=escape_bytes(path), since=format_time(since_us)
+        )
+        self.lost("the canary did not come back", b"/", since_us)
+        self._call(self._start_anew)
+
+    def chosen(self, method: str, reason: str, watched: int, polled: int) -> None:
+        """Hear how this host is watched."""
+        self._reporter.report(
+            "REALTIME_STARTED", method=method, reason=reason, watched=watched, polled=polled
+        )
+
+    # ---- the work ------------------------------------------------------------------------------
+
     async def run(self) -> None:
         """Watch and check until ``stop``."""
         try:
@@ -131,6 +180,9 @@ class Watching:
                 await self._scan(lambda: self._prepare(*plan))
             elif self._checker is None:
                 await self._wait(None)
+            elif self._is_new_watcher_wished:
+                self._is_new_watcher_wished = False
+                await self._scan(self._watch)
             elif (wait_s := self._schedule.wait_s(time.monotonic())) <= 0:
                 self._schedule.started(time.monotonic())
                 await self._scan(self._full_check)
@@ -189,9 +241,9 @@ class Watching:
 
     def _prepare(self, settings: AgentSettings, baseline: Baseline) -> None:
         self._release()
-        if settings.realtime:
-            self._watcher = Watcher(settings, self._dirty.add, self._lost)
-            self._watcher.start()
+        self._settings = settings
+        if settings.realtime and settings.realtime_method != "none":
+            self._watch()
         self._checker = Checker(
             settings,
             baseline.path,
@@ -200,6 +252,19 @@ class Watching:
             self._between_directories,
             health=self._health,
         )
+
+    def _watch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+        self._watcher = RealTime(self._settings, self._overlay.with_name(CANARY_NAME), self)
+        self._tell_of_absence(self._watcher.last_seen_us())
+        self._watcher.start()
+
+    def _tell_of_absence(self, last_seen_us: int | None) -> None:
+        """Report, once a run, since when nobody watched; the first full check makes up for it."""
+        if not self._was_watching and last_seen_us is not None:
+            self._report_gap("the agent was not running", b"/", last_seen_us)
+        self._was_watching = True
 
     def _full_check(self) -> None:
         assert self._checker is not None
@@ -210,7 +275,9 @@ class Watching:
             self._watcher.reconcile()
 
     def _check_dirty(self) -> None:
-        self._check_paths(self._dirty.take())
+        paths = self._dirty.take()
+        self._who.begin_look(paths)
+        self._check_paths(paths)
 
     def _check_paths(self, paths: list[bytes]) -> None:
         assert self._checker is not None
@@ -237,10 +304,12 @@ class Watching:
         # A few at each directory: whoever makes and removes files without end must not be able to
         # keep the full check from getting on.
         paths = self._dirty.take(_BETWEEN_DIRECTORIES_MAX)
+        put_off = [path for path in paths if _touches(path, directory)]
+        self._who.begin_look(paths)
         self._check_paths([path for path in paths if not _touches(path, directory)])
-        for path in paths:
-            if _touches(path, directory):
-                self._dirty.add(path)
+        self._who.put_off(put_off)
+        for path in put_off:
+            self._dirty.add(path)
 
     def _health(self) -> Mapping[str, FieldValue]:
         """Return what the receipt of a check says of the watch before it."""
@@ -248,9 +317,10 @@ class Watching:
         self._told_gaps += gaps
         if self._watcher is None:
             return {"watcher": "off"}
+        health = self._watcher.health
         return {
-            "watcher": "inotify",
-            "watched": self._watcher.watched_count,
+            "watcher": ", ".join(each.method for each in health),
+            "watched": sum(each.watched for each in health),
             "watcher_gaps": gaps,
         }
 
@@ -260,15 +330,30 @@ class Watching:
     def _on_event(
         self, code: str, severity: Severity | None, fields: Mapping[str, FieldValue]
     ) -> None:
+        if code in _CHANGES and self._watcher is not None:
+            writers = self._who.writers(unescape_bytes(str(fields["path"])))
+            # What a full check found may have happened at any time since the last one.
+            if writers or self._is_checking_paths:
+                fields = {**fields, **who_fields(writers)}
         self._reporter.report_fields(code, fields, severity=severity, may_wait=True)
 
-    def _lost(self, reason: str, scope: bytes) -> None:
+    def _report_gap(self, reason: str, scope: bytes, since_us: int | None) -> None:
         self._gaps += 1
-        self._reporter.report("COVERAGE_GAP", reason=reason, scope=escape_bytes(scope))
-        self._call(self._check_soon)
+        until_us = now_us()
+        fields = {
+            "reason": reason,
+            "scope": escape_bytes(scope),
+            "from": format_time(min(until_us, since_us or until_us)),
+            "to": format_time(until_us),
+        }
+        self._reporter.report_fields("COVERAGE_GAP", fields)
 
     def _overflowed(self) -> None:
-        self._lost("too many changes at once", b"/")
+        self.lost("too many changes at once", b"/", self._dirty_since_us)
+
+    def _start_anew(self) -> None:
+        self._is_new_watcher_wished = True
+        self._wake.set()
 
     def _check_soon(self) -> None:
         self._schedule.request(time.monotonic(), within_s=_AFTER_LOSS_S)
@@ -280,6 +365,7 @@ class Watching:
 
     def _nudge(self) -> None:
         self._dirty_since_s = time.monotonic()
+        self._dirty_since_us = now_us()
         self._call(self._wake.set)
 
     def _call(self, callback: Callable[[], object]) -> None:

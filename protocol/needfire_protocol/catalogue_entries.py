@@ -79,6 +79,17 @@ _RECEIPT: Final = {
     "watcher_gaps": "gaps in the watch since the last check",
 }
 
+_WHO: Final = {
+    "who": "unknown or several, where real-time watching cannot name one process",
+    "who_program": "program of the process that changed it (several: the first four)",
+    "who_command": "its command line, with what looks like a secret masked",
+    "who_pid": "its number",
+    "who_user": "user whose rights it used",
+    "who_login": "user who logged in, before any su or sudo",
+    "who_parent": "program of its parent process",
+    "who_unit": "its container or unit of systemd",
+}
+
 _DOCUMENTED_STATES: Final = (
     Entry(
         "CONNECTION_REFUSED",
@@ -332,6 +343,7 @@ _INTEGRITY_ENTRIES: Final = (
             "policy": "the policy that decided",
             "change": "ten letters, - for unchanged",
             **_ATTRIBUTES,
+            **_WHO,
         },
     ),
     Entry(
@@ -342,7 +354,7 @@ _INTEGRITY_ENTRIES: Final = (
         "A file is there that the baseline does not have.",
         "Find out what put it there. If it is right, make a new baseline; if such files come "
         "regularly, name them with IgnoreAdded.",
-        {"policy": "the policy of its directory", **_ATTRIBUTES},
+        {"policy": "the policy of its directory", **_ATTRIBUTES, **_WHO},
     ),
     Entry(
         "POLICY_MISSING",
@@ -352,7 +364,7 @@ _INTEGRITY_ENTRIES: Final = (
         "A file of the baseline is gone.",
         "Find out what removed it. If that is right, make a new baseline; if such files go "
         "regularly, name them with IgnoreMissing.",
-        {"policy": "the policy of the file", **_ATTRIBUTES},
+        {"policy": "the policy of the file", **_ATTRIBUTES, **_WHO},
     ),
     Entry(
         "POLICY_NODIRECTORY",
@@ -411,11 +423,48 @@ _INTEGRITY_ENTRIES: Final = (
         _INTEGRITY,
         Severity.WARN,
         "Real-time watching has a gap: {reason}",
-        "Changes may have happened without being seen at once. A full check of the part follows "
-        "by itself.",
-        "Nothing, if it happens rarely. Otherwise raise fs.inotify.max_user_watches or "
-        "fs.inotify.max_queued_events, or watch less.",
-        {"reason": "what was lost", "scope": "the directory that is concerned"},
+        "Changes may have happened without being seen at once. A full check follows by itself.",
+        "Nothing, if it happens rarely. Of a queue that overflows or a limit that is reached: "
+        "raise fs.fanotify.max_queued_events, fs.inotify.max_queued_events or "
+        "fs.inotify.max_user_watches, or watch less.",
+        {
+            "reason": "what was lost",
+            "scope": "the directory that is concerned",
+            "from": "when everything had been seen last, UTC",
+            "to": "when the gap was noticed, UTC",
+        },
+    ),
+    Entry(
+        "REALTIME_STARTED",
+        _INTEGRITY,
+        Severity.NOTICE,
+        "Real-time watching: {method}",
+        "Says which of the three ways of watching is in use (fanotify, inotify, polling), and "
+        "why nothing better is. Only fanotify can say who changed a file.",
+        "Nothing. If the reason names a missing right, run the agent as root with CAP_SYS_ADMIN; "
+        "RealTimeMethod chooses another way.",
+        {
+            "method": "fanotify, inotify, polling or none",
+            "reason": "why the better ones are not used; empty for the best",
+            "watched": "file systems (fanotify) or directories (the others) that are watched",
+            "polled": "mount points that are looked at in turn, for nobody tells of changes there",
+        },
+    ),
+    Entry(
+        "REALTIME_SILENT",
+        _ALARM,
+        Severity.CRIT,
+        "Real-time watching does not answer",
+        "The agent changed a file of its own, and its watcher did not tell of it. Changes are "
+        "seen by full checks only until it does. Watching is started anew by itself, and a full "
+        "check follows.",
+        "Look for COVERAGE_GAP and internal errors just before. If it comes again: look whether "
+        "the host is short of processor time or memory, or whether somebody holds the agent up.",
+        {
+            "method": "how it watched",
+            "path": "the file that was changed",
+            "since": "when the watcher answered last, UTC",
+        },
     ),
     Entry(
         "CHECK_STARTED",

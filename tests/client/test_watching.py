@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 import needfire_client.watching as watching_module
-from needfire_client.check import CheckResult
+from needfire_client.check import CheckResult, OnEvent
 from needfire_client.configuration import Baseline
 from needfire_client.logbook import Logbook
+from needfire_client.processes import Writer
 from needfire_client.reporter import Reporter
+from needfire_client.watcher import WatchHealth
 from needfire_client.watching import Watching
 from needfire_protocol.errors import FormatError
+from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import Event, FieldValue
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_testkit.server import until
@@ -40,6 +43,9 @@ class World:
     fails_with: list[Exception] = field(default_factory=list)
     watcher: "FakeWatcher | None" = None
     health: Callable[[], Mapping[str, FieldValue]] = dict
+    last_seen_us: int | None = None
+    finds: bytes = b""
+    """What a look at a path reports as modified."""
 
     def write(self, event: Event) -> None:
         self.events.append(event)
@@ -55,7 +61,7 @@ class FakeChecker:
         settings: AgentSettings,
         _baseline: Path,
         _overlay: Path,
-        _on_event: object,
+        on_event: OnEvent,
         progress: Callable[[int, int, bytes], None],
         *,
         health: Callable[[], Mapping[str, FieldValue]],
@@ -63,6 +69,7 @@ class FakeChecker:
         self._world = world
         world.health = health
         self._progress = progress
+        self._on_event = on_event
         world.did.append(f"open {settings.loop_interval_s}")
 
     def full_check(self, stop: Callable[[], bool]) -> CheckResult:
@@ -95,7 +102,10 @@ class FakeChecker:
         )
 
     def check_path(self, path: bytes) -> int:
-        self._world.did.append(f"path {path.decode()}")
+        self._world.did.append(f"path {path.decode(errors='replace')}")
+        if self._world.finds:
+            fields = {"policy": "x", "change": "C", "path": escape_bytes(self._world.finds)}
+            self._on_event("POLICY_MODIFIED", None, fields)
         self._progress(1, 1, b"/somewhere")
         return 0
 
@@ -105,20 +115,17 @@ class FakeChecker:
 
 class FakeWatcher:
     def __init__(
-        self,
-        world: World,
-        _settings: AgentSettings,
-        on_dirty: Callable[[bytes], None],
-        on_loss: Callable[[str, bytes], None],
+        self, world: World, _settings: AgentSettings, _canary: Path, owner: Watching
     ) -> None:
         self.world = world
-        self.dirty = on_dirty
-        self.lose = on_loss
+        self.owner = owner
+        self.dirty = owner.changed
+        self.lose = owner.lost
+        self.health = (WatchHealth("fanotify", watched=1),)
         world.watcher = self
 
-    @property
-    def watched_count(self) -> int:
-        return 7
+    def last_seen_us(self) -> int | None:
+        return self.world.last_seen_us
 
     def start(self) -> None:
         self.world.did.append("armed")
@@ -135,7 +142,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     world.gate.set()
     monkeypatch.setattr(watching_module, "Checker", partial(FakeChecker, world))
-    monkeypatch.setattr(watching_module, "Watcher", lambda *given: FakeWatcher(world, *given))
+    monkeypatch.setattr(watching_module, "RealTime", lambda *given: FakeWatcher(world, *given))
     monkeypatch.setattr(watching_module, "DEBOUNCE_S", 0.0)
     monkeypatch.setattr(watching_module, "_AFTER_LOSS_S", 0.0)
     monkeypatch.setattr(watching_module, "_RETRY_S", 0.01)
@@ -170,9 +177,11 @@ async def test_watching_is_armed_before_the_first_full_check(world: World) -> No
 
 
 async def test_without_real_time_watching_the_schedule_does_it(world: World) -> None:
-    async with running(world, AgentSettings(realtime=False)):
-        await until(lambda: world.count("done"), "the first check")
-    assert "armed" not in world.did
+    for settings in (AgentSettings(realtime=False), AgentSettings(realtime_method="none")):
+        async with running(world, settings) as watching:
+            await until(lambda: world.count("done"), "the first check")
+            assert watching.watch_health == ()
+        assert "armed" not in world.did
 
 
 async def test_a_dirty_path_is_looked_at(world: World) -> None:
@@ -211,19 +220,25 @@ async def test_a_loss_is_reported_and_made_up_for_by_a_full_check(world: World) 
     async with running(world):
         await until(lambda: world.count("done"), "the first check")
         assert world.watcher is not None
-        world.watcher.lose("the queue overflowed", b"/var/\xff")
+        world.watcher.lose("the queue overflowed", b"/var/\xff", 1_000_000)
         await until(lambda: world.count("done") == 2, "the second check")
     [gap] = [event for event in world.events if event.code == "COVERAGE_GAP"]
-    assert gap.fields == {"reason": "the queue overflowed", "scope": "/var/\\xff"}
+    assert str(gap.fields["to"]) > "2026"
+    assert {**gap.fields, "to": ""} == {
+        "reason": "the queue overflowed",
+        "scope": "/var/\\xff",
+        "from": "1970-01-01T00:00:01.000000Z",
+        "to": "",
+    }
 
 
 async def test_a_receipt_gets_how_the_watch_was_since_the_last_one(world: World) -> None:
     async with running(world):
         await until(lambda: world.count("done"), "the first check")
         assert world.watcher is not None
-        world.watcher.lose("the queue overflowed", b"/")
+        world.watcher.lose("the queue overflowed", b"/", 1_000_000)
         assert [dict(world.health()) for _ in range(2)] == [
-            {"watcher": "inotify", "watched": 7, "watcher_gaps": gaps} for gaps in (1, 0)
+            {"watcher": "fanotify", "watched": 1, "watcher_gaps": gaps} for gaps in (1, 0)
         ]
 
 
@@ -298,3 +313,62 @@ async def test_stopping_ends_a_check_that_runs(world: World) -> None:
         async with asyncio.timeout(3):
             await watching.stop()
         assert world.did[-2:] == ["disarmed", "close"]
+
+
+async def test_an_absence_is_a_gap_told_once_and_the_first_check_makes_up_for_it(
+    world: World,
+) -> None:
+    world.last_seen_us = 1_000_000
+    async with running(world) as watching:
+        await until(lambda: world.count("done"), "the first check")
+        watching.configure(AgentSettings(loop_interval_s=7), BASELINE)
+        await until(lambda: world.count("done") == 2, "the check of the new configuration")
+    [gap] = world.events
+    assert gap.code == "COVERAGE_GAP"
+    assert gap.fields["reason"] == "the agent was not running"
+    assert gap.fields["from"] == "1970-01-01T00:00:01.000000Z"
+
+
+async def test_a_change_seen_in_real_time_says_who_it_was(world: World) -> None:
+    async with running(world):
+        await until(lambda: world.count("done"), "the first check")
+        assert world.watcher is not None
+        world.finds = b"/d/\xff"
+        world.watcher.owner.wrote(world.finds, Writer(7, b"/bin/vi"))
+        world.watcher.dirty(world.finds)
+        await until(lambda: len(world.events) == 1, "the first look")
+        world.finds = b"/d/other"
+        world.watcher.owner.wrote(world.finds, None)
+        world.watcher.dirty(world.finds)
+        await until(lambda: len(world.events) == 2, "the second look")
+    first, second = world.events
+    assert first.fields["who_program"] == "/bin/vi"
+    assert first.fields["who_pid"] == 7
+    assert second.fields["who"] == "unknown"
+
+
+async def test_a_silent_canary_is_an_alarm_a_gap_and_a_new_watcher(world: World) -> None:
+    async with running(world):
+        await until(lambda: world.count("done"), "the first check")
+        old = world.watcher
+        assert old is not None
+        old.owner.silent("fanotify", b"/state/canary", 1_000_000)
+        await until(lambda: world.count("armed") == 2, "the new watcher")
+        await until(lambda: world.count("done") == 2, "the check that makes up for it")
+    assert world.did.index("disarmed") < len(world.did) - 1 - world.did[::-1].index("armed")
+    assert [event.code for event in world.events] == ["REALTIME_SILENT", "COVERAGE_GAP"]
+    assert world.events[0].fields == {
+        "method": "fanotify",
+        "path": "/state/canary",
+        "since": "1970-01-01T00:00:01.000000Z",
+    }
+
+
+async def test_the_way_of_watching_is_reported(world: World) -> None:
+    async with running(world) as watching:
+        await until(lambda: world.count("done"), "the first check")
+        watching.chosen("inotify", "fanotify: Operation not permitted", 12, 1)
+        assert [health.method for health in watching.watch_health] == ["fanotify"]
+    [event] = world.events
+    assert event.msg == "Real-time watching: inotify"
+    assert event.fields["reason"] == "fanotify: Operation not permitted"

@@ -76,6 +76,8 @@ class AgentSettings:
     log_file: bytes | None = None
     log_format: str = "classic"
     realtime: bool = True
+    realtime_method: str = "auto"
+    canary_interval_s: int = 300
     spool_size_limit_bytes: int = 256 * 1024 * 1024
     nice_level: int = 0
     source: str = ""

@@ -19,6 +19,7 @@ from needfire_protocol.rc.values import (
     MATCHED_PATH,
     PATH_REGEX,
     PORT,
+    REALTIME_METHOD,
     SERVER,
     SEVERITY,
     SEVERITY_LIST,
@@ -206,6 +207,27 @@ _CHECKING: Final = (
         "Reports changes at once, as the kernel tells of them; full checks go on as well. "
         "Samhain's default is no.",
         agent=Honoured("realtime"),
+    ),
+    _row(
+        "RealTimeMethod",
+        ("Inotify",),
+        REALTIME_METHOD,
+        "auto",
+        "inotify",
+        "How changes are seen at once. fanotify names the process too and needs root; inotify "
+        "takes a watch for each directory; polling looks at the directories in turn. auto is "
+        "the first of them that works, network file systems are polled besides.",
+        agent=Honoured("realtime_method"),
+    ),
+    _row(
+        "CanaryInterval",
+        ("Inotify",),
+        duration(5, 86_400),
+        "5m",
+        "1h",
+        "Time between two tests of real-time watching: a file in the state directory is "
+        "written and must come back through the watcher, or an alarm is raised.",
+        agent=Honoured("canary_interval_s"),
     ),
     _row(
         "DigestAlgo",

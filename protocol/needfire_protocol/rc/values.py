@@ -28,6 +28,7 @@ __all__ = [
     "MATCHED_PATH",
     "PATH_REGEX",
     "PORT",
+    "REALTIME_METHOD",
     "SERVER",
     "SEVERITY",
     "SEVERITY_LIST",
@@ -209,6 +210,9 @@ BOOLEAN: Final = Kind("yes or no (true, false, 1, 0)", _boolean)
 SEVERITY: Final = Kind("one severity", lambda value: Severity.parse(_text(value)))
 SEVERITY_LIST: Final = Kind(
     "a list of severities, each with *, ! or =", lambda value: SeverityFilter.parse(_text(value))
+)
+REALTIME_METHOD: Final = _one_of(
+    "way of watching", ("auto", "fanotify", "inotify", "polling", "none")
 )
 LOG_FORMAT: Final = _one_of("form of log lines", ("classic", "text", "json"))
 DIGEST: Final = Kind("a digest: " + ", ".join(_DIGESTS.values()), _digest)

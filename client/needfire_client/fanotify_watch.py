@@ -1,0 +1,447 @@
+"""Which paths changed just now, and who did it: fanotify, one mark for each file system.
+
+The kernel tells of every change in the marked file systems, whoever makes it and through whatever
+mount, as (directory, name, process). A directory comes as a file handle, which is opened once
+and then known, so an event costs a look into a dictionary; whether a rule covers it is decided
+there. Nothing is set up for each directory, so nothing can be missing for one.
+
+The path of a directory is read through /proc/self/fd and believed only where it leads to that
+very directory (device and inode): what is hidden under another mount, or is not in our view, is not
+what the rules speak of. Whenever a directory is moved all paths are forgotten.
+
+The events of this process are left out, but for its canary: hashing opens files for reading only,
+which is not asked for, and the spool may lie in a watched tree.
+"""
+
+import errno
+import os
+import select
+import struct
+import threading
+import time
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from needfire_client import fanotify_calls as calls
+from needfire_client.fanotify_events import ENTRY, DirectoryEntry, RawEvent, split
+from needfire_client.fanotify_events import entries as entries_of
+from needfire_client.mounts import (
+    VIRTUAL_KINDS,
+    Mount,
+    concerned,
+    is_below,
+    is_network,
+    read_mounts,
+)
+from needfire_client.policy import Decision, Place, Ruleset
+from needfire_client.processes import Processes, Writer
+from needfire_client.walk import join
+from needfire_client.watcher import Listener, WatchHealth, now_us
+from needfire_protocol.rc.agent import AgentSettings
+from needfire_protocol.rc.policies import Check
+
+__all__ = ["FanotifyWatcher"]
+
+_ENTRY_EVENTS: Final = (
+    calls.MODIFY
+    | calls.ATTRIB
+    | calls.CLOSE_WRITE
+    | calls.CREATE
+    | calls.DELETE
+    | calls.ONDIR
+    | calls.OPEN_EXEC
+)
+_RENAMES: Final = (calls.RENAME, calls.MOVED_FROM | calls.MOVED_TO)
+"""Old and new name in one event since Linux 5.17, in two before."""
+
+_STRUCTURAL: Final = calls.CREATE | calls.DELETE | calls.RENAME | calls.MOVED_FROM | calls.MOVED_TO
+_MOVES: Final = calls.RENAME | calls.MOVED_FROM | calls.MOVED_TO
+_CONTENT: Final = calls.MODIFY | calls.CLOSE_WRITE
+_IGNORABLE: Final = calls.ONDIR | calls.OPEN_EXEC
+_CONTENT_CHECKS: Final = Check.CHK | Check.SIZ | Check.MTM | Check.CTM | Check.ATM
+"""A policy without any of these does not care about writing (LogFiles, Attributes)."""
+
+_BUFFER_BYTES: Final = 256 * 1024
+_BATCH_BYTES: Final = 1_024
+"""A read of more than this, some dozen events, is a burst: then it is cheaper to let more come
+first. Single ones are read at once, while their process can still be asked about."""
+_BATCH_WAIT_S: Final = 0.003
+_IDLE_S: Final = 0.5
+"""Seconds; half of what Processes may be left alone."""
+
+_DIRECTORIES_MAX: Final = 65_536
+_GONE: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class _Seen(NamedTuple):
+    """A directory as the rules see it."""
+
+    path: bytes
+    decision: Decision | None
+    place: Place
+
+
+class _Directory(NamedTuple):
+    path: bytes | None
+    """None where it has no path in our view."""
+    seen: tuple[_Seen, ...]
+    """Empty where no rule leads here; several where a rule's path goes through a link."""
+    is_canarys: bool
+
+
+_NOWHERE: Final = _Directory(None, (), False)
+
+
+class _Batch:
+    """What a read of events comes to: each path once, and each of its writers once."""
+
+    __slots__ = ("dirty", "notes")
+
+    def __init__(self) -> None:
+        self.dirty: dict[bytes, None] = {}
+        self.notes: dict[tuple[bytes, int, bool], Writer | None] = {}
+        """By path, identity of the writer, and whether a directory was moved."""
+
+    def wrote(self, path: bytes, writer: Writer | None, below: bool = False) -> None:
+        self.notes[path, id(writer), below] = writer
+
+    def tell(self, listener: Listener) -> None:
+        for (path, _, below), writer in self.notes.items():
+            listener.wrote(path, writer, below=below)
+        for path in self.dirty:
+            listener.changed(path)
+
+
+class FanotifyWatcher:
+    """Watches with fanotify.
+
+    Args:
+        canary: a file of the agent's own whose changes are told as such.
+    """
+
+    def __init__(
+        self, settings: AgentSettings, listener: Listener, canary: bytes | None = None
+    ) -> None:
+        self._settings = settings
+        self._ruleset = Ruleset(settings)
+        self._listener = listener
+        self._canary_directory, _, self._canary_name = (canary or b"").rpartition(b"/")
+        self._health = WatchHealth("fanotify")
+        self._own_pid = os.getpid()
+        self._group = -1
+        self._wake = -1
+        self._root = -1
+        self._thread: threading.Thread | None = None
+        self._is_stopping = False
+        self._processes: Processes
+        self._is_stale = threading.Event()
+        # Replaced as a whole, so that the reader needs no lock to look at them.
+        self._anchors: dict[bytes, tuple[Mount, ...]] = {}
+        self._aliases: tuple[tuple[bytes, bytes], ...] = ()
+        self._directories: dict[bytes, _Directory] = {}
+        self.unwatched: dict[bytes, str] = {}
+        """Mount points that a rule concerns and fanotify does not reach, with the reason."""
+
+    @property
+    def health(self) -> WatchHealth:
+        """Counters."""
+        return self._health
+
+    def start(self) -> None:
+        """Watch every file system that a rule concerns.
+
+        Raises:
+            OSError: the kernel or the rights do not allow it, or no file system could be marked.
+        """
+        self._group = calls.open_group()
+        try:
+            self._root = os.open(b"/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except BaseException:
+            self._close()
+            raise
+        self.reconcile()
+        if not self._health.watched:
+            self._close()
+            reason = next(iter(self.unwatched.values()), "nothing to watch")
+            raise OSError(errno.ENODEV, reason)
+        self._processes = Processes()
+        self._thread = threading.Thread(target=self._run, name="fanotify", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; afterwards nothing is told any more."""
+        self._is_stopping = True
+        if self._thread is not None:
+            os.eventfd_write(self._wake, 1)
+            self._thread.join()
+            self._thread = None
+            self._processes.close()
+        self._close()
+
+    def reconcile(self) -> None:
+        """Mark what was mounted since the last time, and resolve all paths anew."""
+        mounts = read_mounts()
+        self._aliases = tuple(_aliases(self._settings))
+        wanted = {mount.point for mount in concerned(mounts, self._ruleset)}
+        holders = [self._canary_directory, *(real for real, _ in self._aliases)]
+        wanted.update(_holder(mounts, path) for path in holders if path)
+        anchors: dict[bytes, list[Mount]] = {}
+        unwatched: dict[bytes, str] = {}
+        marked: set[bytes] = set()
+        for mount in mounts:
+            if mount.kind in VIRTUAL_KINDS:
+                continue
+            is_wanted = mount.point in wanted
+            reason = self._mark(mount, is_wanted=is_wanted, anchors=anchors)
+            if reason is not None and is_wanted:
+                unwatched[mount.point] = reason
+            elif is_wanted:
+                marked.add(mount.device)
+        self._anchors = {fsid: tuple(found) for fsid, found in anchors.items()}
+        self._health.watched = len(marked)
+        self.unwatched = unwatched
+        self._is_stale.set()
+
+    def _mark(
+        self, mount: Mount, *, is_wanted: bool, anchors: dict[bytes, list[Mount]]
+    ) -> str | None:
+        """Mark the file system of a mount; return why that is not possible."""
+        if is_network(mount):
+            return f"{mount.kind}: others may write there"
+        if not is_wanted:
+            # Only which programs are executed from there.
+            with suppress(OSError):
+                calls.mark_file_system(self._group, calls.OPEN_EXEC, mount.point)
+                anchors.setdefault(_fsid(mount.point), []).append(mount)
+            return None
+        try:
+            self._mark_whole(mount.point)
+            anchors.setdefault(_fsid(mount.point), []).append(mount)
+        except OSError as error:
+            return f"{mount.kind}: {error.strerror or error}"
+        return None
+
+    def _mark_whole(self, point: bytes) -> None:
+        try:
+            calls.mark_file_system(self._group, _ENTRY_EVENTS | _RENAMES[0], point)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            calls.mark_file_system(self._group, _ENTRY_EVENTS | _RENAMES[1], point)
+
+    def _close(self) -> None:
+        for descriptor in (self._group, self._root, self._wake):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._group = self._root = self._wake = -1
+
+    # ---- reading ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._group, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        try:
+            while not self._is_stopping:
+                poll.poll(_IDLE_S * 1000)
+                data = self._read()
+                if data:
+                    self._take(data)
+                self._processes.sweep()
+                if len(data) > _BATCH_BYTES:
+                    time.sleep(_BATCH_WAIT_S)
+                elif not self._is_stopping:
+                    self._health.heard_us = now_us()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must be told
+            self._lost(f"the reader failed: {type(error).__name__}: {error}")
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._group, _BUFFER_BYTES)
+        except BlockingIOError:
+            return b""
+
+    def _take(self, data: bytes) -> None:
+        """Take a batch of events. One that says what an earlier one said is passed over."""
+        if self._is_stale.is_set():
+            self._is_stale.clear()
+            self._directories.clear()
+        said: set[bytes] = set()
+        batch = _Batch()
+        for event in split(data):
+            self._health.events += 1
+            if event.body in said:
+                continue
+            said.add(event.body)
+            if event.mask & calls.OVERFLOW:
+                self._lost("the queue of events overflowed")
+                self._directories.clear()
+                continue
+            self._take_one(event, batch)
+        batch.tell(self._listener)
+
+    def _take_one(self, event: RawEvent, batch: _Batch) -> None:
+        mask, pid = event.mask, event.pid
+        for entry in entries_of(event):
+            directory = self._directories.get(entry.directory)
+            if directory is None:
+                directory = self._learn(entry.directory)
+            if pid == self._own_pid:
+                if directory.is_canarys and entry.name == self._canary_name:
+                    self._listener.canary_came()
+                continue
+            if mask & calls.OPEN_EXEC and directory.path is not None:
+                self._processes.executed(pid, join(directory.path, entry.name))
+            if directory.seen and mask & ~_IGNORABLE:
+                writer = self._processes.writer(pid)
+                for seen in directory.seen:
+                    self._judge(seen, entry, mask, writer, batch)
+        if mask & calls.ONDIR and mask & _MOVES:
+            # Everything below has another path now.
+            self._directories.clear()
+
+    def _judge(
+        self, seen: _Seen, entry: DirectoryEntry, mask: int, writer: Writer | None, batch: _Batch
+    ) -> None:
+        """Note what an event in a directory makes dirty, and who it was."""
+        is_its_own = seen.decision is not None and (
+            bool(mask & _STRUCTURAL) or entry.name == b"." or entry.kind != ENTRY
+        )
+        if entry.name != b".":
+            decision, place = seen.place.child(entry.name)
+            if _matters(decision, place, mask):
+                path = join(seen.path, entry.name)
+                batch.wrote(path, writer, bool(mask & calls.ONDIR and mask & _MOVES))
+                batch.dirty[path] = None
+                if is_its_own:
+                    # A look at an entry is one at its directory too: who moved its times.
+                    batch.wrote(seen.path, writer)
+                return
+        if is_its_own:
+            batch.wrote(seen.path, writer)
+            batch.dirty[seen.path] = None
+
+    def _lost(self, reason: str) -> None:
+        self._health.losses += 1
+        self._listener.lost(reason, b"/", self._health.heard_us)
+
+    # ---- directories -----------------------------------------------------------------------------
+
+    def _learn(self, key: bytes) -> _Directory:
+        """Find out which directory a handle means, and remember it."""
+        paths = self._resolve(key)
+        # Gone, or out of view. That it went is an event in the directory that it was in.
+        directory = self._directory(paths) if paths else _NOWHERE
+        while len(self._directories) >= _DIRECTORIES_MAX:
+            self._directories.pop(next(iter(self._directories)))
+        self._directories[key] = directory
+        return directory
+
+    def _directory(self, paths: list[bytes]) -> _Directory:
+        path = paths[0]
+        aliases = [
+            _moved(path, real, alias) for real, alias in self._aliases if is_below(path, real)
+        ]
+        seen = []
+        for each in (*paths, *aliases):
+            decision, place = self._ruleset.locate(each)
+            if decision is not None or place.is_open:
+                seen.append(_Seen(each, decision, place))
+        return _Directory(path, tuple(seen), path == self._canary_directory)
+
+    def _resolve(self, key: bytes) -> list[bytes]:
+        """Return the paths at which the directory of a handle stands in our view."""
+        for anchor in self._anchors.get(key[:8], ()):
+            try:
+                told, inode = self._open(anchor, key[8:])
+            except OSError as error:
+                if error.errno in _GONE:
+                    return []
+                continue
+            paths = [path for path in self._paths(anchor, told, key[:8]) if _leads(path, inode)]
+            if paths:
+                return paths
+        return []
+
+    def _open(self, anchor: Mount, handle: bytes) -> tuple[bytes, tuple[int, int]]:
+        # Only the root is kept open: an open mount point could not be unmounted.
+        mount = self._root
+        if anchor.point != b"/":
+            mount = os.open(anchor.point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found = calls.open_handle(mount, handle)
+        finally:
+            if mount != self._root:
+                os.close(mount)
+        try:
+            info = os.fstat(found)
+            return os.readlink(b"/proc/self/fd/%d" % found), (info.st_dev, info.st_ino)
+        finally:
+            os.close(found)
+
+    def _paths(self, anchor: Mount, told: bytes, fsid: bytes) -> list[bytes]:
+        """Return the paths under which a directory may be seen, the likeliest first."""
+        inner = told
+        if is_below(told, anchor.point):
+            inner = _moved(told, anchor.point, anchor.root)
+        return [
+            told,
+            *(
+                _moved(inner, mount.root, mount.point)
+                for mount in self._anchors.get(fsid, ())
+                if mount is not anchor and is_below(inner, mount.root)
+            ),
+        ]
+
+
+def _leads(path: bytes, inode: tuple[int, int]) -> bool:
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return False
+    return (info.st_dev, info.st_ino) == inode
+
+
+def _moved(path: bytes, old: bytes, new: bytes) -> bytes:
+    """Return the path with the directory ``old``, which it is below, replaced."""
+    rest = path[len(old) :] if old != b"/" else path
+    rest = rest.strip(b"/")
+    if not rest:
+        return new
+    return join(new, rest)
+
+
+def _matters(decision: Decision | None, place: Place, mask: int) -> bool:
+    if decision is None:
+        return place.is_open
+    is_content = not mask & ~(_CONTENT | _IGNORABLE)
+    return not is_content or bool(decision.mask & _CONTENT_CHECKS)
+
+
+def _fsid(path: bytes) -> bytes:
+    number = os.statvfs(path).f_fsid
+    return struct.pack("=II", number & 0xFFFF_FFFF, number >> 32 & 0xFFFF_FFFF)
+
+
+def _holder(mounts: tuple[Mount, ...], path: bytes) -> bytes:
+    """Return the mount point that a path is in."""
+    return max(
+        (mount.point for mount in mounts if is_below(path, mount.point)), key=len, default=b"/"
+    )
+
+
+def _aliases(settings: AgentSettings) -> dict[tuple[bytes, bytes], None]:
+    """Return (real directory, path that a rule has for it) where a rule goes through a link."""
+    found: dict[tuple[bytes, bytes], None] = {}
+    for rule in settings.rules:
+        path = b""
+        for component in rule.path.split(b"/")[1:]:
+            path += b"/" + component
+            if rule.is_glob and any(byte in component for byte in b"*?["):
+                break
+            if os.path.islink(path):
+                real = os.path.realpath(path)
+                if os.path.isdir(real):
+                    found[(real, path)] = None
+    return found

@@ -1,0 +1,80 @@
+"""Command lines in events: secrets masked, one printable line, bounded."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from needfire_client.masking import COMMAND_CHARACTERS_MAX, command_text
+
+SECRET = "Xk7qz"
+
+secrets = st.text("QXZ0123456789+", min_size=4, max_size=30)
+words = st.text("abcdefgh /.-", max_size=12)
+
+
+def line(*arguments: str) -> bytes:
+    return b"".join(each.encode() + b"\0" for each in arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["tool", "--password=Xk7qz"], "tool --password=***"),
+        (["tool", "--password", "Xk7qz", "-v"], "tool --password *** -v"),
+        (["tool", "--db-passwd=Xk7qz"], "tool --db-passwd=***"),
+        (["tool", "--token", "Xk7qz"], "tool --token ***"),
+        (["tool", "token=Xk7qz"], "tool token=***"),
+        (["tool", "--api-key=Xk7qz"], "tool --api-key=***"),
+        (["tool", "--client_secret=Xk7qz"], "tool --client_secret=***"),
+        (["env", "PGPASSWORD=Xk7qz", "psql"], "env PGPASSWORD=*** psql"),
+        (["env", "AWS_SECRET_ACCESS_KEY=Xk7qz"], "env AWS_SECRET_ACCESS_KEY=***"),
+        (["openssl", "-passin", "pass:Xk7qz"], "openssl -passin pass:***"),
+        (["curl", "-H", "Authorization: Bearer Xk7qz"], "curl -H Authorization:***"),
+        (["curl", "-u", "me:Xk7qz", "http://h/"], "curl -u *** http://h/"),
+        (["/usr/bin/mysql", "-pXk7qz", "db"], "/usr/bin/mysql -p*** db"),
+        (["sshpass", "-p", "Xk7qz", "ssh"], "sshpass -p *** ssh"),
+        (["git", "clone", "https://me:Xk7qz@host/x"], "git clone https://***@host/x"),
+        (["sh", "-c", "export TOKEN=Xk7qz; ls"], "sh -c export TOKEN=***"),
+        (["sh", "-c", '{"password": "Xk7qz"}'], 'sh -c {"password":***'),
+    ],
+)
+def test_a_secret_is_masked_where_it_usually_stands(arguments: list[str], shown: str) -> None:
+    assert command_text(line(*arguments)) == shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["touch", "/etc/passwd"], ["cp", "-p", "a", "b"], ["vi", "tokens.txt"], ["ls", "a=b"], [""]],
+)
+def test_what_is_no_secret_stays(arguments: list[str]) -> None:
+    assert command_text(line(*arguments)) == " ".join(arguments)
+
+
+@given(
+    before=st.lists(words, max_size=3),
+    form=st.sampled_from(
+        ["--password={}", "--my-token={}", "secret={}", "API_KEY={}", "ftp://user:{}@host/f"]
+    ),
+    secret=secrets,
+    after=st.lists(words, max_size=3),
+)
+def test_no_part_of_a_secret_is_shown(
+    before: list[str], form: str, secret: str, after: list[str]
+) -> None:
+    shown = command_text(line("tool", *before, form.format(secret), *after))
+    assert secret not in shown
+    assert "***" in shown
+
+
+@given(st.binary(max_size=6_000))
+def test_any_command_line_is_one_printable_bounded_line(command: bytes) -> None:
+    shown = command_text(command)
+    assert len(shown) <= COMMAND_CHARACTERS_MAX
+    assert shown.isprintable()
+
+
+@pytest.mark.parametrize(("length", "is_cut"), [(511, False), (512, False), (513, True)])
+def test_what_is_too_long_is_cut_and_says_so(length: int, is_cut: bool) -> None:
+    shown = command_text(b"x" * length)
+    assert len(shown) == min(length, COMMAND_CHARACTERS_MAX)
+    assert shown.endswith("...") is is_cut

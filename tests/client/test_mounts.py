@@ -1,0 +1,61 @@
+"""What mountinfo says, and what of it concerns the rules."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from needfire_client.mounts import (
+    Mount,
+    concerned,
+    is_below,
+    is_network,
+    parse_mountinfo,
+    read_mounts,
+)
+from needfire_client.policy import Ruleset
+from needfire_testkit.scanner import dir_rule, settings_of
+
+TEXT = rb"""22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 27 254:0 /srv/real /srv/a\040b\134 rw shared:1 master:2 - ext4 /dev/vda rw
+31 27 0:99 / /home rw - nfs4 server:/home rw
+32 27 0:98 / /media/x rw - fuse.sshfs me@host rw
+not a mount at all
+33 27 0:97 / nowhere rw - tmpfs tmpfs rw
+34 27 0:97 / /cut rw
+"""
+
+
+def test_lines_become_mounts_and_others_are_left_out() -> None:
+    mounts = parse_mountinfo(TEXT)
+    assert [mount.point for mount in mounts] == [
+        b"/proc",
+        b"/",
+        rb"/srv/a b" + b"\\",
+        b"/home",
+        b"/media/x",
+    ]
+    assert mounts[2] == Mount(30, b"254:0", b"/srv/real", b"/srv/a b\\", "ext4")
+    assert [mount.point for mount in mounts if is_network(mount)] == [b"/home", b"/media/x"]
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_read(data: bytes) -> None:
+    for mount in parse_mountinfo(data):
+        assert mount.point.startswith(b"/")
+
+
+def test_mounts_on_the_way_and_below_a_rule_concern_it() -> None:
+    ruleset = Ruleset(settings_of(dir_rule(b"/srv/www")))
+    points = (b"/", b"/srv", b"/srv/www", b"/srv/www/x", b"/srv/other", b"/home")
+    mounts = [Mount(1, b"", b"/", point, "ext4") for point in points]
+    assert [mount.point for mount in concerned(mounts, ruleset)] == list(points[:4])
+
+
+def test_below_goes_by_components() -> None:
+    assert is_below(b"/a/b", b"/a")
+    assert is_below(b"/a", b"/")
+    assert not is_below(b"/ab", b"/a")
+
+
+def test_this_host_has_a_root() -> None:
+    assert any(mount.point == b"/" for mount in read_mounts())
