@@ -19,15 +19,16 @@ from needfire_client.downloads import SIZE_MAX_BYTES
 from needfire_client.facts import HostFacts
 from needfire_client.failures import CommandError
 from needfire_client.options import REQ_FROM_SERVER, Options
-from needfire_client.reporter import Reporter
+from needfire_client.reporter import PROGRAM, Reporter
 from needfire_client.session import FileRefusedError, Session
 from needfire_client.statedir import StateDir
+from needfire_protocol import __version__
 from needfire_protocol.errors import ConfigError, NeedfireError
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.messages import FileKind
 from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
 
-__all__ = ["Baseline", "Configuration", "Provider", "read_rc"]
+__all__ = ["Baseline", "Configuration", "Provider", "read_rc", "start_fields"]
 
 _RC_BYTES_MAX: Final = SIZE_MAX_BYTES[FileKind.CONFIGURATION]
 
@@ -236,3 +237,16 @@ def _open_baseline(path: Path, shown_path: str) -> Baseline:
     with BaselineReader(path), open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return Baseline(path, shown_path, f"sha256:{digest}")
+
+
+def start_fields(configuration: Configuration, baseline: Baseline | None) -> dict[str, str | int]:
+    """Return the fields of the START event: what this run works with."""
+    fields: dict[str, str | int] = {
+        "program": PROGRAM,
+        "userid": os.geteuid(),
+        "path": configuration.path,
+        "hash": configuration.digest,
+    }
+    if baseline is not None:
+        fields |= {"path_data": baseline.shown_path, "hash_data": baseline.digest}
+    return fields | {"version": __version__}

@@ -9,11 +9,10 @@ talks to the server. What both share is the Reporter.
 """
 
 import asyncio
-import os
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from needfire_client.configuration import Baseline, Configuration, Provider
+from needfire_client.configuration import Baseline, Configuration, Provider, start_fields
 from needfire_client.failures import CommandError
 from needfire_client.fetching import as_command_error, obtain_baseline, obtain_rc
 from needfire_client.link import LinkError
@@ -24,11 +23,10 @@ from needfire_client.runtime import Runtime
 from needfire_client.session import FileRefusedError, Session
 from needfire_client.watching import Watching
 from needfire_client.wishes import Request, Wish, catch_signals
-from needfire_protocol import __version__
 from needfire_protocol.errors import ConfigError, FormatError, StorageError
 from needfire_protocol.exit_status import ExitStatus
 
-__all__ = ["Daemon", "start_fields"]
+__all__ = ["Daemon"]
 
 _RELOAD_CONNECT_S: Final = 15.0
 """Seconds that a reload waits for a connection before it keeps the configuration it has."""
@@ -264,16 +262,3 @@ class Daemon:
             await network.exit(status)
         else:
             self._reporter.report_here("EXIT", program=PROGRAM, status=status)
-
-
-def start_fields(configuration: Configuration, baseline: Baseline | None) -> dict[str, str | int]:
-    """Return the fields of the START event: what this run works with."""
-    fields: dict[str, str | int] = {
-        "program": PROGRAM,
-        "userid": os.geteuid(),
-        "path": configuration.path,
-        "hash": configuration.digest,
-    }
-    if baseline is not None:
-        fields |= {"path_data": baseline.shown_path, "hash_data": baseline.digest}
-    return fields | {"version": __version__}

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from needfire_client.configuration import Baseline, Configuration, Provider
 from needfire_client.failures import CommandError
 from needfire_client.link import LinkError
-from needfire_client.network import Network
 from needfire_client.session import FileRefusedError
 from needfire_client.troubles import exit_status_of
 from needfire_protocol.errors import ConfigError, FormatError, NeedfireError, StorageError
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.rc.agent import AgentSettings
+
+if TYPE_CHECKING:
+    from needfire_client.network import Network
 
 __all__ = ["as_command_error", "obtain_baseline", "obtain_rc"]
 
@@ -28,7 +30,7 @@ _HINTS: Final[Mapping[ExitStatus, str]] = MappingProxyType(
 )
 
 
-async def obtain_rc(provider: Provider, network: Network, *, may_be_old: bool) -> Configuration:
+async def obtain_rc(provider: Provider, network: "Network", *, may_be_old: bool) -> Configuration:
     """Return the configuration that the server has for this agent.
 
     Args:
@@ -48,7 +50,7 @@ async def obtain_rc(provider: Provider, network: Network, *, may_be_old: bool) -
 
 
 async def obtain_baseline(
-    provider: Provider, network: Network | None, settings: AgentSettings, *, may_be_old: bool
+    provider: Provider, network: "Network | None", settings: AgentSettings, *, may_be_old: bool
 ) -> Baseline:
     """Return the baseline to compare with.
 

@@ -12,10 +12,9 @@ import socket
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from needfire_client.address import ServerAddress
-from needfire_protocol.connection import AgentConnection
 from needfire_protocol.connection_events import (
     Closed,
     ConnectionEvent,
@@ -27,6 +26,9 @@ from needfire_protocol.connection_events import (
 from needfire_protocol.errors import NeedfireError
 from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import AgentMessage, Message, RefusalCode
+
+if TYPE_CHECKING:
+    from needfire_protocol.connection import AgentConnection
 
 __all__ = [
     "BrokenError",
@@ -112,7 +114,7 @@ class Link:
     def __init__(
         self,
         server: ServerAddress,
-        connection: AgentConnection,
+        connection: "AgentConnection",
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
@@ -128,7 +130,7 @@ class Link:
     async def open(
         cls,
         server: ServerAddress,
-        connection: AgentConnection,
+        connection: "AgentConnection",
         *,
         bind_address: str | None,
         times: LinkTimes,

@@ -9,16 +9,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from needfire_client.background import run_in_background
 from needfire_client.baseline import remove_abandoned
 from needfire_client.check import CheckResult
-from needfire_client.configuration import Baseline, Configuration, Provider
-from needfire_client.daemon import start_fields
+from needfire_client.configuration import Baseline, Configuration, Provider, start_fields
 from needfire_client.failures import CommandError
 from needfire_client.fetching import as_command_error, obtain_baseline, obtain_rc
-from needfire_client.network import GOODBYE_S, Network
 from needfire_client.options import Options
 from needfire_client.reporter import PROGRAM
 from needfire_client.runtime import Runtime
@@ -29,6 +27,9 @@ from needfire_protocol.event import FieldValue
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.messages import Command
 from needfire_protocol.severity import Severity
+
+if TYPE_CHECKING:
+    from needfire_client.network import Network
 
 __all__ = ["OneShot", "run_oneshot"]
 
@@ -57,7 +58,7 @@ class OneShot:
     def __init__(
         self,
         runtime: Runtime,
-        network: Network | None,
+        network: "Network | None",
         configuration: Configuration,
         stop: threading.Event,
     ) -> None:
@@ -209,10 +210,13 @@ class _Run:
         network.configure(self._provider.servers(configuration.settings), configuration.settings)
         return configuration
 
-    def _open_network(self, configuration: Configuration | None) -> Network | None:
+    def _open_network(self, configuration: Configuration | None) -> "Network | None":
         settings = None if configuration is None else configuration.settings
         servers = self._provider.servers(settings)
         if servers:
+            # Not needed by most checks, and half of the time that they take to start.
+            from needfire_client.network import Network
+
             self._network = Network(
                 self._runtime,
                 self._runtime.state.oneshot_spool,
@@ -234,7 +238,8 @@ class _Run:
         if network is None or not (self._is_started or network.uplink.was_welcomed):
             self._runtime.reporter.report_here("EXIT", program=PROGRAM, status=status)
             return ExitStatus.DONE
-        if await network.exit(status, _DELIVER_S if outcome is not None else GOODBYE_S):
+        is_heard = network.exit(status) if outcome is None else network.exit(status, _DELIVER_S)
+        if await is_heard:
             return ExitStatus.DONE
         failure = network.uplink.failure
         return ExitStatus.UNREACHABLE if failure is None else exit_status_of(failure)
