@@ -14,6 +14,7 @@ import os
 import pwd
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
@@ -47,6 +48,10 @@ _SPARSE_RATIO: Final = 64
 _ONE_READ_BYTES: Final = 256 * 1024
 """Files up to this size are read by one call: two system calls and one hash call less."""
 _CHUNK_BYTES: Final = 512 * 1024
+
+_DROP_FROM_BYTES: Final = 16 * 1024
+"""Contents from this size on are taken out of the page cache. To ask for less costs more than
+the few pages are worth."""
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _LISTED: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
@@ -108,6 +113,7 @@ class Examiner:
         algorithm: one of ``DIGEST_BYTES``.
         stop: asked while a large file is read; where it says yes, ScanStoppedError is raised.
         groups: which extended attributes are looked at.
+        drops_cache: take contents out of the page cache again that were not in it before.
 
     Raises:
         StorageError: this host cannot make digests of the algorithm.
@@ -118,15 +124,41 @@ class Examiner:
         algorithm: str,
         stop: Callable[[], bool] = never,
         groups: Looked = Looked.EVERYTHING,
+        *,
+        drops_cache: bool = False,
     ) -> None:
         self._new = new_digest(algorithm)
         self._stop = stop
         self._inspector = Inspector(groups)
+        self._drop_from_bytes = _DROP_FROM_BYTES if drops_cache else CONTENT_BYTES_MAX + 1
+        # One buffer for everything: a block for each chunk of a large file would be mapped, and
+        # each of its pages faulted in, again and again.
+        self._buffer = memoryview(bytearray(_CHUNK_BYTES))
+        self._buffers = (self._buffer,)
         self.hashed = 0
         """Files whose contents were read."""
         self.bytes_read = 0
         self.skipped = 0
         """Files whose contents SkipChecksum left alone."""
+        self.defer_above_bytes: int | None = None
+        """Contents larger than this are left to somebody else; None: everything is read here."""
+        self.defers_growing = False
+        """Files that may grow are left to somebody else, who knows how large they were."""
+        self.deferred: list[bytes] = []
+        """Names of files of which that was so; their entries have no digest. Taken by the walk."""
+
+    def take_numbers(self) -> list[int]:
+        """Return the numbers so far, for ``add_numbers`` of another one, and begin anew."""
+        numbers = [self.hashed, self.skipped, self.unread, self.bytes_read]
+        self.hashed = self.skipped = self.bytes_read = self._inspector.unread = 0
+        return numbers
+
+    def add_numbers(self, hashed: int, skipped: int, unread: int, bytes_read: int) -> None:
+        """Count what another one did."""
+        self.hashed += hashed
+        self.skipped += skipped
+        self.bytes_read += bytes_read
+        self._inspector.unread += unread
 
     @property
     def unread(self) -> int:
@@ -184,15 +216,18 @@ class Examiner:
             if not 0 < size <= _ONE_READ_BYTES or not stat.S_ISREG(before.st_mode):
                 return None
             flags, project, looked, xattrs = self._inspector.of_open(fd)
-            # One byte more than there should be, to see whether there is more.
-            data = os.read(fd, size + 1)
+            is_ours = size >= self._drop_from_bytes and not _is_cached(fd)
+            # The buffer is larger than the file should be, to see whether there is more.
+            count = os.readv(fd, self._buffers)
             after = self._inspector.times(fd, before.st_dev)
+            if is_ours:
+                _drop(fd)
         except OSError:
             return None
         finally:
             os.close(fd)
         if (
-            len(data) != size
+            count != size
             or before.st_ctime_ns != after.ctime_ns
             or before.st_mtime_ns != after.mtime_ns
             or size != after.size
@@ -214,7 +249,7 @@ class Examiner:
             before.st_nlink,
             0,
             None,
-            self._new(data).digest(),
+            self._new(self._buffer[:size]).digest(),
             0,
             "",
             after.birth_ns,
@@ -249,6 +284,9 @@ class Examiner:
                 if (refusal := _refusal(last)) is not None:
                     entry = self._unhashed(dir_fd, name, last)
                     return entry._replace(state=int(State.UNREADABLE), reason=refusal), None
+                if self._is_deferred(last.st_size, grows):
+                    self.deferred.append(name)
+                    return _entry(last), None
                 found = self._read(dir_fd, name, grows=grows, prefix_bytes=prefix_bytes)
             except OSError as error:
                 if error.errno in VANISHED_ERRORS:
@@ -301,6 +339,11 @@ class Examiner:
             return FileEntry(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, state, reason)
         return self._unopened(dir_fd, name, status)._replace(state=state, reason=reason)
 
+    def _is_deferred(self, size: int, grows: bool) -> bool:
+        if grows and self.defers_growing:
+            return True
+        return self.defer_above_bytes is not None and size > self.defer_above_bytes
+
     def _read(
         self, dir_fd: int, name: bytes, *, grows: bool, prefix_bytes: int | None
     ) -> tuple[FileEntry, bytes | None] | None:
@@ -312,13 +355,15 @@ class Examiner:
                 return None
             size = before.st_size
             said = self._inspector.of_open(fd)
-            digest, prefix, count = self._hash(fd, size, prefix_bytes)
+            is_ours = size >= self._drop_from_bytes and not _is_cached(fd)
+            digest, prefix = self._hash(fd, size, prefix_bytes)
             has_more = not grows and os.read(fd, 1) != b""
             after = self._inspector.times(fd, before.st_dev)
+            if is_ours:
+                _drop(fd)
         finally:
             os.close(fd)
         self.hashed += 1
-        self.bytes_read += count
         if not _is_same(before, after, grows=grows):
             return None
         entry = Inode(after.birth_ns, *said).into(_entry(before))
@@ -329,10 +374,8 @@ class Examiner:
         # Fewer bytes than the size, and no change: files of /sys are like that.
         return entry._replace(digest=digest, atime_ns=after.atime_ns), prefix
 
-    def _hash(
-        self, fd: int, size: int, prefix_bytes: int | None
-    ) -> tuple[bytes, bytes | None, int]:
-        """Return the digest of the first ``size`` bytes, that of the prefix, and their count."""
+    def _hash(self, fd: int, size: int, prefix_bytes: int | None) -> tuple[bytes, bytes | None]:
+        """Return the digest of the first ``size`` bytes, and that of the prefix."""
         hasher = self._new(b"")
         prefix = hasher.digest() if prefix_bytes == 0 else None
         count = 0
@@ -341,14 +384,35 @@ class Examiner:
                 raise ScanStoppedError
             # Up to the end of the prefix first, then on to the end of what was seen.
             edge = prefix_bytes if prefix_bytes and count < prefix_bytes < size else size
-            data = os.read(fd, min(_CHUNK_BYTES, edge - count))
-            if not data:
+            got = os.readv(fd, (self._buffer[: edge - count],))
+            if not got:
                 break
-            hasher.update(data)
-            count += len(data)
+            hasher.update(self._buffer[:got])
+            count += got
+            self.bytes_read += got
             if count == prefix_bytes:
                 prefix = hasher.copy().digest()
-        return hasher.digest(), prefix, count
+        return hasher.digest(), prefix
+
+
+_PROBE: Final = [bytearray(1)]
+
+
+def _is_cached(fd: int) -> bool:
+    """Return whether a file's beginning is in memory; True where the file system cannot tell."""
+    try:
+        os.preadv(fd, _PROBE, 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _drop(fd: int) -> None:
+    """Let the kernel forget a file's pages, but for those that are mapped or not written yet."""
+    with suppress(OSError):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _is_same(before: os.stat_result, after: Times, *, grows: bool) -> bool:

@@ -19,7 +19,9 @@ from typing import TypeGuard
 from needfire_client.attributes import group_name, never, owner_name
 from needfire_client.baseline import BaselineReader, BaselineWriter
 from needfire_client.compare import Change, ChangeKind, Names, compare, is_same_inode
+from needfire_client.looks import RecentLooks
 from needfire_client.overlay import Overlay
+from needfire_client.packing import pack_record, unpack_record
 from needfire_client.policy import Decision, Place, Ruleset
 from needfire_client.reference import Known, Reference
 from needfire_client.scan import (
@@ -28,7 +30,6 @@ from needfire_client.scan import (
     Progress,
     Scan,
     ScanStoppedError,
-    pack_record,
 )
 from needfire_client.walk import DirectoryRecord, Finding, join
 from needfire_protocol.baseline import (
@@ -36,6 +37,7 @@ from needfire_protocol.baseline import (
     FileEntry,
     State,
     decode_entries,
+    differ_in_access_times_only,
     key_of,
     path_of,
     subtree_end,
@@ -84,9 +86,9 @@ def init_baseline(
     ) as writer:
         try:
             for record in scan.records():
-                if record.entries:
+                if record.count:
                     packed = pack_record(record)
-                    writer.add_packed(key_of(record.path), packed, len(record.entries))
+                    writer.add_packed(key_of(record.path), packed, record.count)
         except ScanStoppedError:
             return scan.result(is_complete=False)
         scan.report_rules()
@@ -136,6 +138,7 @@ class Checker:
         self._reference = Reference(self._reader, remembers)
         self._names = Names(owner_name, group_name, self.meta.algorithm)
         self._lacking = self._lacking_attributes = 0
+        self._looks = RecentLooks()
 
     def full_check(self, stop: Callable[[], bool] = never) -> CheckResult:
         """Compare everything that the rules cover, and report what differs."""
@@ -175,6 +178,7 @@ class Checker:
         A directory is examined with the objects in it, and with everything below it only where it
         is new, gone or another one than before. What no rule covers is ignored.
         """
+        self._looks.add(path)
         decision, place = self._ruleset.locate(path)
         parent = path.rpartition(b"/")[0] or b"/"
         scan = self._scan(never)
@@ -217,11 +221,12 @@ class Checker:
         owner_name.cache_clear()
         group_name.cache_clear()
         self._lacking = self._lacking_attributes = 0
+        self._looks.clear()
         self._overlay.begin_round()
         scan = self._scan(stop)
         scan.begin(mode)
         try:
-            self._compare_stream(scan, scan.records(), writer=writer)
+            self._compare_stream(scan, scan.records(), writer=writer, looks=self._looks)
         except ScanStoppedError:
             return scan.result(is_complete=False)
         scan.report_rules()
@@ -244,6 +249,7 @@ class Checker:
             progress=self._progress,
             growing_size=self._reference.size,
             stop=stop,
+            looks=self._looks,
         )
 
     def _is_new(self, code: str, path: bytes) -> bool:
@@ -257,8 +263,13 @@ class Checker:
         end: bytes = subtree_end(b""),
         *,
         writer: BaselineWriter | None = None,
+        looks: RecentLooks | None = None,
     ) -> None:
-        """Compare what is there with what should be there, for the keys in [first, end)."""
+        """Compare what is there with what should be there, for the keys in [first, end).
+
+        Args:
+            looks: single looks that may happen meanwhile.
+        """
         rows = self._reference.rows(first, end)
         row = next(rows, None)
         record = next(records, None)
@@ -279,7 +290,8 @@ class Checker:
                 # Below a directory that cannot be read: not missing, only unknown.
                 if writer is not None and packed is not None:
                     writer.add_packed(key, packed, len(decode_entries(packed)))
-            else:
+            elif looks is None or not looks.touched(path_of(key), since=0):
+                # What was looked at meanwhile has been reported, and may well be there again.
                 self._compare_gone(scan, key, packed)
             if row is not None and row[0] == key:
                 row = next(rows, None)
@@ -298,7 +310,7 @@ class Checker:
         key = key_of(record.path)
         if writer is not None:
             self._write(writer, key, record, now, packed)
-        if packed == now and not is_reported:
+        if not is_reported and packed is not None and _is_same_row(record.place, packed, now):
             return
         self._compare_entries(scan, record, self._reference.unpacked(key, packed))
 
@@ -313,6 +325,7 @@ class Checker:
 
     def _compare_entries(self, scan: Scan, record: DirectoryRecord, known: Known) -> None:
         """Report what differs in one directory, and remember what was reported."""
+        unpack_record(record)
         new = dict(record.entries)
         for name in sorted(known.names() | new.keys()):
             now, old = new.get(name), known.get(name)
@@ -399,12 +412,17 @@ class Checker:
         packed: bytes | None,
     ) -> None:
         """Write a directory into the new baseline; what cannot be examined stays as it was."""
-        entries = dict(record.entries)
-        is_whole = record.is_readable and all(entry.is_known for entry in entries.values())
+        is_whole = record.is_whole or (
+            record.packed is None
+            and record.is_readable
+            and all(entry.is_known for _, entry in record.entries)
+        )
         if is_whole or packed is None:
-            if entries:
-                writer.add_packed(key, now, len(entries))
+            if record.count:
+                writer.add_packed(key, now, record.count)
             return
+        unpack_record(record)
+        entries = dict(record.entries)
         merged = {
             name: entry
             for name, entry in decode_entries(packed).items()
@@ -463,6 +481,19 @@ def _is_other_directory(old: FileEntry | None, new: FileEntry | None) -> bool:
     if not (_is_directory(old) and _is_directory(new)):
         return _is_directory(old) or _is_directory(new)
     return not is_same_inode(old, new.inode)
+
+
+def _is_same_row(place: Place, packed: bytes, now: bytes) -> bool:
+    """Return whether nothing differs that any policy in the directory compares."""
+    if packed == now:
+        return True
+    contents = place.contents
+    return (
+        place.is_uniform
+        and contents is not None
+        and Check.ATM not in contents.mask
+        and differ_in_access_times_only(packed, now)
+    )
 
 
 def _is_directory(entry: FileEntry | None) -> TypeGuard[FileEntry]:

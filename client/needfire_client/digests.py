@@ -20,12 +20,12 @@ _PACKAGES: Final = {"blake3": "blake3"}
 class Digest(Protocol):
     """A digest in the making, as hashlib has them."""
 
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: bytes | memoryview, /) -> None: ...
     def digest(self) -> bytes: ...
     def copy(self) -> "Digest": ...
 
 
-def new_digest(algorithm: str) -> Callable[[bytes], Digest]:
+def new_digest(algorithm: str) -> Callable[[bytes | memoryview], Digest]:
     """Return the algorithm's own function: ``hashlib.new`` would cost a look-up for each file.
 
     Raises:
@@ -34,7 +34,7 @@ def new_digest(algorithm: str) -> Callable[[bytes], Digest]:
     package = _PACKAGES.get(algorithm)
     try:
         source = hashlib if package is None else importlib.import_module(package)
-        made: Callable[[bytes], Digest] = getattr(source, algorithm)
+        made: Callable[[bytes | memoryview], Digest] = getattr(source, algorithm)
     except (ImportError, AttributeError):
         raise StorageError(
             f"digests of {algorithm} cannot be made on this host; install needfire[{algorithm}]"

@@ -11,17 +11,20 @@ from types import MappingProxyType
 
 from needfire_client.attributes import Examiner, ScanStoppedError, never
 from needfire_client.compare import Change, ChangeKind
+from needfire_client.looks import RecentLooks
+from needfire_client.pacing import paced
 from needfire_client.policy import Ruleset
 from needfire_client.receipt import Skipped
+from needfire_client.scan_pool import ScanPool, default_workers
+from needfire_client.units import Job
 from needfire_client.walk import DirectoryRecord, Finding, Severities, Walker, no_size
-from needfire_protocol.baseline import Looked, clamped, encode_entries
-from needfire_protocol.errors import FormatError
+from needfire_protocol.baseline import Looked
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import FieldValue
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.severity import Severity
 
-__all__ = ["CheckResult", "OnEvent", "Progress", "Scan", "ScanStoppedError", "pack_record"]
+__all__ = ["CheckResult", "OnEvent", "Progress", "Scan", "ScanStoppedError"]
 
 OnEvent = Callable[[str, Severity | None, Mapping[str, FieldValue]], None]
 """Called with a code of the catalogue, a severity (None: the catalogue's), and the fields."""
@@ -80,24 +83,36 @@ class Scan:
         progress: Progress | None = None,
         growing_size: Callable[[bytes, bytes], int | None] = no_size,
         stop: Callable[[], bool] = never,
+        looks: RecentLooks | None = None,
     ) -> None:
+        self._settings = settings
+        self._algorithm = algorithm
+        self._growing_size = growing_size
+        self._looks = looks if looks is not None else RecentLooks()
+        self._workers = settings.scan_workers or default_workers()
         self._ruleset = ruleset
         self._configuration_sha256 = settings.sha256
         self._on_event = on_event
         self._is_new = is_new
         self._progress = progress
         self._started_s = time.monotonic()
-        self._examiner = Examiner(algorithm, stop, _looked_at(settings))
-        severities = Severities(
+        self._looked = _looked_at(settings)
+        self._examiner = Examiner(
+            algorithm, self._ask, self._looked, drops_cache=settings.drop_cache
+        )
+        self._stop = paced(
+            stop, self._examiner, settings.scan_cpu_limit, settings.io_limit_kib * 1024
+        )
+        self._severities = Severities(
             settings.severity_files, settings.severity_dirs, settings.severity_names
         )
         self.walker = Walker(
             ruleset,
-            severities,
+            self._severities,
             self._examiner,
             growing_size=growing_size,
             skip_lines=settings.skip_checksum,
-            stop=stop,
+            stop=self._stop,
         )
         self._files = 0
         self._findings = 0
@@ -107,7 +122,7 @@ class Scan:
 
     def records(self) -> Iterator[DirectoryRecord]:
         """Walk everything; counts and reports each record's findings before it gives it."""
-        return self.taken(self.walker.walk())
+        return self.taken(self.walker.walk() if self._workers == 1 else self._shared_out())
 
     def taken(self, records: Iterator[DirectoryRecord]) -> Iterator[DirectoryRecord]:
         """Give records of the walker on, counted and with their findings reported."""
@@ -115,9 +130,49 @@ class Scan:
             self.take(record)
             yield record
 
+    def _ask(self) -> bool:
+        return self._stop()
+
+    def _shared_out(self) -> Iterator[DirectoryRecord]:
+        """Yield the records of a pass that several processes make."""
+        with ScanPool(
+            self._job(),
+            self._workers,
+            self._ruleset,
+            self.walker,
+            self._examiner,
+            growing_size=self._growing_size,
+            stop=self._stop,
+            clock=lambda: self._looks.count,
+            on_death=lambda fields: self._on_event("SCAN_WORKER_DIED", None, fields),
+        ) as pool:
+            for record, taken_at in pool.records():
+                current: DirectoryRecord | None = record
+                if self._looks.touched(record.path, since=taken_at):
+                    # A single look has reported a newer state than the one that was read ahead.
+                    current = self.walker.reread(record.path)
+                if current is not None:
+                    yield current
+
+    def _job(self) -> Job:
+        settings = self._settings
+        return Job(
+            rules=settings.rules,
+            masks=settings.masks,
+            policy_severities=settings.policy_severities,
+            recursion_level=settings.recursion_level,
+            skip_checksum=settings.skip_checksum,
+            severities=self._severities,
+            algorithm=self._algorithm,
+            looked=self._looked,
+            drops_cache=settings.drop_cache,
+            cpu_percent=settings.scan_cpu_limit / self._workers,
+            bytes_per_s=settings.io_limit_kib * 1024 / self._workers,
+        )
+
     def take(self, record: DirectoryRecord) -> None:
         """Count a record, and report its findings."""
-        self._files += len(record.entries)
+        self._files += record.count
         for finding in record.findings:
             if finding.code in self._seen:
                 self._seen[finding.code] += 1
@@ -224,13 +279,3 @@ def _looked_at(settings: AgentSettings) -> Looked:
     if settings.xattr_check:
         groups |= Looked.OTHER | Looked.TRUSTED
     return groups
-
-
-def pack_record(record: DirectoryRecord) -> bytes:
-    """Return the record's entries as a baseline's row; equal rows mean that nothing changed."""
-    try:
-        return encode_entries(record.entries)
-    except FormatError:
-        # A file system with times beyond 64 bits: both sides of every comparison are clamped.
-        record.entries = [(name, clamped(entry)) for name, entry in record.entries]
-        return encode_entries(record.entries)

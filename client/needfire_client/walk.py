@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from needfire_client.attributes import (
@@ -33,7 +33,7 @@ from needfire_protocol.rc.policies import Policy, RuleKind
 from needfire_protocol.rc.skip_checksum import SkipLine
 from needfire_protocol.severity import Severity
 
-__all__ = ["DirectoryRecord", "Finding", "Severities", "Walker", "join"]
+__all__ = ["DirectoryRecord", "Finding", "Rest", "Severities", "Walker", "join"]
 
 _GONE_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 """Opening a directory fails so if it has gone, or become something else, since it was listed."""
@@ -77,12 +77,33 @@ class DirectoryRecord:
     prefixes: dict[bytes, bytes] = field(default_factory=dict)
     """Of files that may grow: digest of as much as there was before."""
     findings: list[Finding] = field(default_factory=list)
+    deferred: list[bytes] = field(default_factory=list)
+    """Names of files whose contents somebody else is to read."""
+    packed: bytes | None = None
+    """The entries as a row of a baseline, where another process examined them and nobody has
+    needed them one by one yet; then ``entries`` is empty."""
+    packed_count: int = 0
+    is_whole: bool = False
+    """Known without looking at them: every entry could be examined. Only of packed ones."""
+
+    @property
+    def count(self) -> int:
+        """How many objects it has."""
+        return len(self.entries) if self.packed is None else self.packed_count
 
 
 class _Descent(NamedTuple):
     name: bytes
     place: Place
     follow: bool
+
+
+class Rest(NamedTuple):
+    """Directories that a walk has not come to."""
+
+    path: bytes
+    names: list[bytes]
+    """In the directory ``path``; sorted."""
 
 
 class _Open(NamedTuple):
@@ -111,6 +132,8 @@ class Walker:
             large it was (None: not there), so that the same part can be hashed again.
         skip_lines: say of which files the contents are left alone (SkipChecksum).
         stop: asked before each directory; ScanStoppedError comes out of the walk if it says yes.
+        pause: asked before each directory; if it says yes, the walk ends and ``rest`` is what
+            it did not come to.
     """
 
     def __init__(
@@ -122,6 +145,7 @@ class Walker:
         growing_size: Callable[[bytes, bytes], int | None] = no_size,
         skip_lines: Sequence[SkipLine] = (),
         stop: Callable[[], bool] = never,
+        pause: Callable[[], bool] = never,
     ) -> None:
         self._skip_lines = skip_lines
         self._ruleset = ruleset
@@ -129,8 +153,13 @@ class Walker:
         self._examiner = examiner
         self._growing_size = growing_size
         self._stop = stop
+        self.pause = pause
         self.met: set[Decision] = set()
         """Decisions whose rule names something that is there."""
+        self.rest: list[Rest] = []
+        """After a pause: what is left, in the order of the walk."""
+        self.followed: set[bytes] = set()
+        """Directories that were entered through a symbolic link, on the way to a named object."""
 
     def walk(self) -> Iterator[DirectoryRecord]:
         """Yield the record of everything that the rules cover."""
@@ -162,6 +191,70 @@ class Walker:
                 yield from self._below(fd, parent, iter((descent,)))
         finally:
             os.close(fd)
+
+    def walk_inside(self, path: bytes, names: Sequence[bytes]) -> Iterator[DirectoryRecord]:
+        """Yield the records of some directories in ``path``, and of everything covered below them.
+
+        The pair (b"", [b"/"]) is everything but the entry of the root itself.
+        """
+        if not path:
+            yield from self.walk_from(b"/")
+            return
+        gone = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        try:
+            opened = self._open_path(path)
+        except OSError as error:
+            opened, gone = None, error
+        if opened is None:
+            # Unknown, not missing: it was there when its parent was listed.
+            for name in names:
+                yield self._unopened(join(path, name), self._ruleset.locate(path)[1], gone)
+            return
+        fd, place = opened
+        try:
+            yield from self._below(fd, path, (self._again(fd, name, place) for name in names))
+        finally:
+            os.close(fd)
+
+    def _again(self, fd: int, name: bytes, place: Place) -> _Descent:
+        """Return how to go into a directory that was listed before, and may have gone since."""
+        inner = place.child(name)[1]
+        return self._descent(fd, name, inner, None) or _Descent(name, inner, False)
+
+    def unopened(self, path: bytes, reason: str) -> DirectoryRecord:
+        """Return the record of a directory that nobody can look into, with its finding."""
+        return self._unopened(path, self.place_of(path), OSError(errno.EIO, reason))
+
+    def unread(
+        self, directory: bytes, name: bytes, entry: FileEntry, reason: str
+    ) -> DirectoryRecord:
+        """Return a record of one object that nobody can read, with its finding."""
+        place = self.place_of(directory)
+        record = DirectoryRecord(directory, place, scope=frozenset((name,)))
+        entry = entry._replace(state=int(State.UNREADABLE), reason=reason)
+        record.entries.append((name, entry))
+        decision = place.child(name)[0]
+        if decision is not None:
+            self._judge_entry(record, name, entry, decision)
+        return record
+
+    def reread(self, path: bytes) -> DirectoryRecord | None:
+        """Return the record of one directory as it is now; None if there is none any more."""
+        try:
+            return self.scan(path)
+        except OSError as error:
+            return self._unopened(path, self.place_of(path), error)
+
+    def place_of(self, path: bytes) -> Place:
+        """Return the place of a directory, with regard to the links on the way that were met."""
+        place = self._ruleset.root()[1]
+        inner = b""
+        for name in path.split(b"/")[1:]:
+            if name:
+                inner += b"/" + name
+                place = place.child(name)[1]
+                place = place.only_named() if inner in self.followed else place
+        return place
 
     def scan(self, path: bytes) -> DirectoryRecord | None:
         """Return the record of one directory alone; None if there is no such directory now."""
@@ -277,7 +370,16 @@ class Walker:
                     continue
                 if self._stop():
                     raise ScanStoppedError
+                if self.pause():
+                    stack[-1] = _Open(top.fd, top.path, chain((descent,), top.descents))
+                    self.rest = [
+                        Rest(opened.path, [left.name for left in opened.descents])
+                        for opened in reversed(stack)
+                    ]
+                    return
                 inner = join(top.path, descent.name)
+                if descent.follow:
+                    self.followed.add(inner)
                 try:
                     # The root has no parent to be opened from; its name is its path.
                     inner_fd = open_directory(
@@ -324,6 +426,8 @@ class Walker:
         else:
             self._add_named(record, fd, listing, descents)
         self._judge_names(record, listing)
+        if self._examiner.deferred:
+            record.deferred, self._examiner.deferred = self._examiner.deferred, []
         return record, descents
 
     def _list(self, fd: int, record: DirectoryRecord) -> list[tuple[bytes, bool]]:

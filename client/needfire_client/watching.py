@@ -19,6 +19,8 @@ from needfire_client.check import Checker
 from needfire_client.configuration import Baseline
 from needfire_client.dirty import DirtyPaths
 from needfire_client.guard import CANARY_NAME
+from needfire_client.ioclass import be_idle_reader
+from needfire_client.looks import touches
 from needfire_client.processes import Writer
 from needfire_client.realtime import RealTime
 from needfire_client.reporter import Reporter
@@ -95,6 +97,7 @@ class Watching:
         self._baseline = baseline
         self._nice_level = settings.nice_level
         self._schedule.set_interval(settings.file_check_interval_s)
+        self._schedule.set_times(settings.check_schedules)
         self._schedule.request(time.monotonic())
         self._interrupt()
 
@@ -219,6 +222,8 @@ class Watching:
             with suppress(OSError):
                 # Of this thread alone, as Linux has it: who talks to the server stays quick.
                 os.setpriority(os.PRIO_PROCESS, 0, self._nice_level)
+            # Inherited by the processes that are started from here, as the nice level is.
+            be_idle_reader()
             self._is_scanning = True
             try:
                 work()
@@ -304,9 +309,9 @@ class Watching:
         # A few at each directory: whoever makes and removes files without end must not be able to
         # keep the full check from getting on.
         paths = self._dirty.take(_BETWEEN_DIRECTORIES_MAX)
-        put_off = [path for path in paths if _touches(path, directory)]
+        put_off = [path for path in paths if touches(path, directory)]
         self._who.begin_look(paths)
-        self._check_paths([path for path in paths if not _touches(path, directory)])
+        self._check_paths([path for path in paths if not touches(path, directory)])
         self._who.put_off(put_off)
         for path in put_off:
             self._dirty.add(path)
@@ -375,10 +380,3 @@ class Watching:
     def _interrupt(self) -> None:
         self._stop.set()
         self._wake.set()
-
-
-def _touches(path: bytes, directory: bytes) -> bool:
-    """True where a look at the path reads entries of the directory, or looks below the path."""
-    parent = path.rpartition(b"/")[0] or b"/"
-    grandparent = parent.rpartition(b"/")[0] or b"/"
-    return directory in (path, parent, grandparent) or directory.startswith(path + b"/")

@@ -757,6 +757,17 @@ _AGENT_ENTRIES: Final = (
         "Nothing.",
     ),
     Entry(
+        "SCAN_WORKER_DIED",
+        _SYSTEM,
+        Severity.ERR,
+        "Scanning process ended: {reason}",
+        "One of the processes that examine files ended before its time, or could not be started. "
+        "What it had in hand is examined again; what ends a process again and again is reported "
+        "as unreadable.",
+        "Look in the system's log for the moment: memory that ran out, or a bug.",
+        {"reason": "how it ended", "path": "where it was at work, or near it"},
+    ),
+    Entry(
         "SPOOL_DAMAGED",
         _ALARM,
         Severity.CRIT,

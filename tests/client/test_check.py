@@ -20,8 +20,8 @@ from needfire_client.attributes import ScanStoppedError, open_directory, owner_n
 from needfire_client.baseline import BaselineReader
 from needfire_client.check import Checker
 from needfire_client.inode import Inspector, Times
+from needfire_client.packing import pack_record
 from needfire_client.policy import Place
-from needfire_client.scan import pack_record
 from needfire_protocol.baseline import ContentDigest, FileEntry, decode_entries
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.codec import encode
@@ -29,6 +29,7 @@ from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, Policy
 from needfire_protocol.rc.skip_checksum import SKIP_CHECKSUM
 from needfire_protocol.severity import Severity
+from needfire_testkit.scan_workers import share_out_everything
 from needfire_testkit.scanner import Raised, Scanned, dir_rule, file_rule, settings_of
 
 ADDED, MISSING, MODIFIED = "POLICY_ADDED", "POLICY_MISSING", "POLICY_MODIFIED"
@@ -45,11 +46,15 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Scanned]]:
+@pytest.fixture(params=[1, 2], ids=["alone", "shared"])
+def make(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Scanned]]:
+    share_out_everything(monkeypatch)
     made: list[Scanned] = []
 
     def make(*rules: Any, **others: Any) -> Scanned:
+        others.setdefault("scan_workers", request.param)
         made.append(Scanned(settings_of(*rules, **others), tmp_path))
         return made[-1]
 
@@ -565,13 +570,13 @@ def test_a_file_that_keeps_changing_is_told_and_its_attributes_are_compared(
     scanned.init()
     checker = scanned.checker()
     scanned.take()
-    real, clock = os.read, iter(range(1, 100))
+    real, clock = os.readv, iter(range(1, 100))
 
-    def read(fd: int, count: int) -> bytes:
+    def readv(fd: int, buffers: Any) -> int:
         os.utime(root / "a", ns=(1, next(clock)))
-        return real(fd, count)
+        return real(fd, buffers)
 
-    monkeypatch.setattr(os, "read", read)
+    monkeypatch.setattr(os, "readv", readv)
     result = checker.full_check()
     assert (result.unstable, result.modified) == (1, 1)
     assert set(codes(scanned.take())) == {"FILE_UNSTABLE", MODIFIED}

@@ -13,10 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, PathRule, Policy, RuleKind
+from needfire_testkit.scan_workers import share_out_everything
 from needfire_testkit.scanner import Scanned, dir_rule, file_rule, settings_of
 
 NAMES = [b"a", b"b", b"a-", b"c\xff", b"n\nl"]
@@ -212,8 +214,17 @@ def expected(
     return found
 
 
+@pytest.fixture(params=[1, 2], ids=["alone", "shared"])
+def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    share_out_everything(monkeypatch)
+    count: int = request.param
+    return count
+
+
 @contextmanager
-def world(raw_rules: list[tuple[RuleKind, bytes, Policy, int]]) -> Iterator[tuple[bytes, Scanned]]:
+def world(
+    raw_rules: list[tuple[RuleKind, bytes, Policy, int]], workers: int
+) -> Iterator[tuple[bytes, Scanned]]:
     with tempfile.TemporaryDirectory() as place:
         root = bytes(Path(place) / "tree")
         os.mkdir(root)
@@ -226,7 +237,7 @@ def world(raw_rules: list[tuple[RuleKind, bytes, Policy, int]]) -> Iterator[tupl
             made.append(
                 file_rule(path, policy) if kind is RuleKind.FILE else dir_rule(path, policy, level)
             )
-        scanned = Scanned(settings_of(*made), Path(place))
+        scanned = Scanned(settings_of(*made, scan_workers=workers), Path(place))
         try:
             yield root, scanned
         finally:
@@ -248,11 +259,12 @@ def only_changes(found: set[tuple[str, bytes, str]]) -> set[tuple[str, bytes, st
 )
 @given(rules, changes, st.lists(changes, min_size=1, max_size=3))
 def test_full_checks_report_what_a_slow_oracle_finds(
+    workers: int,
     raw_rules: list[tuple[RuleKind, bytes, Policy, int]],
     before: list[Any],
     rounds: list[list[Any]],
 ) -> None:
-    with world(raw_rules) as (root, scanned):
+    with world(raw_rules, workers) as (root, scanned):
         for operation in before:
             apply(root, operation)
         scanned.init()
@@ -269,15 +281,18 @@ def test_full_checks_report_what_a_slow_oracle_finds(
             assert only_changes(scanned.changes()) == wanted
 
 
-@settings(max_examples=120, deadline=None)
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(rules, changes, st.lists(changes, min_size=1, max_size=2), st.randoms())
 def test_checks_of_the_touched_paths_report_what_a_full_check_does(
+    workers: int,
     raw_rules: list[tuple[RuleKind, bytes, Policy, int]],
     before: list[Any],
     rounds: list[list[Any]],
     random: Any,
 ) -> None:
-    with world(raw_rules) as (root, scanned):
+    with world(raw_rules, workers) as (root, scanned):
         for operation in before:
             apply(root, operation)
         scanned.init()

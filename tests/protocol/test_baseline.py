@@ -21,6 +21,7 @@ from needfire_protocol.baseline import (
     check_schema,
     clamped,
     decode_entries,
+    differ_in_access_times_only,
     digest_text,
     encode_entries,
     key_of,
@@ -278,3 +279,31 @@ def test_every_digest_that_a_configuration_may_name_can_stand_in_a_baseline() ->
 def test_a_digest_is_shown_with_its_algorithm() -> None:
     assert digest_text(b"\x01\xff", "sha256") == "sha256:01ff"
     assert digest_text(None, "sha256") == ""
+
+
+@given(found=st.dictionaries(st.sampled_from([b"a", b"b", b"c"]), entries), data=st.data())
+def test_rows_that_differ_in_access_times_only_are_told_from_others(
+    found: dict[bytes, FileEntry], data: st.DataObject
+) -> None:
+    before = sorted(found.items())
+    after = [
+        (name, data.draw(st.sampled_from([entry, entry._replace(atime_ns=entry.atime_ns ^ 1)])))
+        for name, entry in before
+    ]
+    old, new = encode_entries(before), encode_entries(after)
+    if len(old) == len(new):
+        assert differ_in_access_times_only(old, new)
+    for index, (name, entry) in enumerate(after):
+        field = data.draw(st.sampled_from(["mode", "uid", "mtime_ns", "ctime_ns", "inode", "link"]))
+        value = getattr(entry, field)
+        changes: dict[str, Any] = {field: b"?" if field == "link" else value ^ 1}
+        other = entry._replace(**changes)
+        changed = [*after[:index], (name, other), *after[index + 1 :]]
+        if other != entry:
+            assert not differ_in_access_times_only(old, encode_entries(changed))
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_damaged_rows_are_different_and_no_error(old: bytes, new: bytes) -> None:
+    assert not differ_in_access_times_only(old, new + b"\xc1")
+    assert differ_in_access_times_only(old, new) in (True, False)

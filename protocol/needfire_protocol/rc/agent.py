@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from needfire_protocol.errors import FormatError, Problem
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.rc.conditions import Facts
+from needfire_protocol.rc.crontab import Crontab
 from needfire_protocol.rc.directives import SECTIONS, Program
 from needfire_protocol.rc.findings import Findings
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, PathRule, Policy, RuleKind
@@ -80,6 +81,15 @@ class AgentSettings:
     canary_interval_s: int = 300
     spool_size_limit_bytes: int = 256 * 1024 * 1024
     nice_level: int = 0
+    io_limit_kib: int = 0
+    """Kilobytes (of 1024) a second; 0 for no limit."""
+    drop_cache: bool = True
+    scan_workers: int = 0
+    """Processes; 0 for as many as there are cores, to a limit."""
+    scan_cpu_limit: int = 400
+    """Percent of one core, all processes together."""
+    check_schedules: tuple[Crontab, ...] = ()
+    """When full checks are due; empty: at the interval."""
     source: str = ""
     """Where the configuration came from, for people."""
     sha256: str = ""

@@ -12,6 +12,7 @@ from needfire_protocol.rc.values import (
     ABSOLUTE_PATH,
     ADDRESS,
     BOOLEAN,
+    CRONTAB,
     DIGEST,
     LISTEN_ADDRESS,
     LOG_FORMAT,
@@ -26,6 +27,7 @@ from needfire_protocol.rc.values import (
     TEXT,
     UID,
     USER,
+    WORKERS,
     YEAR_S,
     Kind,
     duration,
@@ -336,6 +338,57 @@ _CHECKING: Final = (
         "Priority of the agent's process, see nice(1).",
         agent=Honoured("nice_level"),
         server=Inert("the server's priority is set by its service manager"),
+    ),
+    _row(
+        "SetIOLimit",
+        _MISC,
+        integer(0, 10**9),
+        "0",
+        "20000",
+        "Kilobytes (of 1024) that full checks read in a second, all processes together; 0: no "
+        "limit.",
+        agent=Honoured("io_limit_kib"),
+    ),
+    _row(
+        "SetDropCache",
+        _MISC,
+        BOOLEAN,
+        "yes",
+        "no",
+        "Takes files of 16 KiB and more out of the page cache again that were not in it before "
+        "they were read. Samhain's default is no.",
+        agent=Honoured("drop_cache"),
+    ),
+    _row(
+        "ScanWorkers",
+        _MISC,
+        WORKERS,
+        "auto",
+        "2",
+        "Processes that examine files at the same time; auto: one for each core, at most 8.",
+        agent=Honoured("scan_workers"),
+        is_ours=True,
+    ),
+    _row(
+        "ScanCpuLimit",
+        _MISC,
+        integer(1, 6_400),
+        "400",
+        "50",
+        "Processor time that examining files may take, in percent of one core, all processes "
+        "together; each has an equal share of it.",
+        agent=Honoured("scan_cpu_limit"),
+        is_ours=True,
+    ),
+    _row(
+        "FileCheckScheduleOne",
+        _MISC,
+        CRONTAB,
+        None,
+        "30 2-6/2 * * Mon-Fri",
+        "Times of full checks, as in crontab(5) but without lists; all five fields must match. "
+        "Repeat it for more. SetFilecheckTime has no effect then.",
+        agent=Honoured("check_schedules", repeats=True),
     ),
     _row(
         "SpoolSizeLimit",
@@ -697,8 +750,7 @@ _WITHOUT_EFFECT: Final = (
     ),
     *_inert(
         _MISC,
-        "schedules have no effect here yet; SetFilecheckTime decides",
-        "FileCheckScheduleOne: times of full checks",
+        "there is one schedule for all rules: FileCheckScheduleOne, or SetFilecheckTime",
         "FileCheckScheduleTwo: times of full checks of the second schedule",
     ),
     *_inert(
@@ -725,10 +777,8 @@ _WITHOUT_EFFECT: Final = (
     ),
     *_inert(
         _MISC,
-        "reading is not throttled; SetNiceLevel lowers the priority",
-        "SetIOLimit: kilobytes read a second",
+        "baselines are small; their download is not slowed down",
         "SetThrottle: pause while a baseline is downloaded",
-        "SetDropCache: drop files from the page cache",
     ),
     *_inert(
         _MISC,

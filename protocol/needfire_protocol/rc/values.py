@@ -13,6 +13,7 @@ from typing import Final
 
 from needfire_protocol.errors import FormatError, NeedfireError
 from needfire_protocol.escape import printable
+from needfire_protocol.rc.crontab import parse_crontab
 from needfire_protocol.rc.policies import Check
 from needfire_protocol.rc.posix_regex import PosixRegex, compile_posix_regex
 from needfire_protocol.severity import Severity, SeverityFilter
@@ -21,6 +22,7 @@ __all__ = [
     "ABSOLUTE_PATH",
     "ADDRESS",
     "BOOLEAN",
+    "CRONTAB",
     "DIGEST",
     "LISTEN_ADDRESS",
     "LOG_FORMAT",
@@ -36,6 +38,7 @@ __all__ = [
     "UID",
     "USER",
     "WEAK_DIGESTS",
+    "WORKERS",
     "YEAR_S",
     "Kind",
     "MaskChange",
@@ -217,6 +220,19 @@ REALTIME_METHOD: Final = _one_of(
 LOG_FORMAT: Final = _one_of("form of log lines", ("classic", "text", "json"))
 DIGEST: Final = Kind("a digest: " + ", ".join(_DIGESTS.values()), _digest)
 TEXT: Final = Kind("text", _text)
+CRONTAB: Final = Kind(
+    "minute hour day month weekday, each *, a number or name, a range, and /STEP",
+    lambda value: parse_crontab(_text(value)),
+)
+
+_WORKERS_MAX: Final = 64
+
+
+def _workers(value: bytes) -> int:
+    return 0 if value.lower() == b"auto" else _between(_number(value), 1, _WORKERS_MAX, value)
+
+
+WORKERS: Final = Kind(f"auto, or a number, 1 to {_WORKERS_MAX}", _workers)
 
 
 # ---- users, hosts, addresses ----------------------------------------------------

@@ -1,0 +1,30 @@
+"""The entries of a directory as a row of a baseline, and back."""
+
+from needfire_client.walk import DirectoryRecord
+from needfire_protocol.baseline import clamped, decode_entries, encode_entries
+from needfire_protocol.errors import FormatError
+
+__all__ = ["pack_record", "unpack_record"]
+
+
+def pack_record(record: DirectoryRecord) -> bytes:
+    """Return the record's entries as a baseline's row; equal rows mean that nothing changed."""
+    if record.packed is not None:
+        return record.packed
+    try:
+        return encode_entries(record.entries)
+    except FormatError:
+        # A file system with times beyond 64 bits: both sides of every comparison are clamped.
+        record.entries = [(name, clamped(entry)) for name, entry in record.entries]
+        return encode_entries(record.entries)
+
+
+def unpack_record(record: DirectoryRecord) -> None:
+    """Give a record that came packed its entries.
+
+    Raises:
+        FormatError: the row is none.
+    """
+    if record.packed is not None:
+        record.entries = list(decode_entries(record.packed).items())
+        record.packed = None

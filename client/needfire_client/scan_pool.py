@@ -1,0 +1,417 @@
+"""A pass shared out to several processes; its records come in the order of a single walk.
+
+The parent begins alone, because most trees are done before another Python has started. What is
+left then goes to processes, a little at a time: each walks on until it has done enough, and gives
+back what it did not come to. So no list of all directories is ever made, and all processes are
+busy to the end, however uneven the tree is.
+
+A process that ends before its time is an event; what it had in hand is done again, and what ends a
+process again and again is reported as not readable.
+"""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Protocol
+
+from needfire_client.attributes import Examiner, ScanStoppedError
+from needfire_client.packing import unpack_record
+from needfire_client.policy import Ruleset
+from needfire_client.scan_order import Order, Piece
+from needfire_client.scan_worker import LENGTH_BYTES, UNKNOWN_ENTRY
+from needfire_client.units import (
+    FRAME_BYTES_MAX,
+    Answer,
+    Job,
+    Unit,
+    decode_answer,
+    encode_job,
+    encode_unit,
+)
+from needfire_client.walk import DirectoryRecord, Walker, join
+from needfire_protocol.baseline import FileEntry
+from needfire_protocol.errors import FormatError
+from needfire_protocol.escape import escape_bytes
+
+__all__ = ["WORKERS_MAX", "ScanPool", "default_workers", "start_worker"]
+
+WORKERS_MAX: Final = 8
+"""Processes that are started unless the configuration wants more."""
+
+WARM_UP_EFFORT: Final = 10_000
+"""Objects (and 16 KiB each of contents) that the parent does alone: less than it takes to start."""
+_WARM_UP_BYTES_PER_EFFORT: Final = 16 * 1024
+_WARM_UP_DEFER_ABOVE_BYTES: Final = 64 * 2**20
+"""A larger file alone is worth the start of processes, if there are others."""
+
+_UNDER_WAY_MAX: Final = 2
+"""Units that a process has at a time, so that it need not wait for the next."""
+
+_BUFFERED_BYTES_MAX: Final = 4 * 2**20
+"""Bytes of rows that wait for one in front of them; beyond, only the front is worked on."""
+
+_DEATHS_MAX: Final = 16
+"""Processes that may end before their time; after that the parent does the rest itself."""
+
+_FAILURES_MAX: Final = 2
+"""Processes that one directory or file may end."""
+
+_POLL_S: Final = 0.1
+_RECORDS_PER_POLL: Final = 64
+_RECEIVE_BYTES: Final = 256 * 1024
+
+
+class Process(Protocol):
+    """What is needed of a process."""
+
+    def kill(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+def default_workers() -> int:
+    """Return how many processes this host gets: one for each core that we may use."""
+    return min(WORKERS_MAX, len(os.sched_getaffinity(0)))
+
+
+def start_worker() -> tuple[socket.socket, Process]:
+    """Start a process; return its socket and itself. It inherits nice level and I/O class.
+
+    Raises:
+        OSError: the system does not let us.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            # -P: no module may come from the directory that we happen to be in.
+            command = [sys.executable, "-P", "-m", "needfire_client.scan_worker"]
+            process = subprocess.Popen(  # noqa: S603 -- our own interpreter, no shell
+                [*command, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+    except BaseException:
+        ours.close()
+        raise
+    return ours, process
+
+
+class _Worker:
+    """One process, seen from here."""
+
+    def __init__(self, connection: socket.socket, process: Process) -> None:
+        self.connection = connection
+        self.process = process
+        self.under_way: deque[Piece] = deque()
+        self._buffer = bytearray()
+
+    @property
+    def can_take(self) -> bool:
+        """True where it should have another unit now; never one behind a large file."""
+        return len(self.under_way) < _UNDER_WAY_MAX and not any(
+            piece.unit is not None and piece.unit.is_file for piece in self.under_way
+        )
+
+    def send(self, message: bytes) -> None:
+        """Send a message, which is short enough not to wait long."""
+        self.connection.sendall(len(message).to_bytes(LENGTH_BYTES, "big") + message)
+
+    def receive(self) -> list[bytes]:
+        """Return the messages that are complete.
+
+        Raises:
+            ConnectionError: the process has ended.
+            FormatError: it says what no message can be.
+        """
+        data = self.connection.recv(_RECEIVE_BYTES)
+        if not data:
+            raise ConnectionResetError
+        buffer = self._buffer
+        buffer += data
+        found = []
+        while len(buffer) >= LENGTH_BYTES:
+            size = int.from_bytes(buffer[:LENGTH_BYTES], "big")
+            if size > FRAME_BYTES_MAX:
+                raise FormatError(f"a message of {size} bytes; at most {FRAME_BYTES_MAX}")
+            if len(buffer) < LENGTH_BYTES + size:
+                break
+            found.append(bytes(buffer[LENGTH_BYTES : LENGTH_BYTES + size]))
+            del buffer[: LENGTH_BYTES + size]
+        return found
+
+    def end(self) -> str:
+        """End the process; return how it ended, or that it did not."""
+        self.connection.close()
+        try:
+            status = self.process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            try:
+                status = self.process.wait(1.0)
+            except subprocess.TimeoutExpired:
+                # In the hands of the kernel, for example at a dead network mount.
+                return "it does not end"
+        if status < 0:
+            with suppress(ValueError):
+                return f"killed by {signal.Signals(-status).name}"
+        return f"exit status {status}"
+
+    def kill(self) -> None:
+        """Begin to end the process."""
+        self.process.kill()
+
+
+class ScanPool:
+    """One pass. A context manager: leaving it ends the processes.
+
+    Args:
+        walker, examiner: of the parent, for its own part; they keep the numbers of all.
+        growing_size: as for ``Walker``.
+        clock: says how many changes were told of; every record comes with what it said then.
+        on_death: told why a process ended, and at what path it worked.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        count: int,
+        ruleset: Ruleset,
+        walker: Walker,
+        examiner: Examiner,
+        *,
+        growing_size: Callable[[bytes, bytes], int | None],
+        stop: Callable[[], bool],
+        clock: Callable[[], int],
+        on_death: Callable[[Mapping[str, str]], None],
+    ) -> None:
+        self._job = encode_job(job)
+        self._count = count
+        self._ruleset = ruleset
+        self._walker = walker
+        self._examiner = examiner
+        self._growing_size = growing_size
+        self._stop = stop
+        self._clock = clock
+        self._on_death = on_death
+        self._workers: list[_Worker] = []
+        self._deaths = 0
+        self._order: Order
+
+    def __enter__(self) -> "ScanPool":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
+
+    def records(self) -> Iterator[tuple[DirectoryRecord, int]]:
+        """Yield all records in the order of a walk, each with what the clock said before it."""
+        yield from self._begin_alone()
+        if not self._order.is_done:
+            self._start()
+        count = 0
+        while not self._order.is_done:
+            for record, parts, taken_at in self._order.ready():
+                yield self._merged(record, parts), taken_at
+                count += 1
+                if count % _RECORDS_PER_POLL == 0:
+                    self._exchange(0)
+            if self._workers:
+                self._exchange(_POLL_S)
+            elif (piece := self._order.front()) is not None:
+                yield from self._do_alone(piece)
+
+    # ---- what the parent does itself -------------------------------------------------------------
+
+    def _begin_alone(self) -> Iterator[tuple[DirectoryRecord, int]]:
+        effort, held = 0, list[DirectoryRecord]()
+        read_before = self._examiner.bytes_read
+
+        def is_enough() -> bool:
+            read = self._examiner.bytes_read - read_before
+            return bool(held) or effort + read // _WARM_UP_BYTES_PER_EFFORT >= WARM_UP_EFFORT
+
+        self._examiner.defer_above_bytes = _WARM_UP_DEFER_ABOVE_BYTES
+        self._walker.pause = is_enough
+        taken_at = self._clock()
+        for record in self._walker.walk():
+            effort += 1 + len(record.entries)
+            if record.deferred:
+                held.append(record)
+            else:
+                yield record, taken_at
+            taken_at = self._clock()
+        self._walker.pause = _never
+        self._examiner.defer_above_bytes = None
+        rest, self._walker.rest = self._walker.rest, []
+        self._order = Order(held, rest, _BUFFERED_BYTES_MAX, taken_at=taken_at)
+
+    def _do_alone(self, piece: Piece) -> Iterator[tuple[DirectoryRecord, int]]:
+        assert piece.unit is not None
+        unit = piece.unit
+        if unit.is_file:
+            self._order.answer(piece, [self._look(unit)], [])
+            return
+        taken_at = self._clock()
+        for record in self._walker.walk_inside(unit.directory, unit.names):
+            yield record, taken_at
+            taken_at = self._clock()
+        self._order.answer(piece, [], [])
+
+    def _look(self, unit: Unit) -> DirectoryRecord:
+        looked = self._walker.look(join(unit.directory, unit.names[0]))
+        if looked is not None:
+            return looked[0]
+        reason = "the way to it cannot be opened"
+        return self._walker.unread(unit.directory, unit.names[0], UNKNOWN_ENTRY, reason)
+
+    # ---- what the processes do -------------------------------------------------------------------
+
+    def _start(self) -> None:
+        try:
+            while len(self._workers) < self._count:
+                worker = _Worker(*start_worker())
+                self._workers.append(worker)
+                worker.send(self._job)
+        except OSError as error:
+            # No process, no memory, no descriptor: those that there are do it, or we alone.
+            self._on_death({"reason": error.strerror or str(error)})
+
+    def _exchange(self, timeout_s: float) -> None:
+        """Hand out units, and take in what has been answered; wait for an answer so long."""
+        if self._stop():
+            raise ScanStoppedError
+        for most in range(_UNDER_WAY_MAX):
+            for worker in list(self._workers):
+                if len(worker.under_way) == most and worker.can_take:
+                    self._hand_out(worker)
+        waiting = {worker.connection: worker for worker in self._workers if worker.under_way}
+        if not waiting:
+            return
+        for connection in select.select(list(waiting), (), (), timeout_s)[0]:
+            self._take_in(waiting[connection])
+
+    def _hand_out(self, worker: _Worker) -> None:
+        piece = self._order.next_unit(files_too=not worker.under_way)
+        if piece is None:
+            return
+        assert piece.unit is not None
+        piece.taken_at = self._clock()
+        worker.under_way.append(piece)
+        try:
+            worker.send(encode_unit(self._with_size(piece.unit)))
+        except OSError:
+            self._bury(worker)
+
+    def _with_size(self, unit: Unit) -> Unit:
+        if not unit.is_file:
+            return unit
+        directory, name = unit.directory, unit.names[0]
+        decision = self._walker.place_of(directory).child(name)[0]
+        if decision is None or not decision.grows:
+            return unit
+        return unit._replace(before_bytes=self._growing_size(directory, name))
+
+    def _take_in(self, worker: _Worker) -> None:
+        try:
+            for message in worker.receive():
+                self._answer(worker, message)
+        except (OSError, FormatError, IndexError) as error:
+            self._bury(worker, str(error) if isinstance(error, FormatError) else "")
+
+    def _answer(self, worker: _Worker, message: bytes) -> None:
+        answer: Answer = decode_answer(message, self._walker)
+        self._walker.met.update(self._ruleset.decisions[index] for index in answer.met)
+        self._examiner.add_numbers(*answer.numbers)
+        piece = worker.under_way.popleft()
+        self._order.answer(piece, answer.records, answer.rest, len(message))
+
+    def _bury(self, worker: _Worker, reason: str = "") -> None:
+        """Take back what a process that has ended had in hand, and start another."""
+        self._workers.remove(worker)
+        ended = worker.end()
+        under_way = worker.under_way
+        fields = {"reason": reason or ended}
+        if under_way and (unit := under_way[0].unit) is not None:
+            fields["path"] = escape_bytes(join(unit.directory, unit.names[0]))
+        self._on_death(fields)
+        for piece in list(under_way)[1:]:
+            self._order.give_back(piece)
+        if under_way:
+            self._retry(under_way[0])
+        self._deaths += 1
+        if self._deaths < _DEATHS_MAX:
+            self._start()
+        elif self._workers:
+            self._dismiss()
+
+    def _dismiss(self) -> None:
+        """Go on alone: there is something here that processes do not survive."""
+        for worker in self._workers:
+            for piece in worker.under_way:
+                self._order.give_back(piece)
+            worker.kill()
+            worker.end()
+        self._workers.clear()
+
+    def _retry(self, piece: Piece) -> None:
+        assert piece.unit is not None
+        unit = piece.unit
+        is_single = len(unit.names) == 1
+        if not is_single or piece.failures + 1 < _FAILURES_MAX:
+            self._order.fail(piece)
+            return
+        reason = "every process that read it has ended"
+        if unit.is_file:
+            record = self._walker.unread(unit.directory, unit.names[0], UNKNOWN_ENTRY, reason)
+        else:
+            record = self._walker.unopened(join(unit.directory, unit.names[0]), reason)
+        self._order.answer(piece, [record], [])
+
+    def _merged(self, record: DirectoryRecord, parts: list[DirectoryRecord]) -> DirectoryRecord:
+        """Return the record with what was found of its files one by one."""
+        if not parts:
+            return record
+        unpack_record(record)
+        entries = dict(record.entries)
+        known = {(finding.code, finding.path) for finding in record.findings}
+        for part in parts:
+            unpack_record(part)
+            (name,) = part.scope or (b"",)
+            found = dict(part.entries).get(name)
+            if found is None:
+                entries.pop(name, None)
+            else:
+                entries[name] = _known(found, entries[name])
+            record.prefixes.update(part.prefixes)
+            record.findings += [
+                finding for finding in part.findings if (finding.code, finding.path) not in known
+            ]
+        record.entries = sorted(entries.items())
+        record.deferred = []
+        return record
+
+
+def _known(found: FileEntry, before: FileEntry) -> FileEntry:
+    """Return what was found; where that is nothing, the attributes that were seen first."""
+    return found if found.is_known else before._replace(state=found.state, reason=found.reason)
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,407 @@
+"""A pass that several processes share."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from needfire_client import scan_pool, scan_worker
+from needfire_client.attributes import Examiner
+from needfire_client.baseline import BaselineReader
+from needfire_client.walk import DirectoryRecord, Finding
+from needfire_protocol.rc.agent import AgentSettings
+from needfire_protocol.rc.policies import Policy
+from needfire_testkit.scan_workers import ThreadWorker, share_out_everything
+from needfire_testkit.scanner import Scanned, dir_rule, file_rule, settings_of
+
+REAL_START = scan_pool.start_worker
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    for number in range(40):
+        directory = root / f"d{number % 4}" / f"s{number}"
+        directory.mkdir(parents=True)
+        for name in ("a", "b\n", "c"):
+            (directory / name).write_bytes(os.urandom(number * 100))
+    (root / "d0" / "large").write_bytes(bytes(300_000))
+    return root
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Scanned]]:
+    share_out_everything(monkeypatch)
+    made: list[Scanned] = []
+
+    def make(*rules: Any, **others: Any) -> Scanned:
+        others.setdefault("scan_workers", 3)
+        made.append(Scanned(settings_of(*rules, **others), tmp_path))
+        return made[-1]
+
+    yield make
+    for scanned in made:
+        scanned.close()
+
+
+Make = Callable[..., Scanned]
+
+
+def contents(path: Path) -> tuple[str, int]:
+    with BaselineReader(path) as reader:
+        return reader.meta.content_sha256, reader.meta.entries
+
+
+def test_the_baseline_is_the_same_to_the_byte_however_many_make_it(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for count in (1, 2, 5):
+        scanned = make(
+            dir_rule(root),
+            dir_rule(root / "d1", Policy.GROWING_LOG_FILES),
+            file_rule(root / "d0" / "large", Policy.IGNORE_NONE),
+            scan_workers=count,
+        )
+        result = scanned.init()
+        found[count] = (contents(scanned.baseline), result.files, result.hashed, result.bytes_read)
+        weird = {event.path for event in scanned.take() if event.code == "WEIRD_FILENAME"}
+        assert len(weird) == 40
+    assert found[1] == found[2] == found[5]
+
+
+def test_real_processes_find_the_same(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[scan_pool.Process] = []
+
+    def start() -> tuple[socket.socket, scan_pool.Process]:
+        connection, process = REAL_START()
+        started.append(process)
+        return connection, process
+
+    monkeypatch.setattr(scan_pool, "start_worker", start)
+    scanned = make(dir_rule(root), scan_workers=2)
+    scanned.init()
+    checker = scanned.checker()
+    (root / "d2" / "s2" / "a").write_bytes(b"other")
+    (root / "d3" / "s3" / "c").unlink()
+    scanned.take()
+    result = checker.full_check()
+    found = {(code, path.rsplit(b"/", 1)[1]) for code, path, _ in scanned.changes()}
+    assert {each for each in found if each[0] != "WEIRD_FILENAME"} == {
+        ("POLICY_MODIFIED", b"a"),
+        ("POLICY_MISSING", b"c"),
+        ("POLICY_MODIFIED", b"s3"),
+    }
+    assert (result.hashed, len(started)) == (120, 4)
+    assert all(process.wait(0) is not None for process in started)
+
+
+def test_a_small_tree_starts_no_process(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never() -> tuple[socket.socket, scan_pool.Process]:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(scan_pool, "start_worker", never)
+    monkeypatch.setattr(scan_pool, "WARM_UP_EFFORT", 1_000)
+    scanned = make(dir_rule(root))
+    assert scanned.init().is_complete
+    assert scanned.checker().full_check().is_complete
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, is_deadly: Callable[[Any], bool]) -> list[Any]:
+    """Let workers end at the units that are named; return those units as they do."""
+    met: list[Any] = []
+    perform = scan_worker.Laborer.perform
+
+    def mortal(self: scan_worker.Laborer, unit: Any) -> bytes:
+        if is_deadly(unit):
+            met.append(unit)
+            raise ConnectionResetError
+        return perform(self, unit)
+
+    monkeypatch.setattr(scan_worker.Laborer, "perform", mortal)
+    return met
+
+
+def test_what_a_dead_worker_had_in_hand_is_done_again(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = make(dir_rule(root), scan_workers=1)
+    alone.init()
+    wanted = contents(alone.baseline)
+    count = 0
+
+    def each_fifth(_unit: Any) -> bool:
+        nonlocal count
+        count += 1
+        return count in (1, 40, 80)
+
+    met = dying(monkeypatch, each_fifth)
+    scanned = make(dir_rule(root))
+    scanned.init()
+    assert contents(scanned.baseline) == wanted
+    deaths = [event for event in scanned.take() if event.code == "SCAN_WORKER_DIED"]
+    assert len(deaths) == len(met) == 3
+
+
+def test_what_ends_every_worker_is_reported_and_the_rest_is_seen(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad_file, bad_directory = b"large", b"s9"
+    scanned = make(dir_rule(root))
+    scanned.init()
+    checker = scanned.checker()
+    dying(monkeypatch, lambda unit: bad_file in unit.names or bad_directory in unit.names)
+    scanned.take()
+    (root / "d3" / "s39" / "a").write_bytes(b"other")
+    result = checker.full_check()
+    events = scanned.take()
+    unreadable = {
+        event.path.rsplit(b"/", 1)[1] for event in events if event.code == "FILE_UNREADABLE"
+    }
+    assert unreadable == {bad_file, bad_directory}
+    changes = [event.path.rsplit(b"/", 1)[1] for event in events if event.code.startswith("POLICY")]
+    assert changes == [b"a"]
+    assert result.unreadable == 2
+    assert result.is_complete
+
+
+def test_where_all_workers_end_the_parent_does_it_alone(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = make(dir_rule(root), scan_workers=1)
+    alone.init()
+    wanted = contents(alone.baseline)
+    dying(monkeypatch, lambda _unit: True)
+    monkeypatch.setattr(scan_pool, "_FAILURES_MAX", 1_000)
+    scanned = make(dir_rule(root))
+    scanned.init()
+    assert contents(scanned.baseline) == wanted
+    deaths = [event for event in scanned.take() if event.code == "SCAN_WORKER_DIED"]
+    assert len(deaths) == scan_pool._DEATHS_MAX
+
+
+def test_where_no_process_can_be_started_the_parent_does_it_alone(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> tuple[socket.socket, scan_pool.Process]:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(scan_pool, "start_worker", refuse)
+    scanned = make(dir_rule(root))
+    result = scanned.init()
+    (death,) = [event for event in scanned.take() if event.code == "SCAN_WORKER_DIED"]
+    assert "unavailable" in str(death.fields["reason"])
+    assert result.hashed == 121
+
+
+def test_a_worker_that_talks_nonsense_is_replaced(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform, count = scan_worker.Laborer.perform, 0
+    said = {3: b"\xc1", 40: b"\x93\x01\x02\x03", 80: b"\x90"}
+
+    def lie(self: scan_worker.Laborer, unit: Any) -> bytes:
+        nonlocal count
+        count += 1
+        return said.get(count) or perform(self, unit)
+
+    alone = make(dir_rule(root), scan_workers=1)
+    alone.init()
+    wanted = contents(alone.baseline)
+    monkeypatch.setattr(scan_worker.Laborer, "perform", lie)
+    scanned = make(dir_rule(root))
+    scanned.init()
+    assert contents(scanned.baseline) == wanted
+    assert len([event for event in scanned.take() if event.code == "SCAN_WORKER_DIED"]) == 3
+
+
+def test_a_stop_ends_a_shared_pass_and_its_processes(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers: list[ThreadWorker] = []
+    start = scan_pool.start_worker
+
+    def noted() -> tuple[socket.socket, Any]:
+        connection, worker = start()
+        workers.append(worker)  # type: ignore[arg-type]
+        return connection, worker
+
+    scanned = make(dir_rule(root))
+    scanned.init()
+    monkeypatch.setattr(scan_pool, "start_worker", noted)
+    result = scanned.checker().full_check(stop=lambda: bool(workers))
+    assert not result.is_complete
+    assert all(not worker._thread.is_alive() for worker in workers)
+
+
+def test_a_real_worker_ends_when_its_parent_has_gone(root: Path) -> None:
+    connection, process = REAL_START()
+    connection.close()
+    assert process.wait(20) == 0
+
+
+def test_a_killed_worker_is_named_with_its_signal() -> None:
+    connection, process = REAL_START()
+    worker = scan_pool._Worker(connection, process)
+    assert isinstance(process, subprocess.Popen)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(20)
+    assert worker.end() == "killed by SIGKILL"
+
+
+def test_a_worker_needs_no_module_of_the_servers_or_of_the_network() -> None:
+    script = "import needfire_client.scan_worker, sys; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert not loaded & {"asyncio", "sqlite3", "cryptography", "srp", "subprocess", "ssl"}
+    assert not any(name.startswith("needfire_server") for name in loaded)
+
+
+def test_a_look_at_a_path_beats_what_was_read_ahead_of_it(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes have read everything; then a file changes and is looked at by itself."""
+    monkeypatch.setattr(scan_worker, "EFFORT_MAX", 10_000)
+    monkeypatch.setattr(scan_worker, "DEFER_ABOVE_BYTES", 2**30)
+    scanned = make(dir_rule(root), scan_workers=2)
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    changed = root / "d3" / "s39" / "a"
+    new = root / "d2" / "new"
+    progress_calls = 0
+
+    def progress(_files: int, _read: int, _directory: bytes) -> None:
+        nonlocal progress_calls
+        progress_calls += 1
+        if progress_calls == 5:
+            changed.write_bytes(b"newer")
+            new.mkdir()
+            (new / "inner").write_bytes(b"x")
+            checker.check_path(bytes(changed))
+            checker.check_path(bytes(new))
+
+    checker._progress = progress
+    checker.full_check()
+    checker._progress = None
+    first = {(code, path) for code, path, _ in scanned.changes() if code != "WEIRD_FILENAME"}
+    assert first == {
+        ("POLICY_MODIFIED", bytes(changed)),
+        ("POLICY_MODIFIED", bytes(root / "d2")),
+        ("POLICY_ADDED", bytes(new)),
+        ("POLICY_ADDED", bytes(new / "inner")),
+    }
+    checker.full_check()
+    assert scanned.changes() == set()
+
+
+def test_every_field_of_the_settings_that_workers_need_is_carried_to_them() -> None:
+    """Add a field here once it is clear whether examining files depends on it."""
+    carried = {
+        "rules",
+        "masks",
+        "policy_severities",
+        "recursion_level",
+        "skip_checksum",
+        "severity_files",
+        "severity_dirs",
+        "severity_names",
+        "digest_algorithm",
+        "acl_check",
+        "selinux_check",
+        "xattr_check",
+        "drop_cache",
+        "scan_cpu_limit",
+        "io_limit_kib",
+    }
+    of_the_parent = {
+        "ignore_added",
+        "ignore_missing",
+        "ignore_modified",
+        "file_check_interval_s",
+        "loop_interval_s",
+        "report_only_once",
+        "report_full_detail",
+        "loose_dir_check",
+        "log_servers",
+        "server_port",
+        "bind_address",
+        "print_severity",
+        "log_severity",
+        "export_severity",
+        "log_file",
+        "log_format",
+        "realtime",
+        "spool_size_limit_bytes",
+        "nice_level",
+        "scan_workers",
+        "check_schedules",
+        "source",
+        "sha256",
+        "notices",
+    }
+    assert set(AgentSettings.__dataclass_fields__) == carried | of_the_parent
+
+
+def test_every_field_of_a_record_survives_the_way_from_a_worker(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(DirectoryRecord.__dataclass_fields__) == {
+        "path", "place", "entries", "scope", "is_readable", "prefixes", "findings", "deferred",
+        "packed", "packed_count", "is_whole",
+    }  # fmt: skip
+    assert set(Finding.__dataclass_fields__) == {"code", "path", "severity", "fields"}
+
+
+def test_limits_slow_a_scan_down_and_change_nothing(root: Path, make: Make) -> None:
+    scanned = make(dir_rule(root), scan_workers=2, io_limit_kib=400)
+    began = time.monotonic()
+    result = scanned.init()
+    assert result.bytes_read / 1024 / (time.monotonic() - began) < 800
+    assert result.hashed == 121
+
+
+def evict(fd: int) -> None:
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def is_in_memory(fd: int) -> bool:
+    """Asking may well fetch it."""
+    with suppress(BlockingIOError):
+        return os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+    return False
+
+
+@pytest.mark.parametrize("size", [16_384, 300_000])
+def test_contents_that_were_not_in_memory_are_dropped_again(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "cold"
+    path.write_bytes(os.urandom(size))
+    fd, directory = os.open(path, os.O_RDWR), os.open(tmp_path, os.O_RDONLY)
+    try:
+        evict(fd)
+        if is_in_memory(fd):
+            pytest.skip("this file system keeps everything in memory")
+        evict(fd)
+        Examiner("sha256", drops_cache=True).examine(directory, b"cold", hashes=True)
+        assert not is_in_memory(fd)
+        assert len(os.pread(fd, size, 0)) == size
+        Examiner("sha256", drops_cache=True).examine(directory, b"cold", hashes=True)
+        assert is_in_memory(fd)
+    finally:
+        os.close(fd)
+        os.close(directory)
