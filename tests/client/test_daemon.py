@@ -169,7 +169,7 @@ async def test_a_life_with_local_files_from_start_to_exit(home: Home) -> None:
         assert start.fields["path_data"] == str(home.baseline)
         receipt = event_of(server, "CHECK_COMPLETED")
         assert receipt.fields["configuration"] == start.fields["hash"]
-        assert receipt.fields["watcher"] == "inotify"
+        assert receipt.fields["watcher"] == event_of(server, "REALTIME_STARTED").fields["method"]
         assert int(str(receipt.fields["watched"])) >= 1
         assert str(start.fields["hash"]).startswith("sha256:")
         assert str(start.fields["hash_data"]).startswith("sha256:")

@@ -346,6 +346,8 @@ def test_every_field_of_the_settings_that_workers_need_is_carried_to_them() -> N
         "log_file",
         "log_format",
         "realtime",
+        "realtime_method",
+        "canary_interval_s",
         "spool_size_limit_bytes",
         "nice_level",
         "scan_workers",
@@ -389,16 +391,18 @@ def is_in_memory(fd: int) -> bool:
 
 @pytest.mark.parametrize("size", [16_384, 300_000])
 def test_contents_that_were_not_in_memory_are_dropped_again(tmp_path: Path, size: int) -> None:
+    """The kernel takes the wish to drop as advice, and now and then keeps what it is busy with."""
     path = tmp_path / "cold"
     path.write_bytes(os.urandom(size))
     fd, directory = os.open(path, os.O_RDWR), os.open(tmp_path, os.O_RDONLY)
-    try:
-        evict(fd)
-        if is_in_memory(fd):
-            pytest.skip("this file system keeps everything in memory")
+
+    def is_dropped() -> bool:
         evict(fd)
         Examiner("sha256", drops_cache=True).examine(directory, b"cold", hashes=True)
-        assert not is_in_memory(fd)
+        return not is_in_memory(fd)
+
+    try:
+        assert any(is_dropped() for _ in range(20))
         assert len(os.pread(fd, size, 0)) == size
         Examiner("sha256", drops_cache=True).examine(directory, b"cold", hashes=True)
         assert is_in_memory(fd)
