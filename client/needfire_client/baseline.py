@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final
 from urllib.parse import quote_from_bytes
 
+from needfire_client.durable import put_in_place, sync
 from needfire_protocol import __version__
 from needfire_protocol.baseline import (
     APPLICATION_ID,
@@ -204,9 +205,8 @@ class BaselineWriter:
             self._connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.rows())
             self._connection.execute("COMMIT")
             self._connection.close()
-            _sync(self._temporary)
-            self._temporary.rename(self._path)
-            _sync(self._path.parent)
+            sync(self._temporary)
+            put_in_place(self._temporary, self._path)
         return meta
 
     def __enter__(self) -> "BaselineWriter":
@@ -265,14 +265,6 @@ def _connect_new(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Final
 from needfire_client.address import ServerAddress
 from needfire_client.baseline import BaselineReader
 from needfire_client.downloads import SIZE_MAX_BYTES
+from needfire_client.durable import put_in_place
 from needfire_client.facts import HostFacts
 from needfire_client.failures import CommandError
 from needfire_client.options import REQ_FROM_SERVER, Options
@@ -23,7 +24,7 @@ from needfire_client.reporter import PROGRAM, Reporter
 from needfire_client.session import FileRefusedError, Session
 from needfire_client.statedir import StateDir
 from needfire_protocol import __version__
-from needfire_protocol.errors import ConfigError, NeedfireError
+from needfire_protocol.errors import ConfigError, NeedfireError, StorageError
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.messages import FileKind
 from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
@@ -112,7 +113,7 @@ class Provider:
         arriving = self._state.cached_rc.with_suffix(".new")
         await self._fetch(session, FileKind.CONFIGURATION, arriving)
         configuration = self._parse(read_rc(arriving), REQ_FROM_SERVER)
-        os.replace(arriving, self._state.cached_rc)
+        _keep(arriving, self._state.cached_rc)
         return configuration
 
     def cached_rc(self) -> Configuration | None:
@@ -147,7 +148,7 @@ class Provider:
         arriving = self._state.cached_baseline.with_suffix(".new")
         await self._fetch(session, FileKind.BASELINE, arriving)
         baseline = await asyncio.to_thread(_open_baseline, arriving, REQ_FROM_SERVER)
-        os.replace(arriving, self._state.cached_baseline)
+        _keep(arriving, self._state.cached_baseline)
         return Baseline(self._state.cached_baseline, REQ_FROM_SERVER, baseline.digest)
 
     def cached_baseline(self) -> Baseline | None:
@@ -182,6 +183,13 @@ class Provider:
     def _parse(self, data: bytes, source: str) -> Configuration:
         settings = parse_agent_rc(data, source=source, facts=HostFacts(self._name))
         return Configuration(settings, source, f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def _keep(arriving: Path, place: Path) -> None:
+    try:
+        put_in_place(arriving, place)
+    except OSError as error:
+        raise StorageError(f"{place}: {error.strerror or error}") from error
 
 
 def read_rc(path: Path) -> bytes:

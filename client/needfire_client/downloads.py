@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from needfire_client.durable import put_in_place
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.messages import FileBegin, FileKind
 
@@ -86,8 +87,7 @@ class DownloadFile:
             raise FormatError("the file that came is not the one that was announced")
         with self._storage_errors():
             os.fsync(self._handle)
-            os.replace(self._temporary, self._path)
-            _sync_directory(self._path.parent)
+            put_in_place(self._temporary, self._path)
         self._close()
         return Download(self._path, self._size_bytes, self._digest.hexdigest())
 
@@ -110,11 +110,3 @@ class DownloadFile:
             raise
         except OSError as error:
             raise StorageError(f"{self._path}: {error.strerror or error}") from error
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

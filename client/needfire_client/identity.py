@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from needfire_client.durable import put_in_place
 from needfire_client.failures import CommandError
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.exit_status import ExitStatus
@@ -138,6 +139,6 @@ def store_password(path: Path, password: str) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error

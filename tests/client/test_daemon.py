@@ -363,6 +363,28 @@ async def test_hup_with_the_server_away_does_not_kill_it(home: Home) -> None:
         assert agent.process.returncode is None
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("rc", "CONFIGURATION_UNUSABLE"), ("baseline", "BASELINE_UNUSABLE")]
+)
+async def test_a_file_from_the_server_that_cannot_be_kept_changes_nothing(
+    home: Home, name: str, code: str
+) -> None:
+    files = {
+        FileKind.CONFIGURATION: home.rc_text().encode(),
+        FileKind.BASELINE: home.baseline.read_bytes(),
+    }
+    async with running_server(files=files) as server, daemon(home, *at(server)) as agent:
+        await until(has(server, "CHECK_COMPLETED"), "the first check")
+        kept = home.state / "cache" / name
+        kept.unlink()
+        (kept / "in the way").mkdir(parents=True)
+        agent.send(signal.SIGHUP)
+        await until(has(server, code), "the complaint")
+        assert f"{kept}: Is a directory" in event_of(server, code).msg
+        agent.send(signal.SIGTERM)
+        assert await agent.ends() == 0
+
+
 async def test_extra_checks_verbosity_and_unknown_people_are_no_reason_to_stop(home: Home) -> None:
     home.rc.write_text(home.rc_text().replace("PrintSeverity=*", "PrintSeverity=crit"))
     async with running_server() as server, daemon(home, *home.local, *at(server)) as agent:
