@@ -1,25 +1,26 @@
 """The catalogue of events: what each code means, and how to look one up.
 
-``catalogue_entries.py`` holds the entries; no message text stands anywhere else. From here come
-the words of logs and reports, ``explain`` on all three programs, and the tests that every entry
+``catalogue_entries.py`` and ``catalogue_ssh_entries.py`` hold the entries; no message text stands
+anywhere else. From here come the words of logs and reports, ``explain`` on all three programs, and the tests that every entry
 can really be raised.
 """
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from string import Formatter
 from types import MappingProxyType
 from typing import Final
 
 from needfire_protocol.catalogue_entries import ENTRIES
 from needfire_protocol.catalogue_entry import Entry, EventClass
+from needfire_protocol.catalogue_ssh_entries import SSH_ENTRIES
 
 __all__ = ["CATALOGUE", "Entry", "EventClass", "explain", "find_entries"]
 
 
 def find_entries(words: str) -> tuple[Entry, ...]:
-    """Return the entries that a code, a state (``state 3``) or words of a message name.
+    """Return the entries that a code, a number, a state (``state 3``) or words of a message name.
 
     A code matches alone and in any case; otherwise every entry whose text holds the words, or
     whose text (its open places taken as wildcards) stands in a whole log line that was pasted.
@@ -35,7 +36,7 @@ def find_entries(words: str) -> tuple[Entry, ...]:
         return pasted
     number = lowered.removeprefix("state ")
     if number.isdecimal():
-        return tuple(e for e in CATALOGUE.values() if e.state == int(number))
+        return tuple(e for e in CATALOGUE.values() if int(number) in (e.state, e.number))
     return tuple(e for e in CATALOGUE.values() if _words_match(e, lowered))
 
 
@@ -73,7 +74,8 @@ def _pattern(entry: Entry) -> re.Pattern[str]:
 def _words_match(entry: Entry, lowered: str) -> bool:
     literals = [text.lower() for text, _, _, _ in Formatter().parse(entry.msg) if text.strip()]
     longest = max(literals, key=len, default="").strip()
-    return lowered in entry.msg.lower() or (len(longest) >= 8 and longest in lowered)
+    titles = (entry.msg.lower(), (entry.title or "").lower())
+    return any(lowered in title for title in titles) or (len(longest) >= 8 and longest in lowered)
 
 
 def explain(entry: Entry) -> str:
@@ -82,6 +84,7 @@ def explain(entry: Entry) -> str:
         f"{entry.code}: {entry.msg}",
         f"  class {entry.event_class.value}, severity {entry.severity.word}"
         + ("" if entry.state is None else f", documented state {entry.state}"),
+        *_document_lines(entry),
         "",
         f"  What it means: {entry.description}",
         "",
@@ -94,9 +97,16 @@ def explain(entry: Entry) -> str:
     return "\n".join(lines)
 
 
+def _document_lines(entry: Entry) -> Iterator[str]:
+    if entry.number is not None:
+        yield f"  alert {entry.number}: {entry.title or entry.msg}"
+    if entry.is_planned:
+        yield "  planned: nothing raises it yet"
+
+
 def _load() -> Mapping[str, Entry]:
     catalogue: dict[str, Entry] = {}
-    for entry in ENTRIES:
+    for entry in (*ENTRIES, *SSH_ENTRIES):
         assert entry.code not in catalogue, f"{entry.code} stands twice in the catalogue"
         catalogue[entry.code] = entry
     return MappingProxyType(catalogue)

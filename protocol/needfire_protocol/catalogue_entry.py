@@ -7,7 +7,7 @@ from string import Formatter
 
 from needfire_protocol.severity import Severity
 
-__all__ = ["Entry", "EventClass"]
+__all__ = ["AlertForm", "Entry", "EventClass"]
 
 
 class EventClass(Enum):
@@ -19,6 +19,19 @@ class EventClass(Enum):
     SYSTEM = "system"
     ALARM = "alarm"
     PROVISIONING = "provisioning"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertForm:
+    """How an event looks as a traditional alert line: ``ALERT: (100) Text, Label: value, …``.
+
+    Attributes:
+        shows_number: whether the number stands before the text.
+        labels: labels of fields that differ from the usual ones.
+    """
+
+    shows_number: bool = True
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +48,10 @@ class Entry:
         fields: meaning of each field by name.
         state: number of the documented error state (1-8) that it belongs to, or None.
         source: where the words come from.
+        number: what the customer's documents call it, or None.
+        title: the heading there, where the text of the log line differs; None: the text.
+        alert: its form as a traditional alert line, where a document fixes it.
+        is_planned: nothing raises it yet; it stands here so that nothing else takes its place.
     """
 
     code: str
@@ -46,6 +63,10 @@ class Entry:
     fields: Mapping[str, str] = field(default_factory=dict)
     state: int | None = None
     source: str = "Needfire"
+    number: int | None = None
+    title: str | None = None
+    alert: AlertForm | None = None
+    is_planned: bool = False
 
     def msg_fields(self) -> frozenset[str]:
         """Names of the fields that the text holds already; the classic line omits them."""

@@ -354,6 +354,9 @@ async def test_hup_with_the_server_away_does_not_kill_it(home: Home) -> None:
     async with running_server(files=files) as server, daemon(home, *at(server)) as agent:
         await until(has(server, "CHECK_COMPLETED"), "the first check")
         assert event_of(server, "START").fields["path"] == "REQ_FROM_SERVER"
+        for text in ("Downloading configuration file", "Downloading database file"):
+            await agent.says(f'msg="{text}"')
+        await agent.says('msg="File download completed" kind="baseline"')
         server.files = {}
         agent.send(signal.SIGHUP)
         await agent.says('msg="File download failed"')

@@ -229,6 +229,8 @@ def test_a_proposal_replaces_nothing_until_it_is_put_in_place(
     agent = make_agent()
     result = agent.run("init", "--upload")
     assert result.returncode == 0, result.stdout
+    assert "Baseline proposed" in result.stdout
+    server_home.running.wait_for("Baseline proposal received")
     assert agent.run("check").returncode == 6, "there must be no baseline yet"
     proposals = json.loads(server_home.admin("baseline", "list", "--json").stdout.splitlines()[0])
     number = str(proposals["id"] if "id" in proposals else proposals["proposal"])

@@ -9,12 +9,14 @@ import pytest
 from needfire_protocol.catalogue import CATALOGUE, explain, find_entries
 from needfire_protocol.catalogue_entries import ENTRIES
 from needfire_protocol.catalogue_entry import Entry
+from needfire_protocol.catalogue_ssh_entries import SSH_ENTRIES
 from needfire_protocol.classic import text_line, xml_line
 from needfire_protocol.codec import decode, encode
 from needfire_protocol.event import Event, event_to_json, make_event, pack_event, unpack_event
 from needfire_protocol.limits import EVENT_DECODING
 
-every_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.code)
+ALL = tuple(CATALOGUE.values())
+every_entry = pytest.mark.parametrize("entry", ALL, ids=lambda entry: entry.code)
 
 CONTRACT_TEXTS = {
     "Connection refused": 1,
@@ -41,17 +43,16 @@ def filled(entry: Entry) -> dict[str, str]:
 
 
 def test_the_texts_of_the_documented_states_are_exact() -> None:
-    states = {entry.msg: entry.state for entry in ENTRIES if entry.msg in CONTRACT_TEXTS}
+    states = {entry.msg: entry.state for entry in ALL if entry.msg in CONTRACT_TEXTS}
     assert states == CONTRACT_TEXTS
 
 
 def test_every_documented_state_has_its_entries() -> None:
-    assert {entry.state for entry in ENTRIES} == {None, 1, 2, 3, 4, 5, 6, 7, 8}
+    assert {entry.state for entry in ALL} == {None, 1, 2, 3, 4, 5, 6, 7, 8}
 
 
 def test_no_code_stands_twice() -> None:
-    assert len(CATALOGUE) == len(ENTRIES)
-    assert list(CATALOGUE) == [entry.code for entry in ENTRIES]
+    assert list(CATALOGUE) == [entry.code for entry in (*ENTRIES, *SSH_ENTRIES)]
 
 
 def test_a_refusal_by_access_lists_has_samhain_s_subroutine() -> None:
@@ -100,7 +101,7 @@ def test_an_entry_is_found_by_its_code_and_its_text(entry: Entry) -> None:
 @pytest.mark.parametrize(
     "entry",
     # Shorter texts, as START and EXIT, stand in too many lines to tell anything.
-    [entry for entry in ENTRIES if len(longest_literal(entry)) >= 8],
+    [entry for entry in ALL if len(longest_literal(entry)) >= 8],
     ids=lambda entry: entry.code,
 )
 def test_an_entry_is_found_by_a_line_that_was_pasted_from_a_log(entry: Entry) -> None:
@@ -126,6 +127,17 @@ def test_a_state_is_found_by_its_number(state: int) -> None:
     assert found
     assert {entry.state for entry in found} == {state}
     assert find_entries(str(state)) == found
+
+
+def test_the_alerts_of_the_key_manager_have_their_numbers_and_titles() -> None:
+    assert [entry.number for entry in SSH_ENTRIES] == [*range(100, 118), *range(200, 217)]
+    for entry in SSH_ENTRIES:
+        assert find_entries(str(entry.number)) == (entry,)
+        assert entry.title is not None
+        assert entry in find_entries(entry.title)
+        assert f"alert {entry.number}: {entry.title}" in explain(entry)
+        assert "planned: nothing raises it yet" in explain(entry)
+    assert CATALOGUE["PRIVATE_KEY_RENEWAL_FAILED"].msg == "Private key renew failed"
 
 
 @pytest.mark.parametrize("words", ["", "   ", "no such thing at all", "state 9", "state x"])
