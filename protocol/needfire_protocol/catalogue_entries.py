@@ -1050,8 +1050,45 @@ _SERVER_ENTRIES: Final = (
         Severity.CRIT,
         "Admin socket: refused user {uid}",
         "Somebody without the right to steer the server connected to its admin socket.",
-        "If the user may, add the uid with SetSocketAllowUid.",
+        "If the user may, give them a role: RoleAdministrators, RoleAgents or RoleAuditors.",
         {"uid": "user id of the peer"},
+    ),
+    Entry(
+        "AUTHZ_FAIL",
+        _ADMINISTRATION,
+        Severity.WARN,
+        "Authorization failed: {user} asked for {operation} of {resource}",
+        "A user who has a role on the admin socket asked for something that needs another one.",
+        "If the user should be able to, add them to that role in the server's configuration; if "
+        "not, ask why they tried.",
+        {
+            "user": "who asked",
+            "uid": "user id of the peer",
+            "resource": "what it was about",
+            "operation": "what was to be done with it",
+            "role": "what it needs",
+        },
+    ),
+    Entry(
+        "ADMIN_LOCKED",
+        _ALARM,
+        Severity.ERR,
+        "Admin socket: {user} is locked out until {until}",
+        "A user was refused so often in a row (AdminFailuresMax) that nothing of theirs is "
+        "looked at for some time (AdminLockTime).",
+        "needfire-admin events --code AUTHZ_FAIL says what was asked for. Ask the user; a program "
+        "that runs as this user may be doing it.",
+        {"user": "who is locked out", "uid": "user id", "until": "end of the lock, UTC"},
+    ),
+    Entry(
+        "ROLE_MEMBER_UNKNOWN",
+        _SYSTEM,
+        Severity.WARN,
+        "Configuration: {name} is neither a user nor a group of this system",
+        "The server's configuration gives a role to somebody whom the system does not know. "
+        "Nobody has the role because of this line.",
+        "Correct the name, or make the user or group; then reload the server (SIGHUP).",
+        {"name": "what stands in the configuration", "path": "the configuration"},
     ),
     Entry(
         "STORE_FAILED",

@@ -59,6 +59,12 @@ class ServerSettings:
     handshake_limit: int = 64
     proposal_size_limit_bytes: int = 2**30
     socket_allow_uids: tuple[int, ...] = (0,)
+    administrators: tuple[str, ...] = ("root",)
+    """Names of users, and of groups behind an @."""
+    approvers: tuple[str, ...] = ("root",)
+    auditors: tuple[str, ...] = ("root",)
+    admin_failures_max: int = 5
+    admin_lock_s: int = 900
     strip_domain: bool = True
     use_separate_logs: bool = False
     print_severity: SeverityFilter = _INFO_AND_ABOVE

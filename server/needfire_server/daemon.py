@@ -13,6 +13,7 @@ from typing import Final
 from needfire_protocol.errors import ConfigError, StorageError
 from needfire_protocol.srp import BACKEND
 from needfire_server.admin.endpoint import AdminEndpoint
+from needfire_server.admin.members import access_of, lockout_of, unknown_members
 from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.clock import monotonic_s
 from needfire_server.config import ServerSettings
@@ -189,7 +190,8 @@ class _Server:
         endpoint = AdminEndpoint(
             service,
             os.path.join(self._options.data_directory, "control.sock"),
-            allowed_uids=runtime.settings.socket_allow_uids,
+            access_of(runtime.settings),
+            lockout_of(runtime.settings),
         )
         await endpoint.start()
         try:
@@ -197,7 +199,7 @@ class _Server:
                 background = [
                     group.create_task(runtime.journal.store_waiting(runtime.store)),
                     group.create_task(self._sweep(runtime)),
-                    group.create_task(self._reload_when_told(runtime, listener)),
+                    group.create_task(self._reload_when_told(runtime, listener, endpoint)),
                 ]
                 await listener.start(self._sockets)
                 self._announce_start(runtime)
@@ -249,13 +251,24 @@ class _Server:
             except StorageError as error:
                 runtime.journal.store_failed(error)
 
-    async def _reload_when_told(self, runtime: Runtime, listener: Listener) -> None:
+    async def _reload_when_told(
+        self, runtime: Runtime, listener: Listener, endpoint: AdminEndpoint
+    ) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()
             notify_reloading()
             self._reload_now(runtime, listener)
+            self._configure_roles(runtime, endpoint)
             notify("READY=1")
+
+    def _configure_roles(self, runtime: Runtime, endpoint: AdminEndpoint) -> None:
+        try:
+            endpoint.configure(access_of(runtime.settings), lockout_of(runtime.settings))
+        except StorageError as error:
+            runtime.journal.raise_event(
+                "CONFIGURATION_UNUSABLE", path=runtime.settings.source, reason=str(error)
+            )
 
     def _reload_now(self, runtime: Runtime, listener: Listener) -> None:
         """Read the configuration again; every connection of a client that stays goes on."""
@@ -296,6 +309,8 @@ def _raise_configuration_events(runtime: Runtime) -> None:
         journal.raise_event(
             "CONFIGURATION_NOTICE", text=notice.text, path=notice.source, line=notice.line
         )
+    for name in unknown_members(settings):
+        journal.raise_event("ROLE_MEMBER_UNKNOWN", name=name, path=settings.source)
     for twice in runtime.registry.listed_twice():
         journal.raise_event(
             "CLIENT_LISTED_TWICE", client=twice.client, used=twice.used, other=twice.other

@@ -69,3 +69,15 @@ def test_a_setting_that_hides_failed_name_checks_is_told_at_the_start(
     assert "SeverityLookup=debug" in line
     codes = [event["code"] for event in server_home.events("--code", "LOOKUP_UNSAFE")]
     assert codes == ["LOOKUP_UNSAFE"]
+
+
+def test_a_role_for_nobody_is_told_and_a_reload_corrects_it(server_home: ServerHome) -> None:
+    server_home.write_rc(misc="RoleAuditors=no-such-user")
+    server = server_home.start()
+    line = server.wait_for("no-such-user is neither a user nor a group")
+    assert 'name="no-such-user"' in line or str(server_home.rc) in line
+    server_home.write_rc()
+    server.send_signal(signal.SIGHUP)
+    server.wait_for("Runtime configuration reloaded")
+    assert len(server_home.events("--code", "ROLE_MEMBER_UNKNOWN")) == 1
+    assert server_home.admin("status").returncode == 0

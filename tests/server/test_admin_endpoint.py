@@ -19,8 +19,10 @@ from needfire_server.admin.backend import UnreachableError
 from needfire_server.admin.connection import SocketConnection
 from needfire_server.admin.endpoint import AdminEndpoint
 from needfire_server.admin.local_socket import connect_path
+from needfire_server.admin.lockout import LockLimits
 from needfire_server.admin.requests import REQUEST_BYTES_MAX, AdminRefusedError
-from needfire_testkit.admin_server import AdminServer
+from needfire_server.admin.roles import Access, Role
+from needfire_testkit.admin_server import OWN, AdminServer
 from needfire_testkit.baselines import write_baseline
 from needfire_testkit.server_store import event
 
@@ -179,8 +181,9 @@ async def test_only_so_many_connections_are_open(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
 async def test_another_user_is_refused_and_reported_once(tmp_path: Path) -> None:
-    # Only with an allowed user beside them can others reach the socket at all.
-    async with AdminServer.running(tmp_path, allowed_uids=[NOBODY - 1]) as server:
+    # Only where somebody else has a role can others reach the socket at all.
+    access = Access({Role.ADMINISTRATORS: frozenset({NOBODY - 1})}, {})
+    async with AdminServer.running(tmp_path, access=access) as server:
         for _ in range(2):
             reply = await _ask_as(server, NOBODY)
             assert reply["error"]["kind"] == "refused"
@@ -191,8 +194,11 @@ async def test_another_user_is_refused_and_reported_once(tmp_path: Path) -> None
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
-async def test_an_allowed_user_is_served(tmp_path: Path) -> None:
-    async with AdminServer.running(tmp_path, allowed_uids=[NOBODY]) as server:
+@pytest.mark.parametrize("by_group", [False, True])
+async def test_a_user_who_has_a_role_is_served(tmp_path: Path, by_group: bool) -> None:
+    members = {Role.AUDITORS: frozenset({NOBODY})}
+    access = Access({}, members) if by_group else Access(members, {})
+    async with AdminServer.running(tmp_path, access=access) as server:
         assert await _ask_as(server, NOBODY) == {"result": {"clients": []}}
         assert server.codes() == []
 
@@ -327,7 +333,7 @@ async def test_a_stale_socket_is_replaced_and_the_own_one_removed(tmp_path: Path
 async def test_something_else_in_place_of_the_socket_is_left_alone(tmp_path: Path) -> None:
     async with AdminServer.running(tmp_path) as server:
         (tmp_path / "file").write_bytes(b"x")
-        endpoint = AdminEndpoint(server.service, str(tmp_path / "file"))
+        endpoint = AdminEndpoint(server.service, str(tmp_path / "file"), OWN, LockLimits())
         with pytest.raises(StorageError, match="in use"):
             await endpoint.start()
         await endpoint.close()

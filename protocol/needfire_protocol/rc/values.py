@@ -28,6 +28,7 @@ __all__ = [
     "LOG_FORMAT",
     "MASK_CHANGE",
     "MATCHED_PATH",
+    "MEMBER",
     "PATH_REGEX",
     "PORT",
     "REALTIME_METHOD",
@@ -248,6 +249,13 @@ def _user(value: bytes) -> str:
     return text
 
 
+def _member(value: bytes) -> str:
+    text = _text(value)
+    if _USER.fullmatch(text.removeprefix("@")) is None:
+        raise FormatError(f"{quoted(value)} is neither the name of a user nor @ and a group's")
+    return text
+
+
 def _address(value: bytes) -> str:
     try:
         return str(ipaddress.ip_address(_text(value)))
@@ -281,6 +289,7 @@ def _port(value: bytes) -> int:
 
 PORT: Final = Kind("a port, 1 to 65535", _port)
 USER: Final = Kind("the name of a user", _user)
+MEMBER: Final = Kind("the name of a user, or @ and the name of a group", _member)
 UID: Final = integer(0, 2**32 - 2)
 ADDRESS: Final = Kind("an IP address", _address)
 LISTEN_ADDRESS: Final = Kind("an IP address, or INADDR_ANY", _any_or_address)

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -27,14 +27,18 @@ class SocketConnection:
 
     is_server = True
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, on_notice: Callable[[str], None] = lambda _text: None) -> None:
         """Connect.
+
+        Args:
+            on_notice: takes what the server has to say to the user beside its replies.
 
         Raises:
             UnreachableError: nobody listens at the path.
             StorageError: it may not be used, or is no socket.
         """
         self._path = path
+        self._on_notice = on_notice
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._buffer = bytearray()
         self._files: list[int] = []
@@ -97,6 +101,9 @@ class SocketConnection:
         del self._buffer[: end + 1]
         if "error" in reply:
             raise error_of(reply["error"])
+        if "notice" in reply:
+            self._on_notice(str(reply["notice"]))
+            return self._receive_line()
         return reply
 
     def _receive(self) -> None:

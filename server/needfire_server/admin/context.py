@@ -9,6 +9,7 @@ import click
 
 from needfire_server.admin.backend import Backend, UnreachableError, socket_path_of
 from needfire_server.admin.connection import SocketConnection
+from needfire_server.admin.output import hint
 
 __all__ = ["DEFAULT_DATA_DIRECTORY", "Target", "backend", "json_option", "server_options"]
 
@@ -34,9 +35,9 @@ def backend(*, needs_server: bool = False) -> Backend:
     """
     target = click.get_current_context().ensure_object(Target)
     if target.socket is not None:
-        return SocketConnection(target.socket)
+        return SocketConnection(target.socket, hint)
     try:
-        return SocketConnection(socket_path_of(target.data_directory))
+        return SocketConnection(socket_path_of(target.data_directory), hint)
     except UnreachableError:
         if needs_server:
             raise

@@ -1,31 +1,34 @@
 """The admin socket: who may use it is decided by the kernel's word about the peer, not by a secret.
 
-Peers are accepted by SO_PEERCRED: root, the user that the server runs as, and the uids that the
-configuration allows. Everybody else is turned away before a byte is read. Requests are lines of
-JSON with at most one open file each; size, time and number of connections are bounded, so that a
+Peers are known by SO_PEERCRED and SO_PEERGROUPS; whoever has no role (``gate.py``) is turned away
+before a byte is read. Requests are lines of JSON with at most one open file each; size, time and number of connections are bounded, so that a
 program gone wild on the log host cannot stop the server.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import pwd
 import socket
 import stat
 import struct
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, BinaryIO, Final
 
 from needfire_protocol.errors import NeedfireError, StorageError
+from needfire_server.admin.gate import Gate, PeerIdentity
 from needfire_server.admin.local_socket import bind_path
+from needfire_server.admin.lockout import LockLimits
 from needfire_server.admin.peer import Peer, PeerGoneError
 from needfire_server.admin.requests import (
     AdminRefusedError,
     encode_error,
     parse_request,
 )
+from needfire_server.admin.roles import Access
 from needfire_server.admin.service import AdminService
 
 __all__ = ["AdminEndpoint"]
@@ -34,9 +37,10 @@ _CONNECTIONS_MAX: Final = 64
 """Connections at a time; each command that follows events keeps one."""
 _REQUEST_LIMIT_S: Final = 30.0
 """From the acceptance, or from the last reply, to the end of the next request."""
-_REFUSAL_INTERVAL_S: Final = 60.0
-"""A refused user is reported once in this time: refusals must not fill the store."""
-_REFUSED_UIDS_MAX: Final = 1_024
+_SO_PEERGROUPS: Final = 59
+"""asm-generic/socket.h of Linux 4.13; Python has no name for it."""
+_GROUPS_BYTES_MAX: Final = 1_024
+"""256 groups of 32 bits; Python takes no more."""
 _BACKLOG: Final = 64
 _SETTLE_S: Final = 1.0
 """Pause after the system has no descriptor for another connection."""
@@ -51,21 +55,18 @@ class AdminEndpoint:
         self,
         service: AdminService,
         socket_path: str,
-        allowed_uids: Collection[int] = (),
+        access: Access,
+        limits: LockLimits,
         *,
         request_limit_s: float = _REQUEST_LIMIT_S,
         connections_max: int = _CONNECTIONS_MAX,
     ) -> None:
-        """Args:
-        allowed_uids: who may steer the server besides root and its own user.
-        """
         self._service = service
         self._path = socket_path
-        self._extra_uids = frozenset(allowed_uids) - {0, os.geteuid()}
-        self._allowed = self._extra_uids | {0, os.geteuid()}
+        self._gate = Gate(access, limits, service.hooks.record_event)
+        self._access = access
         self._request_limit_s = request_limit_s
         self._connections_max = connections_max
-        self._refused_at: dict[int, float] = {}
         self._open = 0
         self._listening: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
@@ -81,6 +82,19 @@ class AdminEndpoint:
         except OSError as error:
             raise StorageError(f"{self._path}: {error.strerror or error}") from error
         self._task = asyncio.get_running_loop().create_task(self._serve(self._listening))
+
+    def configure(self, access: Access, limits: LockLimits) -> None:
+        """Let other people in from now on.
+
+        Raises:
+            StorageError: the socket's mode cannot be changed.
+        """
+        self._gate.configure(access, limits)
+        self._access = access
+        try:
+            self._set_mode()
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror or error}") from error
 
     async def close(self) -> None:
         """Stop listening and close every connection."""
@@ -116,20 +130,22 @@ class AdminEndpoint:
             # moment at which somebody else could connect.
             os.fchmod(listening.fileno(), 0o600)
             bind_path(listening, self._path)
-            if self._extra_uids:
-                self._let_others_reach_it()
+            self._set_mode()
             listening.listen(_BACKLOG)
         except BaseException:
             listening.close()
             raise
         return listening
 
-    def _let_others_reach_it(self) -> None:
-        """Without this the kernel would stop the allowed users; the credentials still decide.
+    def _set_mode(self) -> None:
+        """Let others reach the socket where others have a role; the credentials still decide.
 
-        The directory can be passed through then, but not listed, and its files have modes of
-        their own.
+        Without this the kernel would stop them. The directory can be passed through then, but not
+        listed, and its files have modes of their own.
         """
+        if not self._access.others_than({0, os.geteuid()}):
+            os.chmod(self._path, 0o600)
+            return
         os.chmod(self._path, 0o666)  # noqa: S103 - connecting is all that it allows
         directory = os.path.dirname(os.path.abspath(self._path))
         mode = stat.S_IMODE(os.stat(directory).st_mode)
@@ -151,9 +167,9 @@ class AdminEndpoint:
         self._open += 1
         peer = Peer(connection)
         try:
-            uid = _peer_uid(connection)
-            self._admit(uid)
-            await self._serve_requests(peer, _user_name(uid))
+            identity = _identity(connection)
+            self._admit(identity)
+            await self._serve_requests(peer, identity)
         except NeedfireError as error:
             with suppress(PeerGoneError):
                 await peer.send(encode_error(error))
@@ -171,27 +187,13 @@ class AdminEndpoint:
             self._open -= 1
             peer.close()
 
-    def _admit(self, uid: int) -> None:
+    def _admit(self, identity: PeerIdentity) -> None:
         """Raise AdminRefusedError where the user may not use the socket, or there is no room."""
-        if uid not in self._allowed:
-            self._report_refused(uid)
-            raise AdminRefusedError(
-                f"user {uid} may not steer this server",
-                "use the user that the server runs as, or root, or SetSocketAllowUid",
-            )
+        self._gate.admit(identity)
         if self._open > self._connections_max:
             raise AdminRefusedError("too many admin connections are open")
 
-    def _report_refused(self, uid: int) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._refused_at.get(uid, -_REFUSAL_INTERVAL_S) < _REFUSAL_INTERVAL_S:
-            return
-        if len(self._refused_at) >= _REFUSED_UIDS_MAX:
-            self._refused_at.clear()
-        self._refused_at[uid] = now_s
-        self._service.hooks.record_event("ADMIN_REFUSED", uid=uid)
-
-    async def _serve_requests(self, peer: Peer, user: str) -> None:
+    async def _serve_requests(self, peer: Peer, identity: PeerIdentity) -> None:
         while True:
             async with asyncio.timeout(self._request_limit_s):
                 received = await peer.receive_request()
@@ -199,14 +201,20 @@ class AdminEndpoint:
                 return
             line, file = received
             try:
-                await self._answer(peer, line, user, file)
+                await self._answer(peer, line, identity, file)
             finally:
                 if file is not None:
                     file.close()
 
-    async def _answer(self, peer: Peer, line: bytes, user: str, file: BinaryIO | None) -> None:
+    async def _answer(
+        self, peer: Peer, line: bytes, identity: PeerIdentity, file: BinaryIO | None
+    ) -> None:
         try:
-            reply = await self._service.handle(parse_request(line), user=user, file=file)
+            request = parse_request(line)
+            notice = self._gate.authorize(identity, request.verb)
+            if notice is not None:
+                await peer.send({"notice": notice})
+            reply = await self._service.handle(request, user=identity.name, file=file)
             if reply.items is not None:
                 await _send_items(peer, reply.items)
         except NeedfireError as error:
@@ -238,12 +246,25 @@ async def _send_items(peer: Peer, items: AsyncGenerator[Mapping[str, Any], None]
         raise failures.exceptions[0] from None
 
 
-def _peer_uid(connection: socket.socket) -> int:
+def _identity(connection: socket.socket) -> PeerIdentity:
     credentials = connection.getsockopt(
         socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
     )
-    _pid, uid, _gid = struct.unpack("iII", credentials)
-    return int(uid)
+    _pid, uid, gid = struct.unpack("iII", credentials)
+    name = _user_name(uid)
+    return PeerIdentity(uid, frozenset((gid, *_groups(connection, name, gid))), name)
+
+
+def _groups(connection: socket.socket, name: str, gid: int) -> Iterable[int]:
+    """Return the groups that the process was in when it connected."""
+    try:
+        groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES_MAX)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        # More groups than fit; those of the user database are as good, but may be slow to come.
+        return os.getgrouplist(name, gid)
+    return struct.unpack(f"{len(groups) // 4}I", groups)
 
 
 def _user_name(uid: int) -> str:

@@ -1,7 +1,8 @@
 """What goes over the admin socket: requests, replies and errors, as lines of JSON.
 
     request   {"verb": "register", "arguments": {"name": "web1", …}}
-    reply     {"item": {…}}            any number of them, for verbs that list or follow
+    reply     {"notice": TEXT}         first, where the user is to be told something beside it
+              {"item": {…}}            any number of them, for verbs that list or follow
               {"result": {…}}          the last line of a reply that succeeded
               {"error": {"kind": …, "message": …, "hint": …, "problems": […]}}
 

@@ -17,11 +17,11 @@ from needfire_server.datafiles import DataFiles
 from needfire_server.registry import Registry
 from needfire_server.storage.base import Store
 
-__all__ = ["AdminHooks", "AdminService"]
+__all__ = ["VERBS", "AdminHooks", "AdminService"]
 
 _Verb: TypeAlias = Callable[[Subject, Call], Awaitable[Reply]]
 
-_VERBS: Final[Mapping[str, _Verb]] = {
+VERBS: Final[Mapping[str, _Verb]] = {
     "register": client_verbs.register,
     "clients-list": client_verbs.list_clients,
     "clients-show": client_verbs.show_client,
@@ -64,7 +64,7 @@ class AdminService:
             FormatError: no such verb, or its arguments are not as they must be.
             StorageError: the disk or the store failed.
         """
-        verb = _VERBS.get(request.verb)
+        verb = VERBS.get(request.verb)
         if verb is None:
             raise FormatError(f"no verb {request.verb[:64]!r}; is the server older than this tool?")
         return await verb(self._subject, Call(request.arguments, user, file))

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_server.admin.endpoint import AdminEndpoint
+from needfire_server.admin.lockout import LockLimits
+from needfire_server.admin.roles import Access, Role
 from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.datafiles import DataFiles
 from needfire_server.registry import ListedClient, Registry
@@ -18,7 +20,11 @@ from needfire_server.states import ClientState
 from needfire_server.storage.sqlite import SqliteStore
 from needfire_server.storage.sync import SyncStore
 
-__all__ = ["AdminServer", "Ended", "run_admin", "start_admin"]
+__all__ = ["OWN", "AdminServer", "Ended", "run_admin", "start_admin"]
+
+
+OWN: Final = Access({role: frozenset({0, os.geteuid()}) for role in Role}, {})
+"""Who runs the tests has every role."""
 
 
 @dataclass
@@ -39,9 +45,15 @@ class AdminServer:
     @classmethod
     @asynccontextmanager
     async def running(
-        cls, directory: Path, listed: tuple[ListedClient, ...] = (), **endpoint_options: Any
+        cls,
+        directory: Path,
+        listed: tuple[ListedClient, ...] = (),
+        *,
+        access: Access | None = None,
+        limits: LockLimits | None = None,
+        **endpoint_options: Any,
     ) -> AsyncIterator["AdminServer"]:
-        """Start one on a data directory."""
+        """Start one on a data directory; unless told, who runs the test may do everything."""
         store = SqliteStore.open(str(directory / "needfire.sqlite"))
         registry = Registry(listed, await store.clients())
         server: AdminServer
@@ -62,7 +74,13 @@ class AdminServer:
         service = AdminService(store, registry, DataFiles(str(directory)), hooks)
         server = cls(directory, store, registry, service, directory / "control.sock")
         try:
-            async with AdminEndpoint(service, str(server.socket_path), **endpoint_options):
+            async with AdminEndpoint(
+                service,
+                str(server.socket_path),
+                access or OWN,
+                limits or LockLimits(),
+                **endpoint_options,
+            ):
                 yield server
         finally:
             store.close()

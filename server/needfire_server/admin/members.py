@@ -1,0 +1,70 @@
+"""Which users and groups of this system the configuration means by their names."""
+
+import grp
+import os
+import pwd
+from collections.abc import Iterable, Mapping
+
+from needfire_server.admin.lockout import LockLimits
+from needfire_server.admin.roles import Access, Role
+from needfire_server.config import ServerSettings
+
+__all__ = ["access_of", "lockout_of", "unknown_members"]
+
+
+def access_of(settings: ServerSettings) -> Access:
+    """Return who has which role; names that this system does not know are left out.
+
+    The user that the server runs as owns its store, and root can become everybody, so refusing them
+    anything but the audit log would only look like protection. Users of ``SetSocketAllowUid`` are administrators, as they
+    were before there were roles.
+    """
+    listed = _listed(settings)
+    users = {role: _uids(members) for role, members in listed.items()}
+    own = frozenset({os.geteuid()})
+    users[Role.ADMINISTRATORS] |= own | {0} | frozenset(settings.socket_allow_uids)
+    users[Role.AGENTS] |= own | {0}
+    return Access(users, {role: _gids(members) for role, members in listed.items()})
+
+
+def lockout_of(settings: ServerSettings) -> LockLimits:
+    """Return when users are locked out."""
+    return LockLimits(settings.admin_failures_max, settings.admin_lock_s * 1_000_000)
+
+
+def unknown_members(settings: ServerSettings) -> tuple[str, ...]:
+    """Return what the configuration names and this system does not know, sorted."""
+    names = {name for members in _listed(settings).values() for name in members}
+    return tuple(sorted(name for name in names if not _uids([name]) and not _gids([name])))
+
+
+def _listed(settings: ServerSettings) -> Mapping[Role, tuple[str, ...]]:
+    return {
+        Role.ADMINISTRATORS: settings.administrators,
+        Role.AGENTS: settings.approvers,
+        Role.AUDITORS: settings.auditors,
+    }
+
+
+def _uids(members: Iterable[str]) -> frozenset[int]:
+    found = (_uid(name) for name in members if not name.startswith("@"))
+    return frozenset(uid for uid in found if uid is not None)
+
+
+def _gids(members: Iterable[str]) -> frozenset[int]:
+    found = (_gid(name[1:]) for name in members if name.startswith("@"))
+    return frozenset(gid for gid in found if gid is not None)
+
+
+def _uid(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def _gid(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None

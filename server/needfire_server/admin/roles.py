@@ -1,0 +1,88 @@
+"""Who may do what through the admin socket: three roles, given to the system's users and groups.
+
+The roles are those of a key recovery authority (spec/events.md 4). They divide power: who
+administers the server does not read the log that watches the administrators, unless the
+configuration says so.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["Access", "Role", "roles_for", "target_of"]
+
+
+class Role(Enum):
+    """What a user is to the server; a user may have several roles."""
+
+    ADMINISTRATORS = "Administrators"
+    AGENTS = "Agents"
+    """Those who approve what agents propose."""
+    AUDITORS = "Auditors"
+
+
+_ANY: Final = frozenset(Role)
+_ADMINISTRATORS: Final = frozenset({Role.ADMINISTRATORS})
+_APPROVERS: Final = frozenset({Role.ADMINISTRATORS, Role.AGENTS})
+_AUDITORS: Final = frozenset({Role.AUDITORS})
+_ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
+    {
+        "status": _ANY,
+        "events": _ANY,
+        "clients-list": _ANY,
+        "clients-show": _ANY,
+        "baseline-list": _ANY,
+        "baseline-show": _ANY,
+        "baseline-get": _ANY,
+        "baseline-put": _APPROVERS,
+    }
+)
+
+
+def roles_for(verb: str) -> frozenset[Role]:
+    """Return the roles of which one is needed for a verb.
+
+    The audit log is the auditors' alone; what stands in no list is the administrators'.
+    """
+    if verb.startswith("audit-"):
+        return _AUDITORS
+    return _ROLES.get(verb, _ADMINISTRATORS)
+
+
+def target_of(verb: str) -> tuple[str, str]:
+    """Return resource and operation of a verb, as refusals name them."""
+    resource, _, operation = verb.partition("-")
+    return (resource, operation) if operation else ("server", verb)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Which users and groups have which role, all as numbers.
+
+    Attributes:
+        users: uids by role.
+        groups: gids by role.
+    """
+
+    users: Mapping[Role, frozenset[int]]
+    groups: Mapping[Role, frozenset[int]]
+
+    def roles_of(self, uid: int, gids: Collection[int]) -> frozenset[Role]:
+        """Return the roles of somebody, none for a stranger."""
+        return frozenset(
+            role
+            for role in Role
+            if uid in self.users.get(role, ())
+            or not self.groups.get(role, _NOBODY).isdisjoint(gids)
+        )
+
+    def others_than(self, uids: Collection[int]) -> bool:
+        """Tell whether anybody else than these users has a role."""
+        return any(self.groups.values()) or any(
+            members.difference(uids) for members in self.users.values()
+        )
+
+
+_NOBODY: Final[frozenset[int]] = frozenset()
