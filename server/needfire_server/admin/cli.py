@@ -16,6 +16,7 @@ from needfire_server.admin.commands.events import events
 from needfire_server.admin.commands.explain import explain
 from needfire_server.admin.commands.files import baseline, config
 from needfire_server.admin.commands.passwords import gen_password, verifier
+from needfire_server.admin.commands.report import report
 from needfire_server.admin.commands.send import send
 from needfire_server.admin.commands.status import status
 from needfire_server.admin.context import server_options
@@ -67,6 +68,7 @@ for _command in (
     baseline,
     status,
     events,
+    report,
     send,
     explain,
 ):
