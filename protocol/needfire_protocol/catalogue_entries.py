@@ -1110,6 +1110,21 @@ _SERVER_ENTRIES: Final = (
         {"path": "the store"},
     ),
     Entry(
+        "RECORDS_EXPIRED",
+        _SYSTEM,
+        Severity.NOTICE,
+        "Removed {count} records of {what}, stored from {oldest} to {newest}",
+        "They were older than the configuration lets the server keep them. What was removed since "
+        "the event before this one is counted in the same commit that removed it.",
+        "Nothing. To keep more: RetainIntegrity and its like in the server's configuration.",
+        {
+            "what": "class of the events, or unusable_reports, or commands",
+            "count": "how many",
+            "oldest": "when the first of them was stored",
+            "newest": "when the last of them was stored",
+        },
+    ),
+    Entry(
         "ACCESS_LIST_NOTICE",
         _SYSTEM,
         Severity.WARN,

@@ -7,7 +7,7 @@ An event is what both programs log, what a report carries, what the store keeps 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final, TypeAlias, TypeVar
@@ -75,7 +75,18 @@ class Event:
 
     def received(self, client: str, received_us: int) -> "Event":
         """Return the event as the server keeps it: whose it is, and when it came."""
-        return replace(self, client=client, received_us=received_us)
+        # Not dataclasses.replace: each report passes here, and that costs it five times as much.
+        return Event(
+            self.id,
+            self.time_us,
+            self.code,
+            self.event_class,
+            self.severity,
+            self.msg,
+            self.fields,
+            client,
+            received_us,
+        )
 
 
 def event_id(time_us: int, random_10_bytes: bytes) -> str:

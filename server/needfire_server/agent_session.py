@@ -239,7 +239,7 @@ class AgentSession:
                 if acknowledgement is not None:
                     await self._send(acknowledgement)
             case Heartbeat():
-                await self._runtime.fleet.heard(self.client)
+                self._runtime.fleet.heard(self.client)
             case FileRequest(kind=kind):
                 async with self._sending:
                     await send_file(self._wire, self._runtime, self.client, kind)

@@ -6,8 +6,9 @@ import re
 import stat
 from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
-from needfire_protocol.errors import ConfigError, Problem
+from needfire_protocol.errors import ConfigError, FormatError, Problem
 from needfire_protocol.rc.conditions import Facts
 from needfire_protocol.rc.directives import Program
 from needfire_protocol.rc.findings import Findings
@@ -20,6 +21,7 @@ from needfire_protocol.srp import Verifier
 __all__ = ["RegisteredClient", "ServerSettings", "load_server_settings", "read_server_settings"]
 
 
+_DAY_S: Final = 86_400
 _INFO_AND_ABOVE: Final = SeverityFilter.at_least(Severity.INFO)
 _NOTICE_AND_ABOVE: Final = SeverityFilter.at_least(Severity.NOTICE)
 
@@ -51,6 +53,15 @@ class ServerSettings:
     clients: tuple[RegisteredClient, ...] = ()
     """In the order of the file; where a name stands twice, the last line counts."""
     data_directory: str = "/var/lib/needfire"
+    store_url: str | None = None
+    """None: the SQLite file in the data directory."""
+    store_password_file: str | None = None
+    retain_integrity_s: int = 180 * _DAY_S
+    retain_traffic_s: int = _DAY_S
+    retain_administration_s: int = 180 * _DAY_S
+    retain_system_s: int = 180 * _DAY_S
+    retain_alarm_s: int = 180 * _DAY_S
+    retain_provisioning_s: int = 180 * _DAY_S
     server_user: str | None = None
     client_time_limit_s: int = 86_400
     connection_timeout_s: int = 900
@@ -135,7 +146,11 @@ def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettin
         Program.SERVER,
         {each.name: getattr(defaults, each.name) for each in fields(defaults)},
         findings,
-        {"clients": _ClientLines(findings).add, **dict.fromkeys(_PATH_FIELDS, _as_text)},
+        {
+            "clients": _ClientLines(findings).add,
+            "store_url": _as_store_url,
+            **dict.fromkeys(_PATH_FIELDS, _as_text),
+        },
     )
     return ServerSettings(
         **values,
@@ -145,12 +160,44 @@ def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettin
     )
 
 
-_PATH_FIELDS: Final = ("data_directory", "hosts_allow_file", "hosts_deny_file", "log_file")
+_PATH_FIELDS: Final = (
+    "data_directory",
+    "store_password_file",
+    "hosts_allow_file",
+    "hosts_deny_file",
+    "log_file",
+)
 
 
 def _as_text(_directive: Directive, path: bytes, _current: str | None) -> str:
     return os.fsdecode(path)
 
+
+def _as_store_url(_directive: Directive, text: str, _current: str | None) -> str:
+    """Refuse what is no URL of PostgreSQL, and a password: too many may read this file.
+
+    The text of an error never repeats it.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in ("postgresql", "postgres"):
+        raise FormatError("expected postgresql://USER@HOST/DATABASE")
+    authority = re.split(r"[/?]", rest, maxsplit=1)[0]
+    user, at, hosts = authority.rpartition("@")
+    options = unquote(rest.partition("?")[2]).split("&")
+    names = {option.partition("=")[0].lower() for option in options}
+    if (at and ":" in user) or not names.isdisjoint(_SECRET_OPTIONS):
+        raise FormatError(
+            "the URL holds a password, which must not stand here; put it into a file of its own "
+            "and name that with StorePasswordFile"
+        )
+    if not all(map(_HOST_AND_PORT.fullmatch, hosts.split(","))):
+        # As it looks with a slash in a password; the driver would repeat what it cannot read.
+        raise FormatError("expected postgresql://USER@HOST/DATABASE, with digits for a port")
+    return text
+
+
+_HOST_AND_PORT: Final = re.compile(r"(?:\[[^\]]*\]|[^:@]*)(?::[0-9]*)?")
+_SECRET_OPTIONS: Final = ("password", "sslpassword")
 
 _SAMHAIN_VERIFIER: Final = re.compile(
     r"[^@]+@(?:[0-9A-F]{16}@[0-9A-F]{1,256}|[0-9A-F]{8}@[0-9A-F]{48})", re.IGNORECASE | re.ASCII

@@ -25,10 +25,11 @@ from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
 from needfire_server.privileges import drop_privileges
 from needfire_server.registry import Registry
+from needfire_server.retention import retain
 from needfire_server.runtime import Runtime
 from needfire_server.sessions import SessionTable
-from needfire_server.storage.base import Store
-from needfire_server.storage.sqlite import SqliteStore
+from needfire_server.storage.opening import OpenStore, how_to_open
+from needfire_server.storage.store import DatabaseStore
 from needfire_server.systemd_notify import notify, notify_reloading
 
 __all__ = ["ServeOptions", "serve"]
@@ -58,8 +59,12 @@ def serve(options: ServeOptions, settings: ServerSettings) -> None:
     """
     sockets = _bind(options.listen)
     try:
+        # Its password may be for root's eyes only.
+        open_store = how_to_open(
+            options.data_directory, settings.store_url, settings.store_password_file
+        )
         user = drop_privileges(settings.server_user, options.data_directory)
-        asyncio.run(_Server(options, settings, sockets, user).run())
+        asyncio.run(_Server(options, settings, sockets, user, open_store).run())
     finally:
         for bound in sockets:
             bound.close()
@@ -106,6 +111,7 @@ class _Server:
         settings: ServerSettings,
         sockets: list[socket.socket],
         user: str | None,
+        open_store: OpenStore,
     ) -> None:
         self._options = options
         self._settings = settings
@@ -114,7 +120,7 @@ class _Server:
         self._stop = asyncio.Event()
         self._stop_status = "SIGTERM"
         self._reload = asyncio.Event()
-        self._store_path = os.path.join(options.data_directory, "needfire.sqlite")
+        self._open_store = open_store
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -128,7 +134,7 @@ class _Server:
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             # The agent's signals. Sent to the wrong process, they must not end it.
             loop.add_signal_handler(number, lambda: None)
-        store = SqliteStore.open(self._store_path)
+        store = self._open_store()
         try:
             async with self._runtime(store) as (runtime, listener, service):
                 # What a crash left half-written, and files of proposals that the store forgot.
@@ -142,7 +148,9 @@ class _Server:
         self._stop.set()
 
     @asynccontextmanager
-    async def _runtime(self, store: Store) -> AsyncIterator[tuple[Runtime, Listener, AdminService]]:
+    async def _runtime(
+        self, store: DatabaseStore
+    ) -> AsyncIterator[tuple[Runtime, Listener, AdminService]]:
         settings = self._settings
         service: AdminService | None = None
 
@@ -154,7 +162,7 @@ class _Server:
             settings, self._options.data_directory, is_foreground=self._options.is_foreground
         )
         try:
-            journal = Journal(logbook, store_path=self._store_path, on_recorded=on_new_events)
+            journal = Journal(logbook, store_path=store.name, on_recorded=on_new_events)
             registry = Registry(settings.clients, await store.clients())
             runtime = Runtime(
                 settings=settings,
@@ -194,16 +202,19 @@ class _Server:
             lockout_of(runtime.settings),
         )
         await endpoint.start()
+        others = runtime.store.watch(on_events=runtime.on_new_events, on_commands=listener.wake)
         try:
             async with asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(runtime.journal.store_waiting(runtime.store)),
                     group.create_task(self._sweep(runtime)),
+                    group.create_task(retain(runtime)),
                     group.create_task(self._reload_when_told(runtime, listener, endpoint)),
                 ]
                 await listener.start(self._sockets)
                 self._announce_start(runtime)
-                await self._stop.wait()
+                with others:
+                    await self._stop.wait()
                 notify("STOPPING=1")
                 await listener.stop()
                 runtime.journal.raise_event(

@@ -1,27 +1,22 @@
 """What the server knows of each client: its state, when it was heard, and whether it is overdue."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from needfire_protocol.event import Event, format_time
 from needfire_server.clock import now_us
 from needfire_server.journal import Journal
-from needfire_server.states import ClientState, ClientStatus, is_illegal_restart, overdue, status_of
+from needfire_server.states import (
+    DECISIVE,
+    ClientState,
+    ClientStatus,
+    heard,
+    is_illegal_restart,
+    overdue,
+)
 from needfire_server.storage.base import Store
 
 __all__ = ["Fleet"]
-
-_WRITTEN_AT_ONCE = frozenset(
-    {
-        ClientStatus.STARTED,
-        ClientStatus.EXITED,
-        ClientStatus.SUSPENDED,
-        ClientStatus.ILLEGAL,
-        ClientStatus.TIMEOUT_EXCEEDED,
-    }
-)
-"""States that decide whether a later start is an illegal one: they must survive a crash of the
-server. The others are written with the next sweep."""
 
 
 class Fleet:
@@ -62,11 +57,25 @@ class Fleet:
         await self._set(client, status, instance=instance, address=address)
         return illegal
 
-    async def heard(self, client: str, events: Iterable[Event] = ()) -> None:
-        """Note that a client spoke, and what its reports say about its state."""
-        statuses: list[ClientStatus | None] = [status_of(event.code) for event in events]
-        for status in statuses or [None]:
-            await self._set(client, status)
+    def heard(
+        self, client: str, events: Sequence[Event] = (), *, saved: ClientState | None = None
+    ) -> None:
+        """Note that a client spoke, and what its reports say about its state.
+
+        Args:
+            saved: the state that the store has since it stored the events, if it was to keep it.
+        """
+        before = self.state(client)
+        if before.is_overdue:
+            self._journal.raise_event("CLIENT_RETURNED", client=client)
+        # From what is known now: meanwhile something else may have happened to the client.
+        moment_us = now_us() if saved is None or saved.last_seen_us is None else saved.last_seen_us
+        after = heard(before, [event.code for event in events], moment_us)
+        self._states[client] = after
+        if after == saved:
+            self._unsaved.discard(client)
+        else:
+            self._unsaved.add(client)
 
     async def note(self, client: str, status: ClientStatus) -> None:
         """Note something that the server itself saw of a client."""
@@ -86,23 +95,31 @@ class Fleet:
             self._journal.raise_event(
                 "TIME_EXCEEDED", client=state.name, limit_s=limit_s, last=last
             )
-            overdue_state = state.with_status(ClientStatus.TIMEOUT_EXCEEDED, now_us())
             # Not heard: only the status changes, not the time of the last message.
-            overdue_state = replace(overdue_state, is_overdue=True, last_seen_us=state.last_seen_us)
-            self._states[state.name] = overdue_state
-            await self._store.save_client_state(overdue_state)
+            changed = state.with_status(ClientStatus.TIMEOUT_EXCEEDED, now_us())
+            self._change(replace(changed, is_overdue=True))
         await self.save()
 
     async def save(self) -> None:
-        """Write every state that has changed since it was last written."""
-        while self._unsaved:
-            name = self._unsaved.pop()
-            await self._store.save_client_state(self._states[name])
+        """Write every state that has changed since it was last written.
+
+        Raises:
+            StorageError: none was written; the next call tries them all again.
+        """
+        await self._save(set(self._unsaved))
+
+    async def _save(self, names: set[str]) -> None:
+        written = [self._states[name] for name in sorted(names)]
+        if not written:
+            return
+        await self._store.save_client_states(written)
+        # What changed while the store wrote is still to be written.
+        self._unsaved -= {state.name for state in written if self._states[state.name] is state}
 
     async def _set(
         self,
         client: str,
-        status: ClientStatus | None,
+        status: ClientStatus,
         *,
         instance: bytes | None = None,
         address: str | None = None,
@@ -110,20 +127,21 @@ class Fleet:
         before = self.state(client)
         if before.is_overdue:
             self._journal.raise_event("CLIENT_RETURNED", client=client)
-        moment = now_us()
-        after = before if status is None else before.with_status(status, moment)
+        moment_us = now_us()
         after = replace(
-            after,
-            last_seen_us=moment,
+            before.with_status(status, moment_us),
+            last_seen_us=moment_us,
             is_overdue=False,
             instance=before.instance if instance is None else instance,
             address=before.address if address is None else address,
         )
-        self._states[client] = after
-        self._unsaved.add(client)
-        if status in _WRITTEN_AT_ONCE or before.is_overdue:
-            self._unsaved.discard(client)
-            await self._store.save_client_state(after)
+        self._change(after)
+        if status in DECISIVE or before.is_overdue:
+            await self._save({client})
+
+    def _change(self, state: ClientState) -> None:
+        self._states[state.name] = state
+        self._unsaved.add(state.name)
 
 
 _AT_REST = frozenset({ClientStatus.EXITED, ClientStatus.SUSPENDED, ClientStatus.TIMEOUT_EXCEEDED})

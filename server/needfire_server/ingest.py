@@ -28,7 +28,15 @@ async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Ackno
         return None
     received_us = now_us()
     incoming = [_read(report) for report in batch.reports]
-    result = await runtime.store.ingest(client, batch.stream, incoming, received_us=received_us)
+    # Its state goes into the same commit: an agent that was told that its EXIT arrived must not be
+    # called killed after a crash of the server, and it will not send it twice.
+    result = await runtime.store.ingest(
+        client,
+        batch.stream,
+        incoming,
+        received_us=received_us,
+        state=runtime.fleet.state(client),
+    )
     runtime.journal.store_works()
     unusable = [report for report in incoming if report.problem is not None]
     if unusable:
@@ -43,9 +51,7 @@ async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Ackno
     if result.gap is not None:
         last, following = result.gap
         runtime.journal.raise_event("SEQUENCE_GAP", client=client, last=last, next=following)
-    # The state is saved before the acknowledgement: an agent that was told that its EXIT arrived
-    # must not be called killed after a crash of the server.
-    await runtime.fleet.heard(client, result.accepted)
+    runtime.fleet.heard(client, result.accepted, saved=result.saved)
     for event in result.accepted:
         runtime.logbook.write_report(event)
     if result.accepted:

@@ -57,6 +57,11 @@ class Journal:
                 _logger.debug("the store is behind; %s is in the log only", event.code)
         return event
 
+    def already_stored(self, event: Event) -> None:
+        """Log an event that the store has from elsewhere, and tell those who follow events."""
+        self._logbook.write(event)
+        self._on_recorded()
+
     def store_failed(self, error: StorageError) -> None:
         """Say that the store cannot be written: once, until it works again."""
         if not self._is_store_failing:

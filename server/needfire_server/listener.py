@@ -74,11 +74,15 @@ class Listener:
         """The configuration was read again: what is odd about the access lists is told anew."""
         self._access_notes.clear()
 
-    def wake(self, client: str) -> None:
-        """A command waits for a client: send it now if the client is connected."""
-        event = self._wake.get(client)
-        if event is not None:
-            event.set()
+    def wake(self, client: str | None) -> None:
+        """A command waits for a client: send it now if the client is connected.
+
+        Args:
+            client: None where it may be any.
+        """
+        for event in self._wake.values() if client is None else (self._wake.get(client),):
+            if event is not None:
+                event.set()
 
     def drop(self, client: str) -> None:
         """Close the connection of a client that is no longer registered."""

@@ -24,7 +24,7 @@ __all__ = ["USERS", "PrivilegeError", "drop_privileges", "forbid_new_privileges"
 USERS: Final = ("needfire", "yule", "daemon", "nobody")
 """Who the server becomes unless it is told: the first of these that exists."""
 
-OWN_FILES: Final = ("needfire.sqlite", "lock", "log", "proposals")
+OWN_FILES: Final = ("needfire.sqlite", "store.json", "lock", "log", "proposals")
 """What the server writes in its data directory, with whatever is appended to the names."""
 
 CLIENT_FILES: Final = ("rc", "file")

@@ -4,15 +4,18 @@ The words are those of Samhain's status page. Yule finds them by searching messa
 path with ``EXIT`` in it confuses it; here only the code of an event decides. Pure: no clock.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
 __all__ = [
+    "DECISIVE",
     "ClientState",
     "ClientStatus",
+    "heard",
     "is_illegal_restart",
+    "must_survive",
     "overdue",
     "status_of",
     "status_of_server_event",
@@ -74,6 +77,17 @@ class ClientState:
         return replace(self, status=status, latest={**self.latest, status: now_us})
 
 
+DECISIVE: Final = frozenset(
+    {
+        ClientStatus.STARTED,
+        ClientStatus.EXITED,
+        ClientStatus.SUSPENDED,
+        ClientStatus.ILLEGAL,
+        ClientStatus.TIMEOUT_EXCEEDED,
+    }
+)
+"""States that decide whether a later start is an illegal one."""
+
 _OF_REPORTS: Final[Mapping[str, ClientStatus]] = {
     "START": ClientStatus.STARTED,
     "EXIT": ClientStatus.EXITED,
@@ -85,6 +99,10 @@ _OF_REPORTS: Final[Mapping[str, ClientStatus]] = {
     "POLICY_NODIRECTORY": ClientStatus.POLICY,
     "AGENT_INTERNAL_ERROR": ClientStatus.PANIC,
 }
+
+_DECISIVE_CODES: Final = frozenset(
+    code for code, status in _OF_REPORTS.items() if status in DECISIVE
+)
 
 _OF_SERVER_EVENTS: Final[Mapping[str, ClientStatus]] = {
     "FILE_TRANSFER_COMPLETED": ClientStatus.FILE_TRANSFER,
@@ -115,6 +133,28 @@ def status_of(code: str) -> ClientStatus:
     ILLEGAL or overdue, nor hide that it is.
     """
     return _OF_REPORTS.get(code, ClientStatus.MESSAGE)
+
+
+def heard(state: ClientState, codes: Sequence[str], now_us: int) -> ClientState:
+    """Return the state of a client that was heard, after reports with these codes, if any."""
+    if not codes:
+        return replace(state, last_seen_us=now_us, is_overdue=False)
+    latest = {**state.latest, **{status_of(code): now_us for code in set(codes)}}
+    return replace(
+        state,
+        status=status_of(codes[-1]),
+        latest=latest,
+        last_seen_us=now_us,
+        is_overdue=False,
+    )
+
+
+def must_survive(state: ClientState, codes: Iterable[str]) -> bool:
+    """True where what reports with these codes make of a state must not be lost in a crash.
+
+    Others are known again soon: the client speaks at least once a minute.
+    """
+    return state.is_overdue or not _DECISIVE_CODES.isdisjoint(codes)
 
 
 def status_of_server_event(code: str) -> ClientStatus | None:

@@ -1,27 +1,20 @@
 """What the store keeps besides events: clients, their states, commands, proposals, secrets."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from needfire_protocol.errors import StorageError
 from needfire_server.states import ClientState, ClientStatus
+from needfire_server.storage import tables
 from needfire_server.storage.base import COMMANDS_PENDING_MAX, TooManyCommandsError
-from needfire_server.storage.sqlite import SqliteStore
-from needfire_server.storage.sync import SyncStore
-from needfire_testkit.server_store import NOW_US, event, verifier
+from needfire_server.storage.store import DatabaseStore
+from needfire_testkit.server_store import NOW_US, verifier
+from needfire_testkit.stores import StorePlace
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    opened = SqliteStore.open(str(tmp_path / "needfire.sqlite"))
-    yield opened
-    opened.close()
-
-
-async def test_registering_again_replaces_the_verifier(store: SqliteStore) -> None:
+async def test_registering_again_replaces_the_verifier(store: DatabaseStore) -> None:
     assert await store.client_record("web1") is None
     assert await store.register("web1", verifier("a"), now_us=1, user="root") is False
     assert await store.register("web1", verifier("b"), now_us=2, user="ann") is True
@@ -35,7 +28,7 @@ async def test_registering_again_replaces_the_verifier(store: SqliteStore) -> No
     assert await store.clients() == [record]
 
 
-async def test_removing_takes_the_waiting_commands_along(store: SqliteStore) -> None:
+async def test_removing_takes_the_waiting_commands_along(store: DatabaseStore) -> None:
     await store.register("web1", verifier(), now_us=1, user="root")
     await store.queue_command("web1", "stop", "root", NOW_US)
     assert await store.remove("web1") is True
@@ -43,14 +36,16 @@ async def test_removing_takes_the_waiting_commands_along(store: SqliteStore) -> 
     assert await store.pending_commands("web1") == []
 
 
-async def test_a_damaged_registration_is_a_storage_error(store: SqliteStore) -> None:
+async def test_a_damaged_registration_is_a_storage_error(store: DatabaseStore) -> None:
     await store.register("web1", verifier(), now_us=1, user="root")
-    store.write_now(lambda c: c.execute("UPDATE clients SET verifier = x'00'").rowcount)
+    store.write_now(
+        lambda t: t.connection.execute(sa.update(tables.clients).values(verifier=b"0")).rowcount
+    )
     with pytest.raises(StorageError, match="web1"):
         await store.clients()
 
 
-async def test_a_state_comes_back_as_it_was(store: SqliteStore) -> None:
+async def test_a_state_comes_back_as_it_was(store: DatabaseStore) -> None:
     state = ClientState(
         "web1",
         ClientStatus.FILE_TRANSFER,
@@ -60,13 +55,13 @@ async def test_a_state_comes_back_as_it_was(store: SqliteStore) -> None:
         is_overdue=True,
         latest={ClientStatus.STARTED: 1, ClientStatus.FILE_TRANSFER: NOW_US},
     )
-    await store.save_client_state(ClientState.initial("web1"))
-    await store.save_client_state(state)
-    await store.save_client_state(ClientState.initial("web2"))
+    await store.save_client_states([ClientState.initial("web1")])
+    await store.save_client_states([state, ClientState.initial("web2")])
+    await store.save_client_states([])
     assert await store.load_client_states() == {"web1": state, "web2": ClientState.initial("web2")}
 
 
-async def test_a_command_is_pending_until_it_is_acknowledged(store: SqliteStore) -> None:
+async def test_a_command_is_pending_until_it_is_acknowledged(store: DatabaseStore) -> None:
     first = await store.queue_command("web1", "reload", "root", 1)
     second = await store.queue_command("web1", "scan", "ann", 2)
     await store.queue_command("web2", "stop", "ann", 2)
@@ -80,7 +75,7 @@ async def test_a_command_is_pending_until_it_is_acknowledged(store: SqliteStore)
     assert [each.id for each in await store.pending_commands("web1")] == [second]
 
 
-async def test_a_command_is_acknowledged_once_and_only_by_its_client(store: SqliteStore) -> None:
+async def test_a_command_is_acknowledged_once_and_only_by_its_client(store: DatabaseStore) -> None:
     number = await store.queue_command("web1", "reload", "root", 1)
     assert await store.acknowledge_command(number, "done", "", 2, client="web2") is None
     assert await store.acknowledge_command(number, "done", "", 2, client="web1") is not None
@@ -89,14 +84,14 @@ async def test_a_command_is_acknowledged_once_and_only_by_its_client(store: Sqli
     assert await store.acknowledge_command(2**64 - 1, "done", "", 3) is None
 
 
-async def test_a_command_expires(store: SqliteStore) -> None:
+async def test_a_command_expires(store: DatabaseStore) -> None:
     await store.queue_command("web1", "scan", "root", 1, 100)
     assert len(await store.pending_commands("web1", 99)) == 1
     assert await store.pending_commands("web1", 100) == []
     assert await store.pending_commands("web1") == []
 
 
-async def test_only_so_many_commands_wait_for_a_client(store: SqliteStore) -> None:
+async def test_only_so_many_commands_wait_for_a_client(store: DatabaseStore) -> None:
     for _ in range(COMMANDS_PENDING_MAX):
         await store.queue_command("web1", "scan", "root", 1)
     with pytest.raises(TooManyCommandsError):
@@ -104,7 +99,7 @@ async def test_only_so_many_commands_wait_for_a_client(store: SqliteStore) -> No
     assert await store.queue_command("web2", "scan", "root", 1)
 
 
-async def test_the_latest_proposal_of_a_client_counts(store: SqliteStore, tmp_path: Path) -> None:
+async def test_the_latest_proposal_of_a_client_counts(store: DatabaseStore, tmp_path: Path) -> None:
     files = [tmp_path / "first", tmp_path / "second", tmp_path / "other"]
     for file in files:
         file.write_bytes(b"x")
@@ -122,32 +117,11 @@ async def test_the_latest_proposal_of_a_client_counts(store: SqliteStore, tmp_pa
     assert await store.add_proposal("web1", str(files[0]), 1, b"a" * 32, 40) > other
 
 
-async def test_a_secret_is_made_once(tmp_path: Path) -> None:
-    store = SqliteStore.open(str(tmp_path / "db"), random_bytes=lambda count: b"\7" * count)
+async def test_a_secret_is_made_once(place: StorePlace) -> None:
+    store = place.open(random_bytes=lambda count: b"\7" * count)
     assert await store.secret("fake-salt-key") == b"\7" * 32
     store.close()
-    store = SqliteStore.open(str(tmp_path / "db"), random_bytes=lambda count: b"\1" * count)
+    store = place.open(random_bytes=lambda count: b"\1" * count)
     assert await store.secret("fake-salt-key") == b"\7" * 32
     assert await store.secret("another") == b"\1" * 32
     store.close()
-
-
-async def test_every_commit_is_flushed(store: SqliteStore) -> None:
-    assert store.write_now(lambda c: c.execute("PRAGMA synchronous").fetchone()[0]) == 2
-    assert store.write_now(lambda c: c.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
-
-
-async def test_the_same_writes_work_without_an_event_loop(store: SqliteStore) -> None:
-    now = SyncStore(store)
-
-    def work() -> None:
-        assert now.register("web1", verifier(), now_us=1, user="root") is False
-        now.record(event("CLIENT_REGISTERED", client="web1"))
-        now.save_client_state(ClientState.initial("web1"))
-        assert now.queue_command("web1", "scan", "root", 1) == 1
-        assert now.secret("s") == now.secret("s")
-        assert now.ingest("web1", bytes(16), [], received_us=1).accepted == ()
-        assert now.remove("web1") is True
-
-    await asyncio.to_thread(work)
-    assert await store.last_rowid() == 1

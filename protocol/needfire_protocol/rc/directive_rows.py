@@ -509,6 +509,28 @@ _NETWORK: Final = (
 
 # ---- how the server serves ------------------------------------------------------
 
+_RETENTION: Final = tuple(
+    _row(
+        f"Retain{name.capitalize()}",
+        _MISC_OR_SERVER,
+        duration(3_600, 100 * YEAR_S),
+        default,
+        "30d",
+        f"How long the server keeps events of the class {name}{more}. They are removed little by "
+        "little in the background, and an event says how many were.",
+        server=Honoured(f"retain_{name}_s"),
+        is_ours=True,
+    )
+    for name, default, more in (
+        ("integrity", "180d", ", and reports that it could not read"),
+        ("traffic", "1d", ""),
+        ("administration", "180d", ", and commands that are done"),
+        ("system", "180d", ""),
+        ("alarm", "180d", ""),
+        ("provisioning", "180d", ""),
+    )
+)
+
 _SERVING: Final = (
     _row(
         "Client",
@@ -529,6 +551,30 @@ _SERVING: Final = (
         server=Honoured("data_directory"),
         is_ours=True,
     ),
+    _row(
+        "StoreURL",
+        _MISC_OR_SERVER,
+        TEXT,
+        None,
+        "postgresql://needfire@db1.example.org/needfire",
+        "PostgreSQL database for what the server keeps, instead of the SQLite file in its data "
+        "directory; any number of servers may share it. Any URL that libpq takes, without a "
+        "password. Read at the start only.",
+        server=Honoured("store_url"),
+        is_ours=True,
+    ),
+    _row(
+        "StorePasswordFile",
+        _MISC_OR_SERVER,
+        ABSOLUTE_PATH,
+        None,
+        "/etc/needfire/store-password",
+        "File with the password for StoreURL in its first line. Without it: the systemd credential "
+        "store-password, else whatever libpq finds (peer authentication, certificates, ~/.pgpass).",
+        server=Honoured("store_password_file"),
+        is_ours=True,
+    ),
+    *_RETENTION,
     _row(
         "ServerUser",
         _MISC_OR_SERVER,

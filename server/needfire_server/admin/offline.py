@@ -15,9 +15,7 @@ from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.clock import now_us
 from needfire_server.datafiles import DataFiles
 from needfire_server.registry import Registry
-from needfire_server.storage.migrate import steps
-from needfire_server.storage.sqlite import SqliteStore
-from needfire_server.storage.sync import SyncStore
+from needfire_server.storage.opening import how_to_open_again, load_drivers
 
 __all__ = ["OfflineStore"]
 
@@ -40,9 +38,9 @@ class OfflineStore:
             raise StorageError(f"{data_directory} is not a directory")
         self._user = _user_name()
         # The program's own files may lie where only root can read them.
-        steps()
+        load_drivers()
         _become_owner(data_directory)
-        self._store = SqliteStore.open(os.path.join(data_directory, "needfire.sqlite"))
+        self._store = how_to_open_again(data_directory)()
         self._runner = asyncio.Runner()
         try:
             self._service = self._runner.run(self._make_service(data_directory))
@@ -95,7 +93,7 @@ class OfflineStore:
 
     def _record_event(self, code: str, /, **fields: FieldValue) -> None:
         event = make_event(code, time_us=now_us(), random_10_bytes=os.urandom(10), **fields)
-        SyncStore(self._store).record(event)
+        self._store.record_now(event)
 
 
 async def _next(items: Any) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """What the server asks of its store, whichever database keeps it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -20,6 +21,8 @@ __all__ = [
     "ClientStatus",
     "Command",
     "EventQuery",
+    "Expired",
+    "ExpiryBite",
     "IncomingReport",
     "IngestResult",
     "Proposal",
@@ -72,15 +75,14 @@ class IngestResult:
 
     Attributes:
         accepted: the new events, with client and received_us set, in the order of the batch.
-        duplicates: reports that had come before.
-        sequence_before: the highest number of the stream before this batch; 0 for a new stream.
         gap: (last number that came, number that came now) of the first jump; None without one.
+        saved: the state of the client that was written together with them; None where it has none
+            that a crash must not take away.
     """
 
     accepted: tuple[Event, ...]
-    duplicates: int
-    sequence_before: int
     gap: tuple[int, int] | None
+    saved: ClientState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,35 @@ class EventQuery:
     newest_first: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ExpiryBite:
+    """What one small step of removing old things came to.
+
+    Attributes:
+        removed: rows that are gone.
+        next_row: where the next step goes on; None where nothing older is left.
+    """
+
+    removed: int
+    next_row: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What was removed because of its age since this was last told.
+
+    Attributes:
+        what: the class of the events, or what else it was.
+        count: rows.
+        oldest_us, newest_us: when the first and the last of them were stored.
+    """
+
+    what: str
+    count: int
+    oldest_us: int
+    newest_us: int
+
+
 class Store(Protocol):
     """The server's memory.
 
@@ -170,8 +201,13 @@ class Store(Protocol):
         reports: Sequence[IncomingReport],
         *,
         received_us: int,
+        state: ClientState | None = None,
     ) -> IngestResult:
         """Keep the reports that are new, by (client, stream, sequence); idempotent.
+
+        Args:
+            state: what is known of the client. Where the new reports change it in a way that a
+                crash must not take away, its new form is part of the same commit.
 
         Raises:
             StorageError: nothing of the batch is promised.
@@ -212,8 +248,8 @@ class Store(Protocol):
     async def load_client_states(self) -> dict[str, ClientState]:
         """Return what was last saved of each client, by name."""
 
-    async def save_client_state(self, state: ClientState) -> None:
-        """Keep what is known of a client."""
+    async def save_client_states(self, states: Sequence[ClientState]) -> None:
+        """Keep what is known of clients, all of them or none."""
 
     async def queue_command(
         self, client: str, verb: str, user: str, now_us: int, expires_us: int | None = None
@@ -259,6 +295,43 @@ class Store(Protocol):
 
     async def secret(self, name: str) -> bytes:
         """Return the 32 random bytes of that name, which are made once and never change."""
+
+    async def expire(
+        self, what: str, *, before_us: int, from_row: int, rows_max: int
+    ) -> ExpiryBite:
+        """Remove things that were stored before a time, looking at no more than rows_max of them.
+
+        What is removed is counted in the same commit, for ``tell_expired``.
+
+        Args:
+            what: the word of a class of events, ``unusable_reports`` or ``commands``; of the last
+                only those that are done or expired.
+            from_row: 0, or what the step before said.
+        """
+
+    async def tell_expired(self, event_of: Callable[[Expired], Event]) -> list[Event]:
+        """Record one event for each kind of thing that was removed, and begin to count anew.
+
+        Both are one commit: whatever happens meanwhile, each removal is told exactly once.
+        """
+
+    async def holds(self, job: str) -> bool:
+        """True where this process is the one that does a job which must not be done twice at once.
+
+        Asked again before each step of the job: it may pass to another server.
+        """
+
+    def watch(
+        self, *, on_events: Callable[[], None], on_commands: Callable[[str | None], None]
+    ) -> AbstractContextManager[None]:
+        """Say what *other* servers on the same store do, until the context ends.
+
+        Both are called in the running event loop. What this process does itself, it knows.
+
+        Args:
+            on_events: new events may be there.
+            on_commands: new commands may wait for this client; None: for any.
+        """
 
     def close(self) -> None:
         """Finish what was begun and release the store."""

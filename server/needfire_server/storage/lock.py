@@ -44,6 +44,20 @@ class DirectoryLock:
         with contextlib.suppress(OSError):  # The number is for people; a full disk has no room.
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
+    @classmethod
+    def of(cls, directory: str) -> "DirectoryLock":
+        """Make the directory (0700) if only its last part is missing, and take its lock.
+
+        Raises:
+            StorageError: it cannot be made, another process has it, or it is not writable.
+        """
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory, 0o700)
+        except OSError as error:
+            raise StorageError(f"{directory}: {error.strerror}") from error
+        return cls(directory)
+
     def release(self) -> None:
         """Give it up; the file stays, because removing it would race with the next owner."""
         if self._fd >= 0:

@@ -1,258 +1,174 @@
 """The store in one SQLite file, owned by one process.
 
-Writes go through one thread that commits them in groups (``writer.py``); a call returns after the
-commit that holds its effect. Reads have connections of their own, which cannot write, and see
-everything that was committed before they began. The file is never on a network file system: its
-journal needs shared memory.
+Readers see everything that was committed before they began, and do not hold up the writer. The file
+is never on a network file system: its journal needs shared memory.
 """
 
-import asyncio
 import contextlib
 import os
 import sqlite3
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Final
+
+import sqlalchemy as sa
 
 from needfire_protocol.errors import StorageError
-from needfire_protocol.event import Event
-from needfire_protocol.srp import Verifier
-from needfire_server import clock
-from needfire_server.states import ClientState
-from needfire_server.storage import statements
-from needfire_server.storage.base import (
-    ClientRecord,
-    Command,
-    EventQuery,
-    IncomingReport,
-    IngestResult,
-    Proposal,
-)
+from needfire_server.storage.engine import Participant, StreamKey, Wakes
 from needfire_server.storage.lock import DirectoryLock
-from needfire_server.storage.migrate import migrate, steps
-from needfire_server.storage.writer import GroupCommitWriter
+from needfire_server.storage.migrate_sqlite import migrate
+from needfire_server.storage.migrations import KNOWN
+from needfire_server.storage.store import READERS, DatabaseStore
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteEngine", "SqliteStore"]
 
-T = TypeVar("T")
-P = ParamSpec("P")
-
-_JOBS_WAITING_MAX: Final = 1_024
-"""Writes of coroutines that may wait for the disk; the next ones wait for their place."""
-_READERS: Final = 4
 _BUSY_TIMEOUT_S: Final = 5.0
 _JOURNAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 """The journal shrinks to this again after a burst."""
 
+_OF_ONE_JOB: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
 
-class SqliteStore:
+
+class SqliteStore(DatabaseStore):
     """Implements ``Store``; made by ``open``, ended by ``close``."""
 
-    def __init__(
-        self, path: str, lock: DirectoryLock, random_bytes: Callable[[int], bytes]
-    ) -> None:
-        """Use ``open``."""
-        self._path = path
-        self._lock = lock
-        self._random_bytes = random_bytes
-        self._room = asyncio.Semaphore(_JOBS_WAITING_MAX)
-        self._writer = GroupCommitWriter(lambda: _connect_for_writing(path), path)
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="needfire-read")
-        self._reader_of_thread = threading.local()
-        self._reader_connections: list[sqlite3.Connection] = []
-
     @classmethod
-    def open(cls, path: str, *, random_bytes: Callable[[int], bytes] = os.urandom) -> "SqliteStore":
+    def open(
+        cls,
+        path: str,
+        *,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        participants: Sequence[Participant] = (),
+    ) -> "SqliteStore":
         """Open the store, making it or bringing it up to date where needed.
 
         The directory is made (0700) if only its last part is missing.
+
+        Args:
+            participants: write along with every event, in the same commit.
 
         Raises:
             StorageError: another process has it, it is damaged, newer than this program, or not
                 accessible.
         """
         directory = os.path.dirname(os.path.abspath(path))
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(directory, 0o700)
-        except OSError as error:
-            raise StorageError(f"{directory}: {error.strerror}") from error
-        lock = DirectoryLock(directory)
+        lock = DirectoryLock.of(directory)
         with contextlib.ExitStack() as undo:
             undo.callback(lock.release)
             try:
                 _create(path, directory)
                 _prepare(path)
-                store = cls(path, lock, random_bytes)
+                store = cls(SqliteEngine(path), lock, random_bytes, participants)
             except OSError as error:
                 raise StorageError(f"{path}: {error.strerror}") from error
             # SQLite quotes a damaged schema in its messages, and Python takes those for UTF-8.
-            except (sqlite3.Error, UnicodeDecodeError) as error:
-                raise StorageError(f"{path}: {error}") from error
+            except (sa.exc.SQLAlchemyError, sqlite3.Error, UnicodeDecodeError) as error:
+                raise StorageError(f"{path}: {getattr(error, 'orig', error)}") from error
             undo.pop_all()
         return store
 
-    @property
-    def path(self) -> str:
-        """The database's file."""
-        return self._path
 
-    @property
-    def random_bytes(self) -> Callable[[int], bytes]:
-        """Where its secrets come from."""
-        return self._random_bytes
+class SqliteEngine:
+    """Implements ``Engine``."""
+
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+
+    def __init__(self, path: str) -> None:
+        self.name = path
+        self._anchor: sqlite3.Connection | None = None
+        self._writing = _engine(
+            lambda: _connect_for_writing(path), begin="BEGIN IMMEDIATE", pool=sa.NullPool
+        )
+        self.readers = _engine(
+            lambda: _connect_for_reading(path), begin="BEGIN", pool=sa.QueuePool, pool_size=READERS
+        )
+
+    def connect(self) -> sa.Connection:
+        connection = self._writing.connect()
+        if self._anchor is None:
+            self._anchor = self._anchored()
+        return connection
+
+    def _anchored(self) -> sqlite3.Connection:
+        """Return a connection that only stays open.
+
+        Whoever closes the last one removes the journal. On a full disk it could not be made again,
+        and then not even reading would work.
+        """
+        anchor = _connect_for_reading(self.name)
+        anchor.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        return anchor
+
+    def begin(self, connection: sa.Connection) -> contextlib.AbstractContextManager[object]:
+        return connection.begin()
+
+    def is_of_one_job(self, error: Exception) -> bool:
+        if isinstance(error, sqlite3.Error):
+            return isinstance(error, _OF_ONE_JOB)
+        return not isinstance(error, OSError | MemoryError | sa.exc.SQLAlchemyError)
+
+    def highest_sequences(
+        self, connection: sa.Connection, keys: Sequence[StreamKey]
+    ) -> Mapping[StreamKey, int]:
+        driver = _driver(connection)
+        sql = "SELECT last_sequence FROM streams WHERE client = ? AND stream = ?"
+        found = ((key, driver.execute(sql, key).fetchone()) for key in keys)
+        return {key: row[0] for key, row in found if row is not None}
+
+    def gaps_around(
+        self, connection: sa.Connection, key: StreamKey, sequences: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        driver = _driver(connection)
+        gaps: dict[int, int] = {}
+        for sequence in sequences:
+            row = driver.execute(
+                "SELECT first_sequence, last_sequence FROM stream_gaps WHERE client = ? "
+                "AND stream = ? AND first_sequence <= ? ORDER BY first_sequence DESC LIMIT 1",
+                (*key, sequence),
+            ).fetchone()
+            if row is not None and row[1] >= sequence:
+                gaps[row[0]] = row[1]
+        return list(gaps.items())
+
+    def save_sequences(
+        self, connection: sa.Connection, rows: Sequence[tuple[str, bytes, int]]
+    ) -> None:
+        _driver(connection).executemany(
+            "INSERT INTO streams (client, stream, last_sequence) VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET last_sequence = excluded.last_sequence",
+            rows,
+        )
+
+    def insert_many(
+        self,
+        connection: sa.Connection,
+        table: str,
+        columns: Sequence[str],
+        rows: Sequence[tuple[Any, ...]],
+    ) -> None:
+        names, places = ", ".join(columns), ", ".join("?" * len(columns))
+        _driver(connection).executemany(
+            f"INSERT INTO {table} ({names}) VALUES ({places})",  # noqa: S608
+            rows,
+        )
+
+    def wake_others(self, connection: sa.Connection, wakes: Iterable[Wakes]) -> None:
+        """There are no others: the directory is locked."""
+
+    def holds(self, job: str) -> bool:
+        return True
+
+    @contextlib.contextmanager
+    def watch(
+        self, on_events: Callable[[], None], on_commands: Callable[[str | None], None]
+    ) -> Iterator[None]:
+        yield
 
     def close(self) -> None:
-        """Finish every write that was begun, then release the file and the directory."""
-        self._readers.shutdown(wait=True)
-        for connection in self._reader_connections:
-            connection.close()
-        self._reader_connections.clear()
-        self._writer.close()
-        self._lock.release()
-
-    def write_now(
-        self,
-        function: Callable[Concatenate[sqlite3.Connection, P], T],
-        /,
-        *args: P.args,
-        **kw: P.kwargs,
-    ) -> T:
-        """Run a writing statement and wait for its commit: for callers without an event loop.
-
-        Raises:
-            StorageError: nothing is promised.
-        """
-        return self._writer.submit(lambda connection: function(connection, *args, **kw)).result()
-
-    # ---- Store -------------------------------------------------------------------------------
-
-    async def ingest(
-        self,
-        client: str,
-        stream: bytes,
-        reports: Sequence[IncomingReport],
-        *,
-        received_us: int,
-    ) -> IngestResult:
-        return await self._write(statements.ingest, client, stream, tuple(reports), received_us)
-
-    async def record(self, event: Event) -> None:
-        await self._write(statements.record, event)
-
-    async def query_events(self, query: EventQuery) -> list[tuple[int, Event]]:
-        return await self._read(statements.query_events, query)
-
-    async def nth_newest_rowid(self, query: EventQuery, count: int) -> int:
-        return await self._read(statements.nth_newest_rowid, query, count)
-
-    async def last_rowid(self) -> int:
-        return await self._read(statements.last_rowid)
-
-    async def client_record(self, name: str) -> ClientRecord | None:
-        return await self._read(statements.client_record, name)
-
-    async def clients(self) -> list[ClientRecord]:
-        return await self._read(statements.clients)
-
-    async def register(self, name: str, verifier: Verifier, *, now_us: int, user: str) -> bool:
-        return await self._write(statements.register, name, verifier, now_us, user)
-
-    async def remove(self, name: str) -> bool:
-        return await self._write(statements.remove, name)
-
-    async def load_client_states(self) -> dict[str, ClientState]:
-        return await self._read(statements.load_client_states)
-
-    async def save_client_state(self, state: ClientState) -> None:
-        await self._write(statements.save_client_state, state)
-
-    async def queue_command(
-        self, client: str, verb: str, user: str, now_us: int, expires_us: int | None = None
-    ) -> int:
-        return await self._write(statements.queue_command, client, verb, user, now_us, expires_us)
-
-    async def pending_commands(self, client: str, now_us: int | None = None) -> list[Command]:
-        moment_us = clock.now_us() if now_us is None else now_us
-        return await self._read(statements.pending_commands, client, moment_us)
-
-    async def mark_command_delivered(self, command_id: int, now_us: int) -> None:
-        await self._write(statements.mark_command_delivered, command_id, now_us)
-
-    async def acknowledge_command(
-        self, command_id: int, outcome: str, detail: str, now_us: int, *, client: str | None = None
-    ) -> Command | None:
-        return await self._write(
-            statements.acknowledge_command, command_id, outcome, detail, now_us, client
-        )
-
-    async def add_proposal(
-        self, client: str, path: str, size_bytes: int, sha256: bytes, now_us: int
-    ) -> int:
-        number, superseded = await self._write(
-            statements.add_proposal, client, path, size_bytes, sha256, now_us
-        )
-        if superseded is not None and superseded != path:
-            _unlink(superseded)
-        return number
-
-    async def proposals(self, client: str | None = None) -> list[Proposal]:
-        return await self._read(statements.proposals, client)
-
-    async def proposal(self, proposal_id: int) -> Proposal | None:
-        return await self._read(statements.proposal, proposal_id)
-
-    async def remove_proposal(self, proposal_id: int) -> bool:
-        path = await self._write(statements.remove_proposal, proposal_id)
-        if path is not None:
-            _unlink(path)
-        return path is not None
-
-    async def secret(self, name: str) -> bytes:
-        return await self._write(statements.secret, name, self._random_bytes)
-
-    # ---- how -----------------------------------------------------------------------------------
-
-    async def _write(
-        self,
-        function: Callable[Concatenate[sqlite3.Connection, P], T],
-        /,
-        *args: P.args,
-        **kw: P.kwargs,
-    ) -> T:
-        async with self._room:
-            future = self._writer.submit(lambda connection: function(connection, *args, **kw))
-            return await asyncio.wrap_future(future)
-
-    async def _read(
-        self,
-        function: Callable[Concatenate[sqlite3.Connection, P], T],
-        /,
-        *args: P.args,
-        **kw: P.kwargs,
-    ) -> T:
-        def work() -> T:
-            try:
-                return function(self._reader(), *args, **kw)
-            except sqlite3.Error as error:
-                raise StorageError(f"{self._path}: {error}") from error
-
-        try:
-            future = self._readers.submit(work)
-        except RuntimeError as error:
-            raise StorageError(f"{self._path}: the store is closed") from error
-        return await asyncio.wrap_future(future)
-
-    def _reader(self) -> sqlite3.Connection:
-        """Return the connection of this thread; it cannot write."""
-        connection: sqlite3.Connection | None = getattr(self._reader_of_thread, "connection", None)
-        if connection is None:
-            connection = _connect_for_reading(self._path)
-            self._reader_connections.append(connection)
-            self._reader_of_thread.connection = connection
-        return connection
+        self.readers.dispose()
+        if self._anchor is not None:
+            self._anchor.close()
+            self._anchor = None
 
 
 def _create(path: str, directory: str) -> None:
@@ -268,17 +184,32 @@ def _create(path: str, directory: str) -> None:
 
 def _prepare(path: str) -> None:
     # Nothing is changed, not even the kind of journal, before it is known whose database it is.
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-    try:
-        migrate(connection, path, steps())
-    finally:
-        connection.close()
+    engine = _engine(lambda: _connect(path), begin="BEGIN IMMEDIATE", pool=sa.NullPool)
+    with engine.connect() as connection:
+        migrate(connection, path, KNOWN)
+
+
+def _engine(
+    connect: Callable[[], sqlite3.Connection], *, begin: str, pool: type[sa.Pool], **options: Any
+) -> sa.Engine:
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=pool, **options)
+
+    # Python's own transactions begin late and without IMMEDIATE; ours begin when we say.
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
 
 
 def _connect_for_writing(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
+    connection = _connect(path)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         # With FULL every commit is flushed before it is reported, which acknowledgements rest on.
@@ -303,7 +234,7 @@ def _connect_for_reading(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _unlink(path: str) -> None:
-    """Delete a file that no row names any more; one that is gone already is fine."""
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+def _driver(connection: sa.Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver

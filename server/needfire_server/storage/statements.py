@@ -1,38 +1,39 @@
-"""The SQL of the store: each function is one operation on an open connection.
+"""The statements of the store that are no part of storing reports: each function is one operation.
 
 Writing functions run inside a transaction that the caller begins and commits; reading ones need
 none. Nothing here waits, and nothing of a peer's ever becomes part of a statement's text.
 """
 
 import json
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from needfire_protocol.catalogue_entry import EventClass
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import Event
-from needfire_protocol.severity import Severity
 from needfire_protocol.srp import Verifier
 from needfire_server.states import ClientState, ClientStatus
+from needfire_server.storage import tables
 from needfire_server.storage.base import (
     COMMANDS_PENDING_MAX,
     EVENTS_PAGE_MAX,
     ClientRecord,
     Command,
     EventQuery,
-    IncomingReport,
-    IngestResult,
     Proposal,
     TooManyCommandsError,
 )
+from needfire_server.storage.event_rows import EVENT_COLUMNS, event_of_row
 
 __all__ = [
     "acknowledge_command",
     "add_proposal",
     "client_record",
     "clients",
-    "ingest",
+    "event_query",
+    "highest_sequence",
     "last_rowid",
     "load_client_states",
     "mark_command_delivered",
@@ -42,288 +43,174 @@ __all__ = [
     "proposals",
     "query_events",
     "queue_command",
-    "record",
     "register",
     "remove",
     "remove_proposal",
-    "save_client_state",
+    "save_client_states",
     "secret",
 ]
 
-SEQUENCE_MAX: Final = 2**63 - 1
-"""SQLite's largest integer. At a thousand reports a second it lasts for 292 million years."""
-
-STREAM_BYTES: Final = 16
+NUMBER_MAX: Final = 2**63 - 1
 SECRET_BYTES: Final = 32
 
-_EVENT_COLUMNS: Final = (
-    "id, time_us, received_us, client, about, class, severity, code, msg, fields"
-)
-_INSERT_EVENT: Final = f"INSERT INTO events ({_EVENT_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
-_COMMAND_COLUMNS: Final = (
-    "id, client, verb, user, queued_us, expires_us, delivered_us, acknowledged_us, outcome, detail"
-)
-_PROPOSAL_COLUMNS: Final = "id, client, path, size_bytes, sha256, received_us"
+
+# ---- events ------------------------------------------------------------------------------------
 
 
-# ---- reports and events ----------------------------------------------------------------------
-
-
-def ingest(
-    connection: sqlite3.Connection,
-    client: str,
-    stream: bytes,
-    reports: Sequence[IncomingReport],
-    received_us: int,
-) -> IngestResult:
-    """Keep what is new of a batch.
-
-    Raises:
-        FormatError: a sequence or the stream's identifier is out of range.
-    """
-    _check_batch(stream, reports)
-    before = highest = _last_sequence(connection, client, stream)
-    accepted: list[Event] = []
-    duplicates = 0
-    first_gap: tuple[int, int] | None = None
-    for report in reports:
-        if report.sequence > highest:
-            if report.sequence > highest + 1:
-                gap = (highest, report.sequence)
-                _open_gap(connection, client, stream, highest + 1, report.sequence - 1)
-                first_gap = first_gap or gap
-            highest = report.sequence
-        elif not _fill_gap(connection, client, stream, report.sequence):
-            duplicates += 1
-            continue
-        if report.event is None:
-            _keep_unusable(connection, client, stream, report, received_us)
-        else:
-            accepted.append(report.event.received(client, received_us))
-    connection.executemany(_INSERT_EVENT, [_event_row(event) for event in accepted])
-    if highest != before:
-        connection.execute(
-            "INSERT INTO streams VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET last_sequence = excluded.last_sequence",
-            (client, stream, highest),
-        )
-    return IngestResult(tuple(accepted), duplicates, before, first_gap)
-
-
-def record(connection: sqlite3.Connection, event: Event) -> None:
-    """Keep one event as it is."""
-    connection.execute(_INSERT_EVENT, _event_row(event))
-
-
-def query_events(connection: sqlite3.Connection, query: EventQuery) -> list[tuple[int, Event]]:
+def query_events(connection: sa.Connection, query: EventQuery) -> list[tuple[int, Event]]:
     """Return (row_id, event) of what the query asks for."""
-    where, values = _where(query)
-    order = "DESC" if query.newest_first else "ASC"
+    return [event_of_row(row) for row in connection.execute(event_query(query))]
+
+
+def event_query(query: EventQuery) -> sa.Select[Any]:
+    """Return the statement that answers a query."""
+    columns = [tables.events.c[name] for name in EVENT_COLUMNS]
+    order = tables.events.c.row_id
     limit = min(max(query.limit, 1), EVENTS_PAGE_MAX)
-    rows = connection.execute(
-        f"SELECT row_id, {_EVENT_COLUMNS} FROM events {where} ORDER BY row_id {order} LIMIT ?",  # noqa: S608
-        (*values, limit),
-    )
-    return [(row[0], _event(row[1:])) for row in rows]
-
-
-def nth_newest_rowid(connection: sqlite3.Connection, query: EventQuery, count: int) -> int:
-    """Return the row_id of the count-th newest event that matches; 0 where there are fewer."""
-    where, values = _where(query)
-    row = connection.execute(
-        f"SELECT row_id FROM events {where} ORDER BY row_id DESC LIMIT 1 OFFSET ?",  # noqa: S608
-        (*values, count - 1),
-    ).fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def last_rowid(connection: sqlite3.Connection) -> int:
-    """Return the highest row_id of an event, or 0."""
-    value: int = connection.execute("SELECT coalesce(max(row_id), 0) FROM events").fetchone()[0]
-    return value
-
-
-def _check_batch(stream: bytes, reports: Sequence[IncomingReport]) -> None:
-    if len(stream) != STREAM_BYTES:
-        raise FormatError(f"a stream's identifier has {STREAM_BYTES} bytes, not {len(stream)}")
-    for report in reports:
-        if not 1 <= report.sequence <= SEQUENCE_MAX:
-            raise FormatError(f"the report's number {report.sequence} is not from 1 to 2**63-1")
-
-
-def _last_sequence(connection: sqlite3.Connection, client: str, stream: bytes) -> int:
-    row = connection.execute(
-        "SELECT last_sequence FROM streams WHERE client = ? AND stream = ?", (client, stream)
-    ).fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def _open_gap(
-    connection: sqlite3.Connection, client: str, stream: bytes, first: int, last: int
-) -> None:
-    connection.execute("INSERT INTO stream_gaps VALUES (?, ?, ?, ?)", (client, stream, first, last))
-
-
-def _fill_gap(connection: sqlite3.Connection, client: str, stream: bytes, sequence: int) -> bool:
-    """Take a late number out of the gap that it belongs to; False where it had come before."""
-    row = connection.execute(
-        "SELECT first_sequence, last_sequence FROM stream_gaps WHERE client = ? AND stream = ? "
-        "AND first_sequence <= ? ORDER BY first_sequence DESC LIMIT 1",
-        (client, stream, sequence),
-    ).fetchone()
-    if row is None or sequence > row[1]:
-        return False
-    first, last = row
-    connection.execute(
-        "DELETE FROM stream_gaps WHERE client = ? AND stream = ? AND first_sequence = ?",
-        (client, stream, first),
-    )
-    if first < sequence:
-        _open_gap(connection, client, stream, first, sequence - 1)
-    if sequence < last:
-        _open_gap(connection, client, stream, sequence + 1, last)
-    return True
-
-
-def _keep_unusable(
-    connection: sqlite3.Connection,
-    client: str,
-    stream: bytes,
-    report: IncomingReport,
-    received_us: int,
-) -> None:
-    connection.execute(
-        "INSERT INTO unusable_reports (client, stream, sequence, received_us, body, problem) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (client, stream, report.sequence, received_us, report.body, report.problem or ""),
-    )
-
-
-def _event_row(event: Event) -> tuple[Any, ...]:
     return (
-        event.id,
-        event.time_us,
-        event.received_us,
-        event.client,
-        _about(event),
-        event.event_class.value,
-        int(event.severity),
-        event.code,
-        event.msg,
-        json.dumps(dict(event.fields), ensure_ascii=False, separators=(",", ":")),
+        sa.select(*columns)
+        .where(*_conditions(query))
+        .order_by(order.desc() if query.newest_first else order)
+        .limit(limit)
     )
 
 
-def _about(event: Event) -> str | None:
-    """Whom the event is about. A report is about its sender, whatever its fields say."""
-    if event.client is not None:
-        return event.client
-    named = event.fields.get("client")
-    return named.lower() if isinstance(named, str) and named else None
+def nth_newest_rowid(connection: sa.Connection, query: EventQuery, count: int) -> int:
+    """Return the row_id of the count-th newest event that matches; 0 where there are fewer."""
+    row_id = tables.events.c.row_id
+    found = connection.execute(
+        sa.select(row_id)
+        .where(*_conditions(query))
+        .order_by(row_id.desc())
+        .limit(1)
+        .offset(count - 1)
+    ).scalar()
+    return int(found or 0)
 
 
-def _event(row: Sequence[Any]) -> Event:
-    return Event(
-        id=row[0],
-        time_us=row[1],
-        received_us=row[2],
-        client=row[3],
-        event_class=EventClass(row[5]),
-        severity=Severity(row[6]),
-        code=row[7],
-        msg=row[8],
-        fields=json.loads(row[9]),
+def last_rowid(connection: sa.Connection) -> int:
+    """Return the number of the event that was stored last, or 0."""
+    return int(
+        connection.execute(
+            sa.select(tables.counters.c.value).where(tables.counters.c.name == "events")
+        ).scalar_one()
     )
 
 
-def _where(query: EventQuery) -> tuple[str, list[Any]]:
-    """Return the WHERE clause (empty for all) and the values for its places."""
-    given: list[tuple[str, Any]] = [
-        ("about = ?", None if query.client is None else query.client.lower()),
-        ("class = ?", None if query.event_class is None else query.event_class.value),
-        ("severity >= ?", None if query.severity is None else int(query.severity)),
-        ("code = ?", query.code),
-        ("row_id > ?", query.after_rowid),
-        ("row_id < ?", query.before_rowid),
-    ]
-    clauses = [clause for clause, value in given if value is not None]
-    values = [value for _, value in given if value is not None]
-    span, span_values = _span(query.since_us, query.until_us)
-    clauses += span
-    where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
-    return where, values + span_values
+def highest_sequence(connection: sa.Connection, client: str, stream: bytes) -> int:
+    """Return the highest number that has come of a stream, or 0."""
+    table = tables.streams
+    found = connection.execute(
+        sa.select(table.c.last_sequence).where(table.c.client == client, table.c.stream == stream)
+    ).scalar()
+    return int(found or 0)
 
 
-def _span(since_us: int | None, until_us: int | None) -> tuple[list[str], list[Any]]:
+def _conditions(query: EventQuery) -> list[sa.ColumnElement[bool]]:
+    column = tables.events.c
+    terms: list[sa.ColumnElement[bool]] = []
+    if query.client is not None:
+        terms.append(column.about == query.client.lower())
+    if query.event_class is not None:
+        terms.append(column["class"] == query.event_class.value)
+        if query.event_class.value != tables.BULK_CLASS:
+            terms.append(tables.rare_class())
+    if query.code is not None:
+        terms.append(column.code == query.code)
+        if query.code not in tables.BULK_CODES:
+            terms.append(tables.rare_code())
+    if query.severity is not None:
+        terms.append(column.severity >= int(query.severity))
+    if query.after_rowid is not None:
+        terms.append(column.row_id > query.after_rowid)
+    if query.before_rowid is not None:
+        terms.append(column.row_id < query.before_rowid)
+    return terms + list(_span(query.since_us, query.until_us))
+
+
+def _span(since_us: int | None, until_us: int | None) -> Iterator[sa.ColumnElement[bool]]:
     """Terms for "happened or arrived within"."""
-    bounds = [
-        (operator, value)
-        for operator, value in ((">=", since_us), ("<", until_us))
-        if value is not None
-    ]
-    if not bounds:
-        return [], []
-    sides = [
-        " AND ".join(f"{column} {operator} ?" for operator, _ in bounds)
-        for column in ("time_us", "received_us")
-    ]
-    return [f"(({sides[0]}) OR ({sides[1]}))"], [value for _, value in bounds] * 2
+    if since_us is None and until_us is None:
+        return
+    sides = []
+    for column in (tables.events.c.time_us, tables.events.c.received_us):
+        bounds = []
+        if since_us is not None:
+            bounds.append(column >= since_us)
+        if until_us is not None:
+            bounds.append(column < until_us)
+        sides.append(sa.and_(*bounds))
+    yield sa.or_(*sides)
 
 
 # ---- clients -----------------------------------------------------------------------------------
 
 
-def client_record(connection: sqlite3.Connection, name: str) -> ClientRecord | None:
+def client_record(connection: sa.Connection, name: str) -> ClientRecord | None:
     """Return one registration."""
-    row = connection.execute("SELECT * FROM clients WHERE name = ?", (name,)).fetchone()
+    row = connection.execute(sa.select(tables.clients).where(tables.clients.c.name == name)).first()
     return None if row is None else _client_record(row)
 
 
-def clients(connection: sqlite3.Connection) -> list[ClientRecord]:
+def clients(connection: sa.Connection) -> list[ClientRecord]:
     """Return all registrations by name."""
-    return [
-        _client_record(row) for row in connection.execute("SELECT * FROM clients ORDER BY name")
-    ]
+    rows = connection.execute(sa.select(tables.clients).order_by(tables.clients.c.name))
+    return [_client_record(row) for row in rows]
 
 
 def register(
-    connection: sqlite3.Connection, name: str, verifier: Verifier, now_us: int, user: str
+    connection: sa.Connection, name: str, verifier: Verifier, now_us: int, user: str
 ) -> bool:
     """Keep a verifier; True where it replaces one."""
-    replaced = client_record(connection, name) is not None
-    connection.execute(
-        "INSERT OR REPLACE INTO clients VALUES (?, ?, ?, ?, ?)",
-        (name, verifier.salt, verifier.verifier, now_us, user),
+    is_known = tables.clients.c.name == name
+    replaced = connection.execute(sa.select(tables.clients.c.name).where(is_known)).first()
+    _upsert(
+        connection,
+        tables.clients,
+        [
+            {
+                "name": name,
+                "salt": verifier.salt,
+                "verifier": verifier.verifier,
+                "registered_us": now_us,
+                "registered_by": user,
+            }
+        ],
     )
-    return replaced
+    return replaced is not None
 
 
-def remove(connection: sqlite3.Connection, name: str) -> bool:
+def remove(connection: sa.Connection, name: str) -> bool:
     """Take a registration out, with the commands that wait."""
-    connection.execute("DELETE FROM commands WHERE client = ? AND acknowledged_us IS NULL", (name,))
-    return connection.execute("DELETE FROM clients WHERE name = ?", (name,)).rowcount > 0
+    waiting = tables.commands.c.acknowledged_us.is_(None)
+    connection.execute(sa.delete(tables.commands).where(tables.commands.c.client == name, waiting))
+    gone = connection.execute(sa.delete(tables.clients).where(tables.clients.c.name == name))
+    return gone.rowcount > 0
 
 
-def load_client_states(connection: sqlite3.Connection) -> dict[str, ClientState]:
+def load_client_states(connection: sa.Connection) -> dict[str, ClientState]:
     """Return all states by name."""
-    states = [_client_state(row) for row in connection.execute("SELECT * FROM client_states")]
-    return {state.name: state for state in states}
+    rows = connection.execute(sa.select(tables.client_states))
+    return {row[0]: _client_state(row) for row in rows}
 
 
-def save_client_state(connection: sqlite3.Connection, state: ClientState) -> None:
-    """Keep a state instead of the one before."""
-    latest = {status.value: time_us for status, time_us in state.latest.items()}
-    connection.execute(
-        "INSERT OR REPLACE INTO client_states VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            state.name,
-            state.status.value,
-            state.instance,
-            state.last_seen_us,
-            state.address,
-            int(state.is_overdue),
-            json.dumps(latest),
-        ),
+def save_client_states(connection: sa.Connection, states: Sequence[ClientState]) -> None:
+    """Keep states instead of those before."""
+    _upsert(
+        connection,
+        tables.client_states,
+        [
+            {
+                "name": state.name,
+                "status": state.status.value,
+                "instance": state.instance,
+                "last_seen_us": state.last_seen_us,
+                "address": state.address,
+                "is_overdue": int(state.is_overdue),
+                "latest": json.dumps({key.value: at_us for key, at_us in state.latest.items()}),
+            }
+            for state in states
+        ],
     )
 
 
@@ -352,7 +239,7 @@ def _client_state(row: Sequence[Any]) -> ClientState:
 
 
 def queue_command(
-    connection: sqlite3.Connection,
+    connection: sa.Connection,
     client: str,
     verb: str,
     user: str,
@@ -366,31 +253,39 @@ def queue_command(
     """
     if len(pending_commands(connection, client, now_us)) >= COMMANDS_PENDING_MAX:
         raise TooManyCommandsError(client)
-    return _inserted(
-        connection,
-        "INSERT INTO commands (client, verb, user, queued_us, expires_us) VALUES (?, ?, ?, ?, ?)",
-        (client, verb, user, now_us, expires_us),
+    table = tables.commands
+    return int(
+        connection.execute(
+            sa.insert(table)
+            .values(client=client, verb=verb, user=user, queued_us=now_us, expires_us=expires_us)
+            .returning(table.c.id)
+        ).scalar_one()
     )
 
 
-def pending_commands(connection: sqlite3.Connection, client: str, now_us: int) -> list[Command]:
+def pending_commands(connection: sa.Connection, client: str, now_us: int) -> list[Command]:
     """Return what is neither acknowledged nor expired, oldest first."""
+    column = tables.commands.c
     rows = connection.execute(
-        f"SELECT {_COMMAND_COLUMNS} FROM commands "  # noqa: S608
-        "WHERE client = ? AND acknowledged_us IS NULL AND (expires_us IS NULL OR expires_us > ?) "
-        "ORDER BY id",
-        (client, now_us),
+        sa.select(tables.commands)
+        .where(
+            column.client == client,
+            column.acknowledged_us.is_(None),
+            sa.or_(column.expires_us.is_(None), column.expires_us > now_us),
+        )
+        .order_by(column.id)
     )
     return [Command(*row) for row in rows]
 
 
-def mark_command_delivered(connection: sqlite3.Connection, command_id: int, now_us: int) -> None:
+def mark_command_delivered(connection: sa.Connection, command_id: int, now_us: int) -> None:
     """Note that it was sent; the last time counts."""
-    connection.execute("UPDATE commands SET delivered_us = ? WHERE id = ?", (now_us, command_id))
+    table = tables.commands
+    connection.execute(sa.update(table).where(table.c.id == command_id).values(delivered_us=now_us))
 
 
 def acknowledge_command(
-    connection: sqlite3.Connection,
+    connection: sa.Connection,
     command_id: int,
     outcome: str,
     detail: str,
@@ -398,14 +293,18 @@ def acknowledge_command(
     client: str | None,
 ) -> Command | None:
     """Note what came of a pending command; None where there is none for that client."""
-    if command_id > SEQUENCE_MAX:
+    if command_id > NUMBER_MAX:
         return None
-    row = connection.execute(
-        "UPDATE commands SET outcome = ?, detail = ?, acknowledged_us = ? "  # noqa: S608
-        "WHERE id = ? AND acknowledged_us IS NULL AND client = coalesce(?, client) "
-        f"RETURNING {_COMMAND_COLUMNS}",
-        (outcome, detail, now_us, command_id, client),
-    ).fetchone()
+    table = tables.commands
+    statement = (
+        sa.update(table)
+        .where(table.c.id == command_id, table.c.acknowledged_us.is_(None))
+        .values(outcome=outcome, detail=detail, acknowledged_us=now_us)
+        .returning(*table.c)
+    )
+    if client is not None:
+        statement = statement.where(table.c.client == client)
+    row = connection.execute(statement).first()
     return None if row is None else Command(*row)
 
 
@@ -413,7 +312,7 @@ def acknowledge_command(
 
 
 def add_proposal(
-    connection: sqlite3.Connection,
+    connection: sa.Connection,
     client: str,
     path: str,
     size_bytes: int,
@@ -421,61 +320,65 @@ def add_proposal(
     now_us: int,
 ) -> tuple[int, str | None]:
     """Keep a proposal; return its number and the path of the one that it supersedes."""
-    superseded = proposals(connection, client)
-    connection.execute("DELETE FROM proposals WHERE client = ?", (client,))
-    number = _inserted(
-        connection,
-        "INSERT INTO proposals (client, path, size_bytes, sha256, received_us) "
-        "VALUES (?, ?, ?, ?, ?)",
-        (client, path, size_bytes, sha256, now_us),
-    )
-    return number, superseded[0].path if superseded else None
+    table = tables.proposals
+    superseded = connection.execute(
+        sa.delete(table).where(table.c.client == client).returning(table.c.path)
+    ).scalar()
+    number = connection.execute(
+        sa.insert(table)
+        .values(client=client, path=path, size_bytes=size_bytes, sha256=sha256, received_us=now_us)
+        .returning(table.c.id)
+    ).scalar_one()
+    return int(number), superseded
 
 
-def proposals(connection: sqlite3.Connection, client: str | None) -> list[Proposal]:
+def proposals(connection: sa.Connection, client: str | None) -> list[Proposal]:
     """Return the proposals of one client or of all, by client."""
-    rows = connection.execute(
-        f"SELECT {_PROPOSAL_COLUMNS} FROM proposals "  # noqa: S608
-        "WHERE client = coalesce(?, client) ORDER BY client",
-        (client,),
-    )
-    return [Proposal(*row) for row in rows]
+    statement = sa.select(tables.proposals).order_by(tables.proposals.c.client)
+    if client is not None:
+        statement = statement.where(tables.proposals.c.client == client)
+    return [Proposal(*row) for row in connection.execute(statement)]
 
 
-def proposal(connection: sqlite3.Connection, proposal_id: int) -> Proposal | None:
+def proposal(connection: sa.Connection, proposal_id: int) -> Proposal | None:
     """Return one proposal."""
     row = connection.execute(
-        f"SELECT {_PROPOSAL_COLUMNS} FROM proposals WHERE id = ?",  # noqa: S608
-        (proposal_id,),
-    ).fetchone()
+        sa.select(tables.proposals).where(tables.proposals.c.id == proposal_id)
+    ).first()
     return None if row is None else Proposal(*row)
 
 
-def remove_proposal(connection: sqlite3.Connection, proposal_id: int) -> str | None:
+def remove_proposal(connection: sa.Connection, proposal_id: int) -> str | None:
     """Forget a proposal; return the path of its file, or None where there was none."""
-    row = connection.execute(
-        "DELETE FROM proposals WHERE id = ? RETURNING path", (proposal_id,)
-    ).fetchone()
-    return None if row is None else str(row[0])
+    table = tables.proposals
+    path: str | None = connection.execute(
+        sa.delete(table).where(table.c.id == proposal_id).returning(table.c.path)
+    ).scalar()
+    return path
 
 
 # ---- secrets -----------------------------------------------------------------------------------
 
 
-def secret(
-    connection: sqlite3.Connection, name: str, random_bytes: Callable[[int], bytes]
-) -> bytes:
+def secret(connection: sa.Connection, name: str, random_bytes: Callable[[int], bytes]) -> bytes:
     """Return the secret, making it where there is none yet."""
-    connection.execute(
-        "INSERT INTO secrets VALUES (?, ?) ON CONFLICT DO NOTHING",
-        (name, random_bytes(SECRET_BYTES)),
-    )
-    row = connection.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
-    value: bytes = row[0]
-    return value
+    column = tables.secrets.c
+    known: bytes | None = connection.execute(
+        sa.select(column.value).where(column.name == name)
+    ).scalar()
+    if known is not None:
+        return known
+    made = random_bytes(SECRET_BYTES)
+    connection.execute(sa.insert(tables.secrets).values(name=name, value=made))
+    return made
 
 
-def _inserted(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> int:
-    number = connection.execute(sql, values).lastrowid
-    assert number is not None
-    return number
+def _upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows, each instead of the one with the same key."""
+    if not rows:
+        return
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    insert = dialect.insert(table)
+    keys = [column.name for column in table.primary_key]
+    changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
+    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed), rows)

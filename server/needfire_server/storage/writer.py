@@ -1,68 +1,88 @@
 """How writes reach the disk: one thread, one connection, and one commit for all that wait.
 
-A commit costs a flush of the disk whatever it holds, so the jobs that queue up during one flush
-share the next one. Each job runs under its own savepoint: one that fails takes back only its own
-changes. A caller learns the result of its job after the commit and never before; where the commit
-fails (disk full, input/output error), everyone who waited for it gets a StorageError, and the next
-group begins with a connection opened afresh.
+A commit costs a flush of the disk whatever it holds, so what queues up during one flush shares the
+next one. A caller learns the result of its write after the commit and never before; where the commit
+fails (disk full, server gone), everyone who waited for it gets a StorageError, and the next group
+begins with a connection opened afresh.
+
+Reports and events are stored together, at once for the whole group. Other writes are few: each runs
+under its own savepoint, and one that fails takes back only its own changes. Where storing together
+fails because of what one caller wanted, each of them gets a transaction of its own.
 """
 
+import asyncio
 import contextlib
 import queue
-import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
+import sqlalchemy as sa
+
 from needfire_protocol.errors import StorageError
+from needfire_protocol.event import Event
+from needfire_server.storage.engine import Engine, Participant, Transaction
+from needfire_server.storage.ingesting import Batch, Stored, store_all
 
 __all__ = ["GROUP_JOBS_MAX", "GroupCommitWriter", "Work"]
 
 T = TypeVar("T")
-Work: TypeAlias = Callable[[sqlite3.Connection], T]
+Work: TypeAlias = Callable[[Transaction], T]
 
 GROUP_JOBS_MAX: Final = 256
-"""Jobs in one transaction: bounds how long the first of them waits for the last."""
-
-_GROUP_FAILURES: Final = (sqlite3.Error, OSError, StorageError, MemoryError)
-"""What ends a whole group. The thread must outlive each of them, or every caller would hang."""
+"""Writes in one transaction: bounds how long the first of them waits for the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    work: Work[Any]
-    future: Future[Any]
+    """What a caller waits for: some work, or something to be stored with all the others.
 
-    def fail(self, error: BaseException) -> None:
-        self.future.set_exception(error)
+    ``loop`` is that of the future; None where a thread waits.
+    """
+
+    what: Work[Any] | Batch | Event
+    future: "Future[Any] | asyncio.Future[Any]"
+    loop: asyncio.AbstractEventLoop | None
+
+    def begin(self) -> bool:
+        """False where the caller has given up. After this it cannot: its job counts."""
+        if isinstance(self.future, Future):
+            return self.future.set_running_or_notify_cancel()
+        return not self.future.cancelled()
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """A job that ran, and what its caller is told once the group is committed."""
+class _Outcome:
+    """What a caller is told once the group is committed."""
 
     job: _Job
-    result: Any
+    result: Any = None
+    error: BaseException | None = None
+
+    def tell(self) -> None:
+        future = self.job.future
+        if future.cancelled():
+            return
+        if self.error is None:
+            future.set_result(self.result)
+        else:
+            future.set_exception(self.error)
 
 
 class GroupCommitWriter:
-    """The only one who writes to a database."""
+    """The only one in this process who writes to a database."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], path: str) -> None:
+    def __init__(self, engine: Engine, participants: Sequence[Participant] = ()) -> None:
         """Open the connection and start the thread.
 
-        Args:
-            connect: opens a connection for writing, in autocommit mode.
-            path: what errors call the database.
-
         Raises:
-            sqlite3.Error: it cannot be opened.
+            sqlalchemy.exc.SQLAlchemyError: it cannot be opened.
         """
-        self._connect = connect
-        self._path = path
-        self._connection: sqlite3.Connection | None = connect()
+        self._engine = engine
+        self._participants = participants
+        self._connection: sa.Connection | None = engine.connect()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
@@ -76,19 +96,52 @@ class GroupCommitWriter:
             StorageError: the store is closed.
         """
         future: Future[T] = Future()
-        with self._lock:
-            if self._is_closed:
-                raise StorageError(f"{self._path}: the store is closed")
-            self._jobs.put(_Job(work, future))
+        self._queue(_Job(work, future, None))
+        return future
+
+    async def run(self, work: Work[T]) -> T:
+        """Do work; return after the commit that makes it durable.
+
+        Raises:
+            StorageError: nothing is promised.
+        """
+        result: T = await self._wait_for(work)
+        return result
+
+    async def store(self, what: Batch | Event) -> Stored:
+        """Store reports, or an event of our own, together with whatever else waits.
+
+        Raises:
+            StorageError: nothing is promised.
+        """
+        result: Stored = await self._wait_for(what)
+        return result
+
+    def store_now(self, event: Event) -> "Future[None]":
+        """Queue an event of our own, for callers without a loop."""
+        future: Future[None] = Future()
+        self._queue(_Job(event, future, None))
         return future
 
     def close(self) -> None:
-        """Finish every job that was queued, then close the connection."""
+        """Finish everything that was queued, then close the engine and the connection."""
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
                 self._jobs.put(None)
         self._thread.join()
+
+    def _wait_for(self, what: Work[Any] | Batch | Event) -> "asyncio.Future[Any]":
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue(_Job(what, future, loop))
+        return future
+
+    def _queue(self, job: _Job) -> None:
+        with self._lock:
+            if self._is_closed:
+                raise StorageError(f"{self._engine.name}: the store is closed")
+            self._jobs.put(job)
 
     # ---- in the thread -----------------------------------------------------------------------
 
@@ -98,6 +151,8 @@ class GroupCommitWriter:
             group, is_last = self._next_group()
             if group:
                 self._commit_group(group)
+        # SQLite tidies up when its last connection is closed, if that one can write.
+        self._engine.close()
         self._drop_connection()
 
     def _next_group(self) -> tuple[list[_Job], bool]:
@@ -107,8 +162,7 @@ class GroupCommitWriter:
         while True:
             if job is None:
                 return group, True
-            # After this a caller that gives up can no longer cancel: its job counts.
-            if job.future.set_running_or_notify_cancel():
+            if job.begin():
                 group.append(job)
             if len(group) >= GROUP_JOBS_MAX:
                 return group, False
@@ -117,56 +171,105 @@ class GroupCommitWriter:
             except queue.Empty:
                 return group, False
 
-    def _commit_group(self, group: list[_Job]) -> None:
-        done: list[_Done] = []
+    def _commit_group(self, group: Sequence[_Job]) -> None:
         try:
-            connection = self._opened()
-            connection.execute("BEGIN IMMEDIATE")
-            for job in group:
-                finished = self._run_job(connection, job)
-                if finished is not None:
-                    done.append(finished)
-            connection.execute("COMMIT")
-        except _GROUP_FAILURES as error:
+            outcomes = self._committed(group)
+        # Whatever it is, the thread must outlive it, or every caller would hang.
+        except Exception as error:  # noqa: BLE001
+            cause = _cause(error)
+            if self._engine.is_of_one_job(cause) and len(group) > 1:
+                for job in group:
+                    self._commit_group([job])
+                return
             self._drop_connection()
-            failure = StorageError(f"{self._path}: {error}")
-            for job in group:
-                if not job.future.done():
-                    job.fail(failure)
-            return
-        for finished in done:
-            finished.job.future.set_result(finished.result)
+            outcomes = [_Outcome(job, error=self._as_told(cause)) for job in group]
+        _tell(outcomes)
 
-    def _run_job(self, connection: sqlite3.Connection, job: _Job) -> _Done | None:
-        """Run one job; None where it failed by itself and its caller knows.
+    def _committed(self, group: Sequence[_Job]) -> list[_Outcome]:
+        connection = self._opened()
+        with self._engine.begin(connection):
+            transaction = Transaction(connection, self._engine)
+            outcomes = self._store(transaction, group)
+            outcomes += [
+                self._run_job(transaction, job, job.what) for job in group if callable(job.what)
+            ]
+        return outcomes
+
+    def _store(self, transaction: Transaction, group: Sequence[_Job]) -> list[_Outcome]:
+        jobs: list[_Job] = []
+        items: list[Batch | Event] = []
+        for job in group:
+            if isinstance(job.what, Batch | Event):
+                jobs.append(job)
+                items.append(job.what)
+        if not items:
+            return []
+        results = store_all(transaction, items, self._participants)
+        return [_Outcome(job, result) for job, result in zip(jobs, results, strict=True)]
+
+    def _run_job(self, transaction: Transaction, job: _Job, work: Work[Any]) -> _Outcome:
+        """Run one job under its own savepoint.
 
         Raises:
-            sqlite3.Error: the whole transaction is lost.
+            Exception: the whole transaction is lost.
         """
-        connection.execute("SAVEPOINT job")
+        savepoint = transaction.connection.begin_nested()
         try:
-            result = job.work(connection)
+            result = work(transaction)
         except Exception as error:
-            # Whatever it is, it belongs to the caller and must not end this thread.
-            if not connection.in_transaction:
-                # SQLite gave up the transaction, and with it the jobs before this one.
-                raise sqlite3.OperationalError(str(error)) from error
-            connection.execute("ROLLBACK TO job")
-            connection.execute("RELEASE job")
-            is_ours = not isinstance(error, sqlite3.Error)
-            job.fail(error if is_ours else StorageError(f"{self._path}: {error}"))
-            return None
-        connection.execute("RELEASE job")
-        return _Done(job, result)
+            cause = _cause(error)
+            if not self._engine.is_of_one_job(cause):
+                raise
+            savepoint.rollback()
+            return _Outcome(job, error=self._as_told(cause))
+        savepoint.commit()
+        return _Outcome(job, result)
 
-    def _opened(self) -> sqlite3.Connection:
+    def _as_told(self, error: BaseException) -> BaseException:
+        """Return what a caller gets: errors of the database, and of the system, are the store's."""
+        if isinstance(error, (*self._engine.errors, OSError, MemoryError, sa.exc.SQLAlchemyError)):
+            text = " ".join(str(error).split())
+            return StorageError(f"{self._engine.name}: {text}")
+        return error
+
+    def _opened(self) -> sa.Connection:
         if self._connection is None:
-            self._connection = self._connect()
+            self._connection = self._engine.connect()
         return self._connection
 
     def _drop_connection(self) -> None:
         """Close the connection, which also takes back what it has not committed."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(Exception):
                 connection.close()
+
+
+def _tell(outcomes: Sequence[_Outcome]) -> None:
+    """Tell every caller.
+
+    Those in a loop at one stroke: told one by one, the first would be back with its next batch, and
+    have a commit for itself, before the others know.
+    """
+    of_loops: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.job.loop is None:
+            outcome.tell()
+        else:
+            of_loops.setdefault(outcome.job.loop, []).append(outcome)
+    for loop, theirs in of_loops.items():
+        # Whose loop has ended waits no more.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_tell_here, theirs)
+
+
+def _tell_here(outcomes: Sequence[_Outcome]) -> None:
+    for outcome in outcomes:
+        outcome.tell()
+
+
+def _cause(error: BaseException) -> Any:
+    """Return what the driver raised, without SQLAlchemy's wrapping: it repeats whole statements."""
+    while isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
+        error = error.orig
+    return error

@@ -18,7 +18,6 @@ from needfire_server.datafiles import DataFiles
 from needfire_server.registry import ListedClient, Registry
 from needfire_server.states import ClientState
 from needfire_server.storage.sqlite import SqliteStore
-from needfire_server.storage.sync import SyncStore
 
 __all__ = ["OWN", "AdminServer", "Ended", "run_admin", "start_admin"]
 
@@ -61,7 +60,7 @@ class AdminServer:
         def record_event(code: str, /, **fields: FieldValue) -> None:
             event = make_event(code, time_us=1, random_10_bytes=os.urandom(10), **fields)
             server.raised.append(event)
-            SyncStore(store).record(event)
+            store.record_now(event)
             server.service.notify_new_events()
 
         hooks = AdminHooks(

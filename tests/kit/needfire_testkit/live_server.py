@@ -41,8 +41,9 @@ from needfire_server.runtime import Runtime
 from needfire_server.sessions import SessionTable
 from needfire_server.storage.base import EventQuery
 from needfire_server.storage.sqlite import SqliteStore
+from needfire_server.storage.store import DatabaseStore
 
-__all__ = ["LiveServer", "Peer", "event_body", "live_server"]
+__all__ = ["NAME", "PASSWORD", "LiveServer", "Peer", "event_body", "live_server"]
 
 NAME = "localhost"
 PASSWORD = "correct horse battery staple"
@@ -207,8 +208,14 @@ def event_body(code: str = "WAKEUP", **fields: Any) -> bytes:
 
 
 @asynccontextmanager
-async def live_server(directory: Path, **settings: Any) -> AsyncIterator[LiveServer]:
-    """Run a server on a port that the system picks, with one client, ``localhost``."""
+async def live_server(
+    directory: Path, *, store: DatabaseStore | None = None, **settings: Any
+) -> AsyncIterator[LiveServer]:
+    """Run a server on a port that the system picks, with one client, ``localhost``.
+
+    Args:
+        store: instead of one in the directory; it is closed in the end.
+    """
     directory.mkdir(mode=0o700, exist_ok=True)
     (directory / "hosts.allow").write_text("")
     chosen = replace(
@@ -218,7 +225,7 @@ async def live_server(directory: Path, **settings: Any) -> AsyncIterator[LiveSer
         ),
         **settings,
     )
-    store = SqliteStore.open(str(directory / "needfire.sqlite"))
+    store = store or SqliteStore.open(str(directory / "needfire.sqlite"))
     logbook = Logbook.from_settings(chosen, str(directory), is_foreground=False)
     said: list[Event] = []
     journal = _ListeningJournal(logbook, said)

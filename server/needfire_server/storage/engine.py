@@ -1,0 +1,124 @@
+"""What differs between the databases that a store may stand in, and nothing else.
+
+Most of the store speaks SQLAlchemy and runs on either. What every report goes through speaks to the
+driver itself: it costs a third of what the same statements cost through SQLAlchemy.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import sqlalchemy as sa
+
+from needfire_protocol.event import Event
+
+__all__ = ["Engine", "Participant", "StreamKey", "Transaction", "Wakes"]
+
+StreamKey: TypeAlias = tuple[str, bytes]
+"""Client and stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wakes:
+    """What other servers are told with the commit that makes it true."""
+
+    events: bool = False
+    commands_of: str | None = None
+
+
+class Engine(Protocol):
+    """One kind of database. Its methods raise what SQLAlchemy and the driver raise."""
+
+    name: str
+    """What errors call the store: a path or a host, never a secret."""
+    errors: tuple[type[Exception], ...]
+    """What the driver raises."""
+    readers: sa.Engine
+    """Gives connections that cannot write."""
+
+    def connect(self) -> sa.Connection:
+        """Open the connection that writes."""
+
+    def begin(self, connection: sa.Connection) -> AbstractContextManager[object]:
+        """Begin a transaction in which no other process writes; the context commits it.
+
+        One at a time, over all servers: so events are numbered in the order in which they become
+        visible, which everybody relies on who asks for what is newer than a number; and no two
+        writers can wait for each other.
+        """
+
+    def is_of_one_job(self, error: Exception) -> bool:
+        """True where the error comes of what one caller wanted, not of the database's condition."""
+
+    def highest_sequences(
+        self, connection: sa.Connection, keys: Sequence[StreamKey]
+    ) -> Mapping[StreamKey, int]:
+        """Return the highest number of each stream; those without one are left out."""
+
+    def gaps_around(
+        self, connection: sa.Connection, key: StreamKey, sequences: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        """Return (first, last) of the gaps of a stream that hold any of the numbers."""
+
+    def save_sequences(
+        self, connection: sa.Connection, rows: Sequence[tuple[str, bytes, int]]
+    ) -> None:
+        """Keep the highest number of streams."""
+
+    def insert_many(
+        self,
+        connection: sa.Connection,
+        table: str,
+        columns: Sequence[str],
+        rows: Sequence[tuple[Any, ...]],
+    ) -> None:
+        """Append rows by the fastest way there is. The names are ours, never a peer's."""
+
+    def wake_others(self, connection: sa.Connection, wakes: Iterable[Wakes]) -> None:
+        """Tell other servers, with the commit."""
+
+    def holds(self, job: str) -> bool:
+        """See ``Store.holds``; called in a thread, one call at a time."""
+
+    def watch(
+        self, on_events: Callable[[], None], on_commands: Callable[[str | None], None]
+    ) -> AbstractContextManager[None]:
+        """See ``Store.watch``; calls from a thread of its own."""
+
+    def close(self) -> None:
+        """Give up what is held besides the connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """An open transaction, for those who write along with it.
+
+    What they do becomes durable with everything else in it, or not at all.
+    """
+
+    connection: sa.Connection
+    """For statements of SQLAlchemy, which are the same for both databases."""
+    engine: Engine
+
+    def insert_many(
+        self, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Append many rows fast. The names must be the program's own, never a peer's."""
+        if rows:
+            self.engine.insert_many(self.connection, table, columns, rows)
+
+
+class Participant(Protocol):
+    """Writes something of its own whenever events are stored, in the same commit."""
+
+    def events_stored(self, transaction: Transaction, events: Sequence[tuple[int, Event]]) -> None:
+        """Called once in each transaction that stores events, as the last thing before its commit.
+
+        Runs in the store's thread, never twice at the same time, not even on several servers. It
+        must remember nothing of what it wrote: the commit may still fail, and another server may be
+        the next who writes. What it raises fails the transaction.
+
+        Args:
+            events: (number, event) of all that is new, by number, without gaps.
+        """

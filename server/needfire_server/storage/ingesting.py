@@ -1,0 +1,195 @@
+"""What happens to batches of reports and to events of our own within one transaction.
+
+Everything that waits is stored together: per group one look at the streams, one write of all rows,
+one number drawn. So a report in a large group costs hardly more than its own row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import sqlalchemy as sa
+
+from needfire_protocol.errors import FormatError
+from needfire_protocol.event import Event
+from needfire_server.states import ClientState, heard, must_survive
+from needfire_server.storage import tables
+from needfire_server.storage.base import IncomingReport, IngestResult
+from needfire_server.storage.engine import Participant, StreamKey, Transaction, Wakes
+from needfire_server.storage.event_rows import EVENT_COLUMNS, row_of_event
+from needfire_server.storage.ledger import Ledger
+from needfire_server.storage.statements import save_client_states
+
+__all__ = ["Batch", "Stored", "check_batch", "store_all"]
+
+SEQUENCE_MAX: Final = 2**63 - 1
+"""The largest integer of both databases. At a thousand reports a second it lasts for 292 million
+years."""
+STREAM_BYTES: Final = 16
+
+_UNUSABLE_COLUMNS: Final = ("client", "stream", "sequence", "received_us", "body", "problem")
+_GAP_COLUMNS: Final = ("client", "stream", "first_sequence", "last_sequence")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Reports of one client that came together."""
+
+    client: str
+    stream: bytes
+    reports: Sequence[IncomingReport]
+    received_us: int
+    state: ClientState | None = None
+
+    @property
+    def key(self) -> StreamKey:
+        return self.client, self.stream
+
+
+Stored: TypeAlias = IngestResult | None
+"""What became of a batch; None for an event of our own."""
+
+
+def check_batch(batch: Batch) -> None:
+    """Refuse what no stream can hold.
+
+    Raises:
+        FormatError: a sequence or the stream's identifier is out of range.
+    """
+    if len(batch.stream) != STREAM_BYTES:
+        raise FormatError(
+            f"a stream's identifier has {STREAM_BYTES} bytes, not {len(batch.stream)}"
+        )
+    for report in batch.reports:
+        if not 1 <= report.sequence <= SEQUENCE_MAX:
+            raise FormatError(f"the report's number {report.sequence} is not from 1 to 2**63-1")
+
+
+def store_all(
+    transaction: Transaction,
+    items: Sequence[Batch | Event],
+    participants: Sequence[Participant] = (),
+) -> list[Stored]:
+    """Store batches, each checked before, and events of our own; return what became of each.
+
+    The caller begins the transaction with ``Engine.begin`` and commits it.
+    """
+    work = _Work(_ledgers(transaction, [item for item in items if isinstance(item, Batch)]))
+    results = [work.take(item) for item in items]
+    _write(transaction, work, participants)
+    return results
+
+
+def _ledgers(transaction: Transaction, batches: Sequence[Batch]) -> Mapping[StreamKey, Ledger]:
+    numbers: dict[StreamKey, list[int]] = {}
+    for batch in batches:
+        numbers.setdefault(batch.key, []).extend(report.sequence for report in batch.reports)
+    if not numbers:
+        return {}
+    connection, engine = transaction.connection, transaction.engine
+    highest = engine.highest_sequences(connection, list(numbers))
+    ledgers = {}
+    for key, wanted in numbers.items():
+        before = highest.get(key, 0)
+        # As a rule all are new. Then nobody needs to know of gaps.
+        late = sorted({number for number in wanted if number <= before})
+        gaps = engine.gaps_around(connection, key, late) if late else []
+        ledgers[key] = Ledger(before, gaps)
+    return ledgers
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a group of batches and events comes to, before anything is written."""
+
+    ledgers: Mapping[StreamKey, Ledger]
+    events: list[Event] = field(default_factory=list)
+    unusable: list[tuple[Any, ...]] = field(default_factory=list)
+    states: dict[str, ClientState] = field(default_factory=dict)
+
+    def take(self, item: Batch | Event) -> Stored:
+        if isinstance(item, Event):
+            self.events.append(item)
+            return None
+        return self._take(item)
+
+    def _take(self, batch: Batch) -> IngestResult:
+        ledger = self.ledgers[batch.key]
+        client, received_us = batch.client, batch.received_us
+        accepted: list[Event] = []
+        gap: tuple[int, int] | None = None
+        for report in batch.reports:
+            before = ledger.highest
+            if not ledger.take(report.sequence):
+                continue
+            if report.sequence > before + 1 and gap is None:
+                gap = (before, report.sequence)
+            if report.event is None:
+                problem = report.problem or ""
+                self.unusable.append(
+                    (client, batch.stream, report.sequence, received_us, report.body, problem)
+                )
+            else:
+                accepted.append(report.event.received(client, received_us))
+        self.events += accepted
+        return IngestResult(tuple(accepted), gap, self._state_after(batch, accepted))
+
+    def _state_after(self, batch: Batch, accepted: Sequence[Event]) -> ClientState | None:
+        if batch.state is None:
+            return None
+        codes = [event.code for event in accepted]
+        if not must_survive(batch.state, codes):
+            return None
+        state = heard(batch.state, codes, batch.received_us)
+        self.states[batch.client] = state
+        return state
+
+
+def _write(transaction: Transaction, work: _Work, participants: Sequence[Participant]) -> None:
+    transaction.insert_many("unusable_reports", _UNUSABLE_COLUMNS, work.unusable)
+    _write_ledgers(transaction, work.ledgers)
+    if work.states:
+        save_client_states(transaction.connection, list(work.states.values()))
+    if not work.events:
+        return
+    first = _draw_numbers(transaction.connection, len(work.events))
+    numbered = list(enumerate(work.events, first))
+    rows = [row_of_event(row_id, event) for row_id, event in numbered]
+    transaction.insert_many("events", EVENT_COLUMNS, rows)
+    for participant in participants:
+        participant.events_stored(transaction, numbered)
+    transaction.engine.wake_others(transaction.connection, [Wakes(events=True)])
+
+
+def _write_ledgers(transaction: Transaction, ledgers: Mapping[StreamKey, Ledger]) -> None:
+    heads = [
+        (*key, ledger.highest) for key, ledger in ledgers.items() if ledger.highest != ledger.before
+    ]
+    if heads:
+        transaction.engine.save_sequences(transaction.connection, heads)
+    for key, ledger in ledgers.items():
+        for first in ledger.closed():
+            _forget_gap(transaction.connection, key, first)
+    opened = [(*key, *gap) for key, ledger in ledgers.items() for gap in ledger.opened()]
+    transaction.insert_many("stream_gaps", _GAP_COLUMNS, opened)
+
+
+def _forget_gap(connection: sa.Connection, key: StreamKey, first: int) -> None:
+    table = tables.stream_gaps
+    connection.execute(
+        sa.delete(table).where(
+            table.c.client == key[0], table.c.stream == key[1], table.c.first_sequence == first
+        )
+    )
+
+
+def _draw_numbers(connection: sa.Connection, count: int) -> int:
+    """Return the first of count numbers for events; they are given back where the commit fails."""
+    table = tables.counters
+    last: int = connection.execute(
+        sa.update(table)
+        .where(table.c.name == "events")
+        .values(value=table.c.value + count)
+        .returning(table.c.value)
+    ).scalar_one()
+    return last - count + 1

@@ -1,1 +1,0 @@
-"""The steps that lead from an empty database to the one that this version uses."""

@@ -1,0 +1,264 @@
+"""The store on any engine: one thread writes, a few read, and coroutines wait for both.
+
+Writes are committed in groups (``writer.py``); a call returns after the commit that holds its effect.
+Reads have connections of their own, which cannot write, and see everything that was committed before
+they began.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+
+from needfire_protocol.errors import StorageError
+from needfire_protocol.event import Event
+from needfire_protocol.srp import Verifier
+from needfire_server import clock
+from needfire_server.states import ClientState
+from needfire_server.storage import expiry, statements
+from needfire_server.storage.base import (
+    ClientRecord,
+    Command,
+    EventQuery,
+    Expired,
+    ExpiryBite,
+    IncomingReport,
+    IngestResult,
+    Proposal,
+)
+from needfire_server.storage.engine import Engine, Participant, Transaction, Wakes
+from needfire_server.storage.ingesting import Batch, check_batch, store_all
+from needfire_server.storage.lock import DirectoryLock
+from needfire_server.storage.writer import GroupCommitWriter, Work
+
+__all__ = ["READERS", "DatabaseStore"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+READERS: Final = 4
+"""Questions that are answered at the same time."""
+_JOBS_WAITING_MAX: Final = 1_024
+"""Writes of coroutines that may wait for the disk; the next ones wait for their place."""
+
+
+class DatabaseStore:
+    """Implements ``Store``; ``SqliteStore.open`` and ``PostgresStore.open`` make one."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        lock: DirectoryLock,
+        random_bytes: Callable[[int], bytes],
+        participants: Sequence[Participant],
+    ) -> None:
+        """Use ``open`` of one of the engines."""
+        self._engine = engine
+        self._lock = lock
+        self._random_bytes = random_bytes
+        self._room = asyncio.Semaphore(_JOBS_WAITING_MAX)
+        self._participants = list(participants)
+        self._writer = GroupCommitWriter(engine, self._participants)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="needfire-read")
+        self._singletons = ThreadPoolExecutor(1, thread_name_prefix="needfire-singleton")
+
+    @property
+    def name(self) -> str:
+        """What the store is, for people: a path or a host, never a secret."""
+        return self._engine.name
+
+    def close(self) -> None:
+        """Finish every write that was begun, then release the database and the directory."""
+        self._readers.shutdown(wait=True)
+        self._singletons.shutdown(wait=True)
+        self._writer.close()
+        self._lock.release()
+
+    def write_now(self, work: Work[T]) -> T:
+        """Do something in a transaction and wait for its commit: for callers without a loop.
+
+        Raises:
+            StorageError: nothing is promised.
+        """
+        return self._writer.submit(work).result()
+
+    def record_now(self, event: Event) -> None:
+        """Do what ``record`` does, for callers without a loop."""
+        self._writer.store_now(event).result()
+
+    # ---- Store -------------------------------------------------------------------------------
+
+    async def ingest(
+        self,
+        client: str,
+        stream: bytes,
+        reports: Sequence[IncomingReport],
+        *,
+        received_us: int,
+        state: ClientState | None = None,
+    ) -> IngestResult:
+        batch = Batch(client, stream, tuple(reports), received_us, state)
+        # Before it can share a transaction: one client's nonsense is nobody else's matter.
+        check_batch(batch)
+        async with self._room:
+            result = await self._writer.store(batch)
+        assert result is not None
+        return result
+
+    async def record(self, event: Event) -> None:
+        async with self._room:
+            await self._writer.store(event)
+
+    async def query_events(self, query: EventQuery) -> list[tuple[int, Event]]:
+        return await self._read(statements.query_events, query)
+
+    async def nth_newest_rowid(self, query: EventQuery, count: int) -> int:
+        return await self._read(statements.nth_newest_rowid, query, count)
+
+    async def last_rowid(self) -> int:
+        return await self._read(statements.last_rowid)
+
+    async def client_record(self, name: str) -> ClientRecord | None:
+        return await self._read(statements.client_record, name)
+
+    async def clients(self) -> list[ClientRecord]:
+        return await self._read(statements.clients)
+
+    async def register(self, name: str, verifier: Verifier, *, now_us: int, user: str) -> bool:
+        return await self._write(statements.register, name, verifier, now_us, user)
+
+    async def remove(self, name: str) -> bool:
+        return await self._write(statements.remove, name)
+
+    async def load_client_states(self) -> dict[str, ClientState]:
+        return await self._read(statements.load_client_states)
+
+    async def save_client_states(self, states: Sequence[ClientState]) -> None:
+        await self._write(statements.save_client_states, tuple(states))
+
+    async def queue_command(
+        self, client: str, verb: str, user: str, now_us: int, expires_us: int | None = None
+    ) -> int:
+        def work(transaction: Transaction) -> int:
+            connection = transaction.connection
+            number = statements.queue_command(connection, client, verb, user, now_us, expires_us)
+            transaction.engine.wake_others(connection, [Wakes(commands_of=client)])
+            return number
+
+        return await self._submit(work)
+
+    async def pending_commands(self, client: str, now_us: int | None = None) -> list[Command]:
+        moment_us = clock.now_us() if now_us is None else now_us
+        return await self._read(statements.pending_commands, client, moment_us)
+
+    async def mark_command_delivered(self, command_id: int, now_us: int) -> None:
+        await self._write(statements.mark_command_delivered, command_id, now_us)
+
+    async def acknowledge_command(
+        self, command_id: int, outcome: str, detail: str, now_us: int, *, client: str | None = None
+    ) -> Command | None:
+        return await self._write(
+            statements.acknowledge_command, command_id, outcome, detail, now_us, client
+        )
+
+    async def add_proposal(
+        self, client: str, path: str, size_bytes: int, sha256: bytes, now_us: int
+    ) -> int:
+        number, superseded = await self._write(
+            statements.add_proposal, client, path, size_bytes, sha256, now_us
+        )
+        if superseded is not None and superseded != path:
+            _unlink(superseded)
+        return number
+
+    async def proposals(self, client: str | None = None) -> list[Proposal]:
+        return await self._read(statements.proposals, client)
+
+    async def proposal(self, proposal_id: int) -> Proposal | None:
+        return await self._read(statements.proposal, proposal_id)
+
+    async def remove_proposal(self, proposal_id: int) -> bool:
+        path = await self._write(statements.remove_proposal, proposal_id)
+        if path is not None:
+            _unlink(path)
+        return path is not None
+
+    async def secret(self, name: str) -> bytes:
+        return await self._write(statements.secret, name, self._random_bytes)
+
+    async def expire(
+        self, what: str, *, before_us: int, from_row: int, rows_max: int
+    ) -> ExpiryBite:
+        return await self._write(expiry.expire, what, before_us, from_row, rows_max)
+
+    async def tell_expired(self, event_of: Callable[[Expired], Event]) -> list[Event]:
+        def work(transaction: Transaction) -> list[Event]:
+            events = [event_of(each) for each in expiry.take_counts(transaction.connection)]
+            store_all(transaction, events, self._participants)
+            return events
+
+        return await self._submit(work)
+
+    async def holds(self, job: str) -> bool:
+        future = self._singletons.submit(self._engine.holds, job)
+        return await asyncio.wrap_future(future)
+
+    @contextlib.contextmanager
+    def watch(
+        self, *, on_events: Callable[[], None], on_commands: Callable[[str | None], None]
+    ) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+
+        def call(function: Callable[..., None], *args: object) -> None:
+            # The loop may be gone before the thread that calls.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(function, *args)
+
+        with self._engine.watch(lambda: call(on_events), lambda client: call(on_commands, client)):
+            yield
+
+    # ---- how -----------------------------------------------------------------------------------
+
+    async def _write(
+        self,
+        function: Callable[Concatenate[sa.Connection, P], T],
+        /,
+        *args: P.args,
+        **kw: P.kwargs,
+    ) -> T:
+        return await self._submit(lambda transaction: function(transaction.connection, *args, **kw))
+
+    async def _submit(self, work: Work[T]) -> T:
+        async with self._room:
+            return await self._writer.run(work)
+
+    async def _read(
+        self,
+        function: Callable[Concatenate[sa.Connection, P], T],
+        /,
+        *args: P.args,
+        **kw: P.kwargs,
+    ) -> T:
+        def work() -> T:
+            try:
+                with self._engine.readers.connect() as connection:
+                    return function(connection, *args, **kw)
+            except sa.exc.SQLAlchemyError as error:
+                text = " ".join(str(getattr(error, "orig", None) or error).split())
+                raise StorageError(f"{self.name}: {text}") from error
+
+        try:
+            future = self._readers.submit(work)
+        except RuntimeError as error:
+            raise StorageError(f"{self.name}: the store is closed") from error
+        return await asyncio.wrap_future(future)
+
+
+def _unlink(path: str) -> None:
+    """Delete a file that no row names any more; one that is gone already is fine."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)

@@ -1,0 +1,179 @@
+"""Which tables a store has, in the words of SQLAlchemy; the migrations bring a database to them.
+
+Times are microseconds since 1970, UTC. Names of clients are lower case. Numbers have 64 bits in both
+databases, and text is ordered by its bytes in both, so that a question gets the same answer.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+__all__ = [
+    "BULK_CLASS",
+    "BULK_CODES",
+    "client_states",
+    "clients",
+    "commands",
+    "counters",
+    "events",
+    "expiries",
+    "metadata",
+    "proposals",
+    "rare_class",
+    "rare_code",
+    "secrets",
+    "stream_gaps",
+    "streams",
+    "unusable_reports",
+]
+
+BULK_CLASS: Final = "integrity"
+"""Nearly every event is of this class, so that an index would only repeat the table."""
+BULK_CODES: Final = ("POLICY_ADDED", "POLICY_MISSING", "POLICY_MODIFIED")
+"""Nearly every event has one of these codes. Indexes leave them out: each index costs a report a
+fifth of all that storing it costs, and what is frequent is found soon without."""
+
+Number: Final = sa.Integer().with_variant(sa.BigInteger(), "postgresql")
+Text: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+Bytes: Final = sa.LargeBinary()
+
+metadata: Final = sa.MetaData()
+
+
+def _number(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, Number, nullable=nullable)
+
+
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, Text, nullable=nullable)
+
+
+def _bytes(name: str, *, nullable: bool = False) -> sa.Column[bytes]:
+    return sa.Column(name, Bytes, nullable=nullable)
+
+
+secrets: Final = sa.Table(
+    "secrets", metadata, sa.Column("name", Text, primary_key=True), _bytes("value")
+)
+
+counters: Final = sa.Table(
+    "counters", metadata, sa.Column("name", Text, primary_key=True), _number("value")
+)
+"""``events``: the number of the event that was stored last, ever."""
+
+clients: Final = sa.Table(
+    "clients",
+    metadata,
+    sa.Column("name", Text, primary_key=True),
+    _bytes("salt"),
+    _bytes("verifier"),
+    _number("registered_us"),
+    _text("registered_by"),
+)
+
+client_states: Final = sa.Table(
+    "client_states",
+    metadata,
+    sa.Column("name", Text, primary_key=True),
+    _text("status"),
+    _bytes("instance", nullable=True),
+    _number("last_seen_us", nullable=True),
+    _text("address", nullable=True),
+    _number("is_overdue"),
+    _text("latest"),
+)
+"""``latest`` is JSON: status -> time."""
+
+commands: Final = sa.Table(
+    "commands",
+    metadata,
+    sa.Column("id", Number, sa.Identity(always=False), primary_key=True),
+    _text("client"),
+    _text("verb"),
+    _text("user"),
+    _number("queued_us"),
+    _number("expires_us", nullable=True),
+    _number("delivered_us", nullable=True),
+    _number("acknowledged_us", nullable=True),
+    _text("outcome", nullable=True),
+    _text("detail", nullable=True),
+)
+
+proposals: Final = sa.Table(
+    "proposals",
+    metadata,
+    sa.Column("id", Number, sa.Identity(always=False), primary_key=True),
+    sa.Column("client", Text, nullable=False, unique=True),
+    _text("path"),
+    _number("size_bytes"),
+    _bytes("sha256"),
+    _number("received_us"),
+)
+
+streams: Final = sa.Table(
+    "streams",
+    metadata,
+    sa.Column("client", Text, primary_key=True),
+    sa.Column("stream", Bytes, primary_key=True),
+    _number("last_sequence"),
+)
+"""What has come of each stream: everything up to last_sequence, but for what stream_gaps names."""
+
+stream_gaps: Final = sa.Table(
+    "stream_gaps",
+    metadata,
+    sa.Column("client", Text, primary_key=True),
+    sa.Column("stream", Bytes, primary_key=True),
+    sa.Column("first_sequence", Number, primary_key=True),
+    _number("last_sequence"),
+)
+
+events: Final = sa.Table(
+    "events",
+    metadata,
+    sa.Column("row_id", Number, primary_key=True, autoincrement=False),
+    _text("id"),
+    _number("time_us"),
+    _number("received_us", nullable=True),
+    _text("client", nullable=True),
+    _text("about", nullable=True),
+    _text("class"),
+    _number("severity"),
+    _text("code"),
+    _text("msg"),
+    _text("fields"),
+)
+"""``row_id`` counts in the order of the commits, without gaps. ``received_us`` and ``client`` are NULL
+for the server's own; ``about`` is whom a question for one client finds; ``fields`` is JSON."""
+
+unusable_reports: Final = sa.Table(
+    "unusable_reports",
+    metadata,
+    sa.Column("row_id", Number, sa.Identity(always=False), primary_key=True),
+    _text("client"),
+    _bytes("stream"),
+    _number("sequence"),
+    _number("received_us"),
+    _bytes("body"),
+    _text("problem"),
+)
+
+expiries: Final = sa.Table(
+    "expiries",
+    metadata,
+    sa.Column("what", Text, primary_key=True),
+    _number("count"),
+    _number("oldest_us"),
+    _number("newest_us"),
+)
+"""What was removed because of its age and is not told in an event yet."""
+
+
+def rare_class() -> sa.ColumnElement[bool]:
+    """Return the condition of the index on classes, word by word: a question must repeat it."""
+    return events.c["class"] != sa.literal_column(f"'{BULK_CLASS}'")
+
+
+def rare_code() -> sa.ColumnElement[bool]:
+    """Return the condition of the index on codes, word by word: a question must repeat it."""
+    return sa.and_(*(events.c.code != sa.literal_column(f"'{code}'") for code in BULK_CODES))

@@ -1,0 +1,83 @@
+"""A store on either engine, for tests of what both must do."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from needfire_server.storage.engine import Participant
+from needfire_server.storage.postgresql import PostgresStore
+from needfire_server.storage.sqlite import SqliteStore
+from needfire_server.storage.store import DatabaseStore
+from needfire_testkit.postgres import PostgresServer
+
+__all__ = ["ENGINES", "StorePlace", "open_place"]
+
+ENGINES = ("sqlite", "postgresql")
+
+
+@dataclass
+class StorePlace:
+    """Where a store is kept; it can be opened, closed and opened again."""
+
+    directory: Path
+    postgres: PostgresServer | None = None
+    url: str = ""
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.postgres is None
+
+    @property
+    def path(self) -> Path:
+        """The file of SQLite."""
+        return self.directory / "needfire.sqlite"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What ``open_place`` in another process makes the same store of."""
+        return [str(self.directory), self.url]
+
+    def open(
+        self,
+        *,
+        directory: Path | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        participants: Sequence[Participant] = (),
+    ) -> DatabaseStore:
+        """Open it; on PostgreSQL a second server needs a directory of its own."""
+        return open_place(
+            str(directory or self.directory),
+            self.url,
+            random_bytes=random_bytes,
+            participants=participants,
+        )
+
+    def run(self, sql: str) -> None:
+        """Tell PostgreSQL something that has no answer."""
+        with psycopg.connect(self.url, autocommit=True) as server:
+            server.execute(sql.encode())
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Ask the database itself."""
+        if self.postgres is not None:
+            # On a table of a few rows PostgreSQL would rather read them all and sort.
+            always = "-c enable_seqscan=off -c enable_sort=off"
+            with psycopg.connect(self.url, autocommit=True, options=always) as server:
+                return server.execute(sql.encode()).fetchall()
+        connection = sqlite3.connect(self.path)
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+
+
+def open_place(directory: str, url: str, **options: Any) -> DatabaseStore:
+    """Open a store; an empty URL means SQLite."""
+    if url:
+        return PostgresStore.open(url, directory, **options)
+    return SqliteStore.open(os.path.join(directory, "needfire.sqlite"), **options)
