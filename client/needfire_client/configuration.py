@@ -21,6 +21,7 @@ from needfire_client.facts import HostFacts
 from needfire_client.failures import CommandError
 from needfire_client.options import REQ_FROM_SERVER, Options
 from needfire_client.reporter import PROGRAM, Reporter
+from needfire_client.roots import with_resolved_roots
 from needfire_client.session import FileRefusedError, Session
 from needfire_client.statedir import StateDir
 from needfire_protocol import __version__
@@ -182,6 +183,7 @@ class Provider:
 
     def _parse(self, data: bytes, source: str) -> Configuration:
         settings = parse_agent_rc(data, source=source, facts=HostFacts(self._name))
+        settings = with_resolved_roots(settings)
         return Configuration(settings, source, f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 

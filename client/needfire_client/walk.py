@@ -587,9 +587,17 @@ class Walker:
                 fields: dict[str, FieldValue] = {"rule": f"{rule.source}:{rule.line}"}
                 if entry.link is not None:
                     fields["link"] = escape_bytes(entry.link)
-                record.findings.append(
-                    Finding("POLICY_NODIRECTORY", join(record.path, name), None, fields)
-                )
+                path, code = join(record.path, name), "POLICY_NODIRECTORY"
+                if entry.link is not None and (real := self._behind_link(path)):
+                    fields["resolved"] = escape_bytes(real)
+                    code = "POLICY_ROOT_IS_LINK"
+                record.findings.append(Finding(code, path, None, fields))
+
+    def _behind_link(self, path: bytes) -> bytes | None:
+        """Return the directory that a root leads to, where a rule covers it (``roots.py``)."""
+        real = os.path.realpath(path)
+        is_covered = self._ruleset.locate(real)[1].contents is not None
+        return real if is_covered and os.path.isdir(real) else None
 
     def _judge_names(self, record: DirectoryRecord, listing: list[tuple[bytes, bool]]) -> None:
         together = b"".join(name for name, _ in listing)

@@ -371,10 +371,25 @@ _INTEGRITY_ENTRIES: Final = (
         _INTEGRITY,
         Severity.ERR,
         "POLICY NODIRECTORY",
-        "A dir= line names something that is not a directory; a symbolic link does not count as "
-        "one.",
+        "A dir= line names something that is not a directory, nor a symbolic link to one.",
         "Name the directory itself, or use file= for a single object.",
         {"path": _PATH, "rule": "file and line of the rule"},
+    ),
+    Entry(
+        "POLICY_ROOT_IS_LINK",
+        _INTEGRITY,
+        Severity.NOTICE,
+        "A rule names a link: {resolved} is checked",
+        "A dir= line names a symbolic link, as /bin is on many systems. The directory that it leads "
+        "to is checked, by that line if no other covers it; the link itself is compared as what it "
+        "is.",
+        "Nothing. To have it said no more, name the directory itself, and the link with file=.",
+        {
+            "path": _PATH,
+            "rule": "file and line of the rule",
+            "link": "what the link says",
+            "resolved": "the directory that it leads to",
+        },
     ),
     Entry(
         "FILE_UNREADABLE",
@@ -423,7 +438,8 @@ _INTEGRITY_ENTRIES: Final = (
         _INTEGRITY,
         Severity.WARN,
         "Real-time watching has a gap: {reason}",
-        "Changes may have happened without being seen at once. A full check follows by itself.",
+        "Changes may have happened without being seen at once. That part is checked early, by "
+        "itself: PART_CHECKED follows, or, where it is everything, CHECK_COMPLETED.",
         "Nothing, if it happens rarely. Of a queue that overflows or a limit that is reached: "
         "raise fs.fanotify.max_queued_events, fs.inotify.max_queued_events or "
         "fs.inotify.max_user_watches, or watch less.",
@@ -432,6 +448,20 @@ _INTEGRITY_ENTRIES: Final = (
             "scope": "the directory that is concerned",
             "from": "when everything had been seen last, UTC",
             "to": "when the gap was noticed, UTC",
+        },
+    ),
+    Entry(
+        "PART_CHECKED",
+        _INTEGRITY,
+        Severity.INFO,
+        "Part checked early: {files} files, {changes} changes",
+        "A directory was compared with the baseline to its bottom, out of turn: real-time watching "
+        "had a gap there, or more changed at once than could be looked at one by one.",
+        "Nothing.",
+        {
+            "scope": "the directory",
+            "files": "objects that were looked at",
+            "changes": "how many differed",
         },
     ),
     Entry(
@@ -455,14 +485,15 @@ _INTEGRITY_ENTRIES: Final = (
         _ALARM,
         Severity.CRIT,
         "Real-time watching does not answer",
-        "The agent changed a file of its own, and its watcher did not tell of it. Changes are "
-        "seen by full checks only until it does. Watching is started anew by itself, and a full "
-        "check follows.",
+        "The agent changed a file of its own, or opened a directory that a rule begins at, and its "
+        "watcher did not tell of it. Changes are seen by full checks only until it does. Watching "
+        "is started anew by itself, and a check of everything follows; of a directory alone, the "
+        "watches are gone through again, and a check of it follows.",
         "Look for COVERAGE_GAP and internal errors just before. If it comes again: look whether "
         "the host is short of processor time or memory, or whether somebody holds the agent up.",
         {
             "method": "how it watched",
-            "path": "the file that was changed",
+            "path": "the file that was changed, or the directory that was opened",
             "since": "when the watcher answered last, UTC",
         },
     ),

@@ -10,6 +10,7 @@ from needfire_client.failures import CommandError
 from needfire_client.identity import host_name
 from needfire_client.options import REQ_FROM_SERVER, Options
 from needfire_client.policy import Decision
+from needfire_client.roots import with_resolved_roots
 from needfire_client.statedir import StateDir
 from needfire_client.terminal import advise, complain, print_json, print_line, warn
 from needfire_protocol.errors import ConfigError, FormatError, Problem
@@ -32,7 +33,9 @@ def run(options: Options) -> ExitStatus:
     except ConfigError as error:
         return _tell_errors(error.problems, as_json=options.as_json)
     if options.explain_path is not None:
-        return _explain(settings, options.explain_path, as_json=options.as_json)
+        return _explain(
+            with_resolved_roots(settings), options.explain_path, as_json=options.as_json
+        )
     return _tell_good(path, settings, as_json=options.as_json)
 
 
