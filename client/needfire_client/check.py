@@ -203,6 +203,20 @@ class Checker:
             self._check_contents(scan, path)
         return scan.result(is_complete=True).changes
 
+    def check_below(self, path: bytes, stop: Callable[[], bool] = never) -> CheckResult:
+        """Examine a path and everything below it, also where nothing seems to have changed."""
+        self._looks.add(path)
+        scan = self._scan(stop)
+        decision, place = self._ruleset.locate(path)
+        try:
+            if decision is not None:
+                self._check_object(scan, path)
+            if place.is_open:
+                self._check_tree(scan, path)
+        except ScanStoppedError:
+            return scan.result(is_complete=False)
+        return scan.result(is_complete=True)
+
     def close(self) -> None:
         """Close the baseline and remove the scratch file."""
         self._reader.close()

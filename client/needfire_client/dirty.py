@@ -1,18 +1,22 @@
 """Which paths real-time watching named, until somebody looks at them again.
 
 Coalesced (a log that is written a thousand times a second is one path) and bounded: beyond the
-bound the paths are forgotten and the answer is "anything", which a full check takes care of.
+bound the paths become the few trees that all of them are in. So nothing is lost by it; what is
+lost is that only those were meant.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final
 
-__all__ = ["DIRTY_MAX", "DirtyPaths"]
+__all__ = ["DIRTY_MAX", "TREES_MAX", "DirtyPaths", "trees_of"]
 
 DIRTY_MAX: Final = 10_000
-"""Paths: unpacking a large archive names more of them than a full check would cost."""
+"""Paths: unpacking a large archive names more of them than a look at its tree would cost."""
+
+TREES_MAX: Final = 16
+"""Trees that too many paths become."""
 
 
 class DirtyPaths:
@@ -20,14 +24,14 @@ class DirtyPaths:
 
     Args:
         on_first: called when the set was empty and is not any more; from the filling thread.
-        on_overflow: called when the bound was reached and the paths were forgotten.
+        on_overflow: called with the trees that the paths became, when there were too many.
     """
 
     def __init__(
         self,
         *,
         on_first: Callable[[], None],
-        on_overflow: Callable[[], None],
+        on_overflow: Callable[[frozenset[bytes]], None],
         count_max: int = DIRTY_MAX,
     ) -> None:
         self._on_first = on_first
@@ -41,15 +45,16 @@ class DirtyPaths:
 
     def add(self, path: bytes) -> None:
         """Remember that a path may have changed."""
+        trees: frozenset[bytes] = frozenset()
         with self._lock:
             is_first = not self._paths
-            is_overflow = path not in self._paths and len(self._paths) >= self._count_max
-            if is_overflow:
+            if path not in self._paths and len(self._paths) >= self._count_max:
+                trees = trees_of((*self._paths, path))
                 self._paths.clear()
             else:
                 self._paths[path] = None
-        if is_overflow:
-            self._on_overflow()
+        if trees:
+            self._on_overflow(trees)
         elif is_first:
             self._on_first()
 
@@ -64,3 +69,21 @@ class DirtyPaths:
             for path in taken:
                 del self._paths[path]
         return taken
+
+
+def trees_of(paths: Iterable[bytes], count_max: int = TREES_MAX) -> frozenset[bytes]:
+    """Return at most so many directories, as deep as can be, that every one of the paths is in.
+
+    Args:
+        paths: absolute and normalised; of ``/`` itself the directory is ``/``.
+    """
+    split = {tuple(path.split(b"/")[1:-1]) for path in paths}
+    depth = max((len(components) for components in split), default=0)
+    while True:
+        cut = {components[:depth] for components in split}
+        if len(cut) <= count_max or not depth:
+            break
+        depth -= 1
+    # One that is in another is looked at with it.
+    tops = {each for each in cut if not any(each[:n] in cut for n in range(len(each)))}
+    return frozenset(b"/" + b"/".join(components) for components in tops)

@@ -16,17 +16,21 @@ __all__ = [
     "MOVED_FROM",
     "MOVED_TO",
     "ONDIR",
+    "OPEN",
     "OPEN_EXEC",
     "OVERFLOW",
     "RENAME",
+    "mark_directory",
     "mark_file_system",
     "open_group",
     "open_handle",
+    "unmark_directory",
 ]
 
 MODIFY: Final = 0x2
 ATTRIB: Final = 0x4
 CLOSE_WRITE: Final = 0x8
+OPEN: Final = 0x20
 MOVED_FROM: Final = 0x40
 MOVED_TO: Final = 0x80
 CREATE: Final = 0x100
@@ -40,6 +44,8 @@ _CLOEXEC: Final = 0x1
 _NONBLOCK: Final = 0x2
 _REPORT_DIRECTORY_AND_NAME: Final = 0x400 | 0x800
 _MARK_ADD: Final = 0x1
+_MARK_REMOVE: Final = 0x2
+_MARK_ONLYDIR: Final = 0x8
 _MARK_FILESYSTEM: Final = 0x100
 _AT_FDCWD: Final = -100
 
@@ -69,15 +75,25 @@ def mark_file_system(group: int, mask: int, path: bytes) -> None:
         OSError: EINVAL for an event that the kernel does not know, ENODEV, EXDEV or EOPNOTSUPP
             for a file system that has no handles.
     """
-    _checked(
-        _call("fanotify_mark")(
-            ctypes.c_int(group),
-            ctypes.c_uint(_MARK_ADD | _MARK_FILESYSTEM),
-            ctypes.c_uint64(mask),
-            ctypes.c_int(_AT_FDCWD),
-            ctypes.c_char_p(path),
-        )
-    )
+    _mark(group, _MARK_ADD | _MARK_FILESYSTEM, mask, path)
+
+
+def mark_directory(group: int, mask: int, path: bytes) -> None:
+    """Ask for the events of ``mask`` on one directory itself.
+
+    Raises:
+        OSError: it is none, or cannot be marked.
+    """
+    _mark(group, _MARK_ADD | _MARK_ONLYDIR, mask, path)
+
+
+def unmark_directory(group: int, mask: int, path: bytes) -> None:
+    """Take back what ``mark_directory`` asked for.
+
+    Raises:
+        OSError: it was not marked.
+    """
+    _mark(group, _MARK_REMOVE | _MARK_ONLYDIR, mask, path)
 
 
 def open_handle(mount: int, handle: bytes) -> int:
@@ -94,6 +110,18 @@ def open_handle(mount: int, handle: bytes) -> int:
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     found: int = _call("open_by_handle_at")(ctypes.c_int(mount), buffer, ctypes.c_int(flags))
     return _checked(found)
+
+
+def _mark(group: int, flags: int, mask: int, path: bytes) -> None:
+    _checked(
+        _call("fanotify_mark")(
+            ctypes.c_int(group),
+            ctypes.c_uint(flags),
+            ctypes.c_uint64(mask),
+            ctypes.c_int(_AT_FDCWD),
+            ctypes.c_char_p(path),
+        )
+    )
 
 
 def _call(name: str) -> "ctypes._NamedFuncPointer":

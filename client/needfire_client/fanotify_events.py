@@ -14,7 +14,16 @@ from typing import Final, NamedTuple
 
 from needfire_protocol.errors import FormatError
 
-__all__ = ["ENTRY", "NEW_NAME", "OLD_NAME", "DirectoryEntry", "RawEvent", "entries", "split"]
+__all__ = [
+    "ENTRY",
+    "NEW_NAME",
+    "OLD_NAME",
+    "DirectoryEntry",
+    "RawEvent",
+    "entries",
+    "merged",
+    "split",
+]
 
 ENTRY: Final = 2
 OLD_NAME: Final = 10
@@ -26,10 +35,12 @@ HANDLE_BYTES_MAX: Final = 128
 
 _VERSION: Final = 3
 _EVENT: Final = struct.Struct("=IBBHQii")
-_RECORD: Final = struct.Struct("=BBH")
-_HANDLE: Final = struct.Struct("=Ii")
+_PID: Final = struct.Struct("=i")
+_RECORD: Final = struct.Struct("=BxH")
+_HANDLE_BYTES: Final = struct.Struct("=I")
 _HANDLE_AT: Final = _RECORD.size + 8
-_NAME_AT: Final = _HANDLE_AT + _HANDLE.size
+_NAME_AT: Final = _HANDLE_AT + 8
+_PID_AT: Final = _EVENT.size - 4
 
 
 class RawEvent(NamedTuple):
@@ -38,7 +49,7 @@ class RawEvent(NamedTuple):
     mask: int
     pid: int
     body: bytes
-    """Mask, pid and records as they came: two events with equal bodies say the same."""
+    """Process and records as they came: two events with equal bodies speak of the same."""
 
 
 class DirectoryEntry(NamedTuple):
@@ -67,8 +78,37 @@ def split(data: bytes) -> Iterator[RawEvent]:
             raise FormatError(f"fanotify version {version}, {fixed} bytes; expected {_VERSION}, 24")
         if not _EVENT.size <= length <= end - at:
             raise FormatError(f"an event says {length} bytes and has {end - at}")
-        yield RawEvent(mask, pid, data[at + 8 : at + length])
+        yield RawEvent(mask, pid, data[at + _PID_AT : at + length])
         at += length
+
+
+def merged(data: bytes, apart: int) -> tuple[list[RawEvent], int]:
+    """Return the events of a buffer, those of one process on one entry as one, and their number.
+
+    As the kernel does it with events that wait: the first stands for all, and its mask says
+    everything that happened. An event with one of ``apart`` in its mask is never merged, and
+    nothing is merged across it: what it says holds from there on.
+
+    Raises:
+        FormatError: see ``split``.
+    """
+    found: list[RawEvent] = []
+    masks: dict[bytes, int] = {}
+    number = 0
+    for mask, pid, body in split(data):
+        number += 1
+        if mask & apart:
+            found += _run(masks)
+            found.append(RawEvent(mask, pid, body))
+            masks = {}
+        else:
+            masks[body] = masks.get(body, 0) | mask
+    found += _run(masks)
+    return found, number
+
+
+def _run(masks: dict[bytes, int]) -> list[RawEvent]:
+    return [RawEvent(mask, _PID.unpack_from(body)[0], body) for body, mask in masks.items()]
 
 
 def entries(event: RawEvent) -> Iterator[DirectoryEntry]:
@@ -78,26 +118,27 @@ def entries(event: RawEvent) -> Iterator[DirectoryEntry]:
         FormatError: a length is impossible.
     """
     data = event.body
-    at, end = _EVENT.size - 8, len(data)
+    at, end = _PID.size, len(data)
     while at < end:
         if end - at < _RECORD.size:
             raise FormatError(f"a record of {end - at} bytes")
-        kind, _, length = _RECORD.unpack_from(data, at)
+        kind, length = _RECORD.unpack_from(data, at)
         if not _RECORD.size <= length <= end - at:
             raise FormatError(f"a record says {length} bytes and has {end - at}")
         if kind in _NAMED:
-            yield _entry(kind, data[at : at + length])
+            yield _entry(kind, data, at, at + length)
         at += length
 
 
-def _entry(kind: int, record: bytes) -> DirectoryEntry:
-    if len(record) < _NAME_AT:
-        raise FormatError(f"a directory record of {len(record)} bytes")
-    (handle_bytes, _) = _HANDLE.unpack_from(record, _HANDLE_AT)
-    name_at = _NAME_AT + handle_bytes
-    if handle_bytes > HANDLE_BYTES_MAX or name_at > len(record):
-        raise FormatError(f"a handle of {handle_bytes} bytes in a record of {len(record)}")
-    name = record[name_at:].partition(b"\0")[0]
+def _entry(kind: int, data: bytes, at: int, end: int) -> DirectoryEntry:
+    if end - at < _NAME_AT:
+        raise FormatError(f"a directory record of {end - at} bytes")
+    (handle_bytes,) = _HANDLE_BYTES.unpack_from(data, at + _HANDLE_AT)
+    name_at = at + _NAME_AT + handle_bytes
+    if handle_bytes > HANDLE_BYTES_MAX or name_at > end:
+        raise FormatError(f"a handle of {handle_bytes} bytes in a record of {end - at}")
+    name_end = data.find(b"\0", name_at, end)
+    name = data[name_at : name_end if name_end >= 0 else end]
     if b"/" in name:
         raise FormatError("a name with a slash in it")
-    return DirectoryEntry(kind, record[_RECORD.size : name_at], name or b".")
+    return DirectoryEntry(kind, data[at + _RECORD.size : name_at], name or b".")

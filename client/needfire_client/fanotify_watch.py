@@ -9,21 +9,31 @@ The path of a directory is read through /proc/self/fd and believed only where it
 very directory (device and inode): what is hidden under another mount, or is not in our view, is not
 what the rules speak of. Whenever a directory is moved all paths are forgotten.
 
-The events of this process are left out, but for its canary: hashing opens files for reading only,
+The events of this process are left out, but for its canaries: hashing opens files for reading only,
 which is not asked for, and the spool may lie in a watched tree.
+
+The kernel's queue is emptied whenever a part of what was read has been taken, into a backlog that
+is bounded in bytes; events on the same entry by the same process become one before anything else
+is done with them. The kernel does that too while they wait, whatever a process executes in between:
+then the program that did the first of them is told. A queue without a bound (FAN_UNLIMITED_QUEUE) would give whoever writes fast the
+host's memory while this process does not run; as it is, what is too much for the backlog stays in
+the queue, and what is too much for the queue is announced by the kernel's own overflow event.
 """
 
 import errno
 import os
+import re
 import select
 import struct
 import threading
 import time
+from collections import deque
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from needfire_client import fanotify_calls as calls
-from needfire_client.fanotify_events import ENTRY, DirectoryEntry, RawEvent, split
+from needfire_client.fanotify_events import ENTRY, DirectoryEntry, RawEvent, merged, split
 from needfire_client.fanotify_events import entries as entries_of
 from needfire_client.mounts import (
     VIRTUAL_KINDS,
@@ -34,9 +44,11 @@ from needfire_client.mounts import (
     read_mounts,
 )
 from needfire_client.policy import Decision, Place, Ruleset
+from needfire_client.probing import held, open_audibly, probe_roots
 from needfire_client.processes import Processes, Writer
 from needfire_client.walk import join
 from needfire_client.watcher import Listener, WatchHealth, now_us
+from needfire_protocol.errors import FormatError
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import Check
 
@@ -58,16 +70,26 @@ _STRUCTURAL: Final = calls.CREATE | calls.DELETE | calls.RENAME | calls.MOVED_FR
 _MOVES: Final = calls.RENAME | calls.MOVED_FROM | calls.MOVED_TO
 _CONTENT: Final = calls.MODIFY | calls.CLOSE_WRITE
 _IGNORABLE: Final = calls.ONDIR | calls.OPEN_EXEC
+_APART: Final = calls.OVERFLOW | calls.OPEN_EXEC | _MOVES
+"""What these say holds from there on: they are never merged with what came before."""
 _CONTENT_CHECKS: Final = Check.CHK | Check.SIZ | Check.MTM | Check.CTM | Check.ATM
 """A policy without any of these does not care about writing (LogFiles, Attributes)."""
 
 _BUFFER_BYTES: Final = 256 * 1024
+_BACKLOG_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of events that were read and not taken: some 120,000, besides the kernel's 16,384."""
 _BATCH_BYTES: Final = 1_024
 """A read of more than this, some dozen events, is a burst: then it is cheaper to let more come
 first. Single ones are read at once, while their process can still be asked about."""
 _BATCH_WAIT_S: Final = 0.003
+_STORM_BYTES: Final = 8_192
+"""Some hundred events in the time that a batch waits: whoever does that is still there later."""
+_STORM_WAIT_S: Final = 0.015
 _IDLE_S: Final = 0.5
 """Seconds; half of what Processes may be left alone."""
+
+_PROBED: Final = calls.OPEN | calls.ONDIR
+_LISTED: Final = re.compile(r"^fanotify sdev:([0-9a-f]+)", re.MULTILINE)
 
 _DIRECTORIES_MAX: Final = 65_536
 _GONE: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -79,6 +101,9 @@ class _Seen(NamedTuple):
     path: bytes
     decision: Decision | None
     place: Place
+    all_matter: tuple[Decision | None, bool] | None
+    """Where the same decision holds for every name in it: the decision, and whether writing
+    matters to it. None where rules name something inside."""
 
 
 class _Directory(NamedTuple):
@@ -99,15 +124,20 @@ class _Batch:
 
     def __init__(self) -> None:
         self.dirty: dict[bytes, None] = {}
-        self.notes: dict[tuple[bytes, int, bool], Writer | None] = {}
-        """By path, identity of the writer, and whether a directory was moved."""
+        self.notes: dict[tuple[int, bool], tuple[Writer | None, dict[bytes, None]]] = {}
+        """Writer and paths, by identity of the writer and whether a directory was moved."""
 
-    def wrote(self, path: bytes, writer: Writer | None, below: bool = False) -> None:
-        self.notes[path, id(writer), below] = writer
+    def noted(self, writer: Writer | None, *, below: bool = False) -> dict[bytes, None]:
+        """Return the paths of a writer, to add to."""
+        found = self.notes.get((id(writer), below))
+        if found is None:
+            found = self.notes[id(writer), below] = (writer, {})
+        return found[1]
 
     def tell(self, listener: Listener) -> None:
-        for (path, _, below), writer in self.notes.items():
-            listener.wrote(path, writer, below=below)
+        for (_, below), (writer, paths) in self.notes.items():
+            for path in paths:
+                listener.wrote(path, writer, below=below)
         for path in self.dirty:
             listener.changed(path)
 
@@ -133,11 +163,15 @@ class FanotifyWatcher:
         self._root = -1
         self._thread: threading.Thread | None = None
         self._is_stopping = False
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._backlog: deque[bytes] = deque()
+        self._backlog_bytes = 0
         self._processes: Processes
         self._is_stale = threading.Event()
         # Replaced as a whole, so that the reader needs no lock to look at them.
         self._anchors: dict[bytes, tuple[Mount, ...]] = {}
         self._aliases: tuple[tuple[bytes, bytes], ...] = ()
+        self._marked: dict[bytes, bytes] = {}
         self._directories: dict[bytes, _Directory] = {}
         self.unwatched: dict[bytes, str] = {}
         """Mount points that a rule concerns and fanotify does not reach, with the reason."""
@@ -165,6 +199,13 @@ class FanotifyWatcher:
             self._close()
             reason = next(iter(self.unwatched.values()), "nothing to watch")
             raise OSError(errno.ENODEV, reason)
+        try:
+            self._prove()
+        except (OSError, FormatError) as error:
+            self._close()
+            code = error.errno if isinstance(error, OSError) else errno.EPROTO
+            text = str(error.strerror if isinstance(error, OSError) else error)
+            raise OSError(code, f"an event cannot be read: {text}") from error
         self._processes = Processes()
         self._thread = threading.Thread(target=self._run, name="fanotify", daemon=True)
         self._thread.start()
@@ -188,8 +229,9 @@ class FanotifyWatcher:
         wanted.update(_holder(mounts, path) for path in holders if path)
         anchors: dict[bytes, list[Mount]] = {}
         unwatched: dict[bytes, str] = {}
-        marked: set[bytes] = set()
-        for mount in mounts:
+        marked: dict[bytes, bytes] = {}
+        # Of several on one point only the last is to be seen.
+        for mount in {mount.point: mount for mount in mounts}.values():
             if mount.kind in VIRTUAL_KINDS:
                 continue
             is_wanted = mount.point in wanted
@@ -197,11 +239,66 @@ class FanotifyWatcher:
             if reason is not None and is_wanted:
                 unwatched[mount.point] = reason
             elif is_wanted:
-                marked.add(mount.device)
+                marked[mount.device] = mount.point
         self._anchors = {fsid: tuple(found) for fsid, found in anchors.items()}
+        # One that is hidden by another further up is not what was marked through its path.
+        listed = self._listed_devices()
+        self._marked = {device: point for device, point in marked.items() if device in listed}
         self._health.watched = len(marked)
         self.unwatched = unwatched
         self._is_stale.set()
+
+    def probe(self) -> frozenset[bytes]:
+        """Open the roots of the rules, so that the watcher hears of it; return which.
+
+        Nothing is changed by it. The mark that asks for it is of one directory, and only for the
+        moment, for all openings in a file system would be far too many. So that of the file
+        system is looked for in the kernel's own list: a point whose mark has gone is returned
+        too, and nothing will be heard of it.
+        """
+        probed = set(self._lacking_points())
+        for root in probe_roots(self._ruleset):
+            try:
+                with held(root) as same:
+                    calls.mark_directory(self._group, _PROBED, same)
+                    try:
+                        open_audibly(same)
+                    finally:
+                        calls.unmark_directory(self._group, _PROBED, same)
+            except OSError:
+                # Gone in this moment, or not for us: a full check says so.
+                continue
+            probed.add(root)
+        return frozenset(probed)
+
+    def _lacking_points(self) -> list[bytes]:
+        """Return the mount points whose file systems the kernel does not list any more."""
+        listed = self._listed_devices()
+        return [point for device, point in self._marked.items() if device not in listed]
+
+    def _listed_devices(self) -> set[bytes]:
+        """Return the file systems that are marked, as the kernel has it (proc_pid_fdinfo(5))."""
+        data = Path(f"/proc/self/fdinfo/{self._group}").read_text("ascii")
+        numbers = [int(number, 16) for number in _LISTED.findall(data)]
+        return {b"%d:%d" % (number >> 20, number & 0xFFFFF) for number in numbers}
+
+    def _prove(self) -> None:
+        """Let an event happen, and find out of which directory it is.
+
+        Raises:
+            OSError: without CAP_DAC_READ_SEARCH file systems can be marked, and no event be told.
+        """
+        for point in self._marked.values():
+            with held(point) as same:
+                calls.mark_directory(self._group, _PROBED, same)
+                open_audibly(same)
+                calls.unmark_directory(self._group, _PROBED, same)
+        self._fill()
+        for event in (event for data in self._backlog for event in split(data)):
+            if event.pid == self._own_pid and event.mask & calls.OPEN:
+                for entry in entries_of(event):
+                    for anchor in self._anchors.get(entry.directory[:8], ()):
+                        self._open(anchor, entry.directory[8:])
 
     def _mark(
         self, mount: Mount, *, is_wanted: bool, anchors: dict[bytes, list[Mount]]
@@ -245,35 +342,56 @@ class FanotifyWatcher:
         try:
             while not self._is_stopping:
                 poll.poll(_IDLE_S * 1000)
-                data = self._read()
-                if data:
-                    self._take(data)
+                began_us = now_us()
+                size = self._fill()
+                while self._backlog and not self._is_stopping:
+                    self._take(self._backlog.popleft())
+                    self._processes.sweep()
+                    began_us = now_us()
+                    # The kernel's queue is short: it comes before what was read already.
+                    size = max(size, self._fill())
                 self._processes.sweep()
-                if len(data) > _BATCH_BYTES:
-                    time.sleep(_BATCH_WAIT_S)
-                elif not self._is_stopping:
-                    self._health.heard_us = now_us()
+                if not self._is_stopping:
+                    self._health.heard_us = began_us
+                self._rest(size)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must be told
             self._lost(f"the reader failed: {type(error).__name__}: {error}")
 
+    def _rest(self, size: int) -> None:
+        if size > _BUFFER_BYTES:
+            # The kernel's queue fills faster than this thread comes round.
+            return
+        if size > _STORM_BYTES:
+            time.sleep(_STORM_WAIT_S)
+        elif size > _BATCH_BYTES:
+            time.sleep(_BATCH_WAIT_S)
+
+    def _fill(self) -> int:
+        """Read what the kernel has, as far as the backlog takes it; return how many bytes."""
+        total = 0
+        while self._backlog_bytes + _BUFFER_BYTES <= _BACKLOG_BYTES_MAX and (data := self._read()):
+            self._backlog.append(data)
+            self._backlog_bytes += len(data)
+            total += len(data)
+        return total
+
     def _read(self) -> bytes:
         try:
-            return os.read(self._group, _BUFFER_BYTES)
+            size = os.readv(self._group, [self._buffer])
         except BlockingIOError:
             return b""
+        return bytes(memoryview(self._buffer)[:size])
 
     def _take(self, data: bytes) -> None:
-        """Take a batch of events. One that says what an earlier one said is passed over."""
+        """Take a batch of events."""
+        self._backlog_bytes -= len(data)
         if self._is_stale.is_set():
             self._is_stale.clear()
             self._directories.clear()
-        said: set[bytes] = set()
         batch = _Batch()
-        for event in split(data):
-            self._health.events += 1
-            if event.body in said:
-                continue
-            said.add(event.body)
+        events, number = merged(data, _APART)
+        self._health.events += number
+        for event in events:
             if event.mask & calls.OVERFLOW:
                 self._lost("the queue of events overflowed")
                 self._directories.clear()
@@ -288,39 +406,29 @@ class FanotifyWatcher:
             if directory is None:
                 directory = self._learn(entry.directory)
             if pid == self._own_pid:
-                if directory.is_canarys and entry.name == self._canary_name:
-                    self._listener.canary_came()
+                self._take_own(directory, entry, mask)
                 continue
             if mask & calls.OPEN_EXEC and directory.path is not None:
                 self._processes.executed(pid, join(directory.path, entry.name))
             if directory.seen and mask & ~_IGNORABLE:
                 writer = self._processes.writer(pid)
+                notes = batch.noted(writer)
                 for seen in directory.seen:
-                    self._judge(seen, entry, mask, writer, batch)
+                    path = _judge(seen, entry, mask, notes)
+                    if path is not None:
+                        batch.dirty[path] = None
+                        if mask & calls.ONDIR and mask & _MOVES:
+                            batch.noted(writer, below=True)[path] = None
         if mask & calls.ONDIR and mask & _MOVES:
             # Everything below has another path now.
             self._directories.clear()
 
-    def _judge(
-        self, seen: _Seen, entry: DirectoryEntry, mask: int, writer: Writer | None, batch: _Batch
-    ) -> None:
-        """Note what an event in a directory makes dirty, and who it was."""
-        is_its_own = seen.decision is not None and (
-            bool(mask & _STRUCTURAL) or entry.name == b"." or entry.kind != ENTRY
-        )
-        if entry.name != b".":
-            decision, place = seen.place.child(entry.name)
-            if _matters(decision, place, mask):
-                path = join(seen.path, entry.name)
-                batch.wrote(path, writer, bool(mask & calls.ONDIR and mask & _MOVES))
-                batch.dirty[path] = None
-                if is_its_own:
-                    # A look at an entry is one at its directory too: who moved its times.
-                    batch.wrote(seen.path, writer)
-                return
-        if is_its_own:
-            batch.wrote(seen.path, writer)
-            batch.dirty[seen.path] = None
+    def _take_own(self, directory: _Directory, entry: DirectoryEntry, mask: int) -> None:
+        if directory.is_canarys and entry.name == self._canary_name:
+            self._listener.canary_came(join(self._canary_directory, self._canary_name))
+        elif mask & calls.OPEN:
+            for seen in directory.seen:
+                self._listener.canary_came(seen.path)
 
     def _lost(self, reason: str) -> None:
         self._health.losses += 1
@@ -347,7 +455,7 @@ class FanotifyWatcher:
         for each in (*paths, *aliases):
             decision, place = self._ruleset.locate(each)
             if decision is not None or place.is_open:
-                seen.append(_Seen(each, decision, place))
+                seen.append(_seen(each, decision, place))
         return _Directory(path, tuple(seen), path == self._canary_directory)
 
     def _resolve(self, key: bytes) -> list[bytes]:
@@ -412,11 +520,41 @@ def _moved(path: bytes, old: bytes, new: bytes) -> bytes:
     return join(new, rest)
 
 
-def _matters(decision: Decision | None, place: Place, mask: int) -> bool:
-    if decision is None:
-        return place.is_open
-    is_content = not mask & ~(_CONTENT | _IGNORABLE)
-    return not is_content or bool(decision.mask & _CONTENT_CHECKS)
+def _judge(seen: _Seen, entry: DirectoryEntry, mask: int, notes: dict[bytes, None]) -> bytes | None:
+    """Note what the writer of an event did; return the path that is to be looked at."""
+    kind, _, name = entry
+    is_its_own = seen.decision is not None and (mask & _STRUCTURAL or name == b"." or kind != ENTRY)
+    if is_its_own:
+        # A look at an entry is one at its directory too: who moved its times.
+        notes[seen.path] = None
+    if name != b"." and _matters(seen, name, mask):
+        path = join(seen.path, name)
+        notes[path] = None
+        return path
+    return seen.path if is_its_own else None
+
+
+def _matters(seen: _Seen, name: bytes, mask: int) -> bool:
+    if seen.all_matter is not None:
+        decision, is_written = seen.all_matter
+    else:
+        decision, place = seen.place.child(name)
+        if decision is None:
+            return place.is_open
+        is_written = _cares_for_contents(decision)
+    return decision is not None and (is_written or bool(mask & ~(_CONTENT | _IGNORABLE)))
+
+
+def _cares_for_contents(decision: Decision) -> bool:
+    return bool(decision.mask & _CONTENT_CHECKS)
+
+
+def _seen(path: bytes, decision: Decision | None, place: Place) -> _Seen:
+    contents = place.contents
+    all_matter = None
+    if place.is_uniform:
+        all_matter = contents, contents is not None and _cares_for_contents(contents)
+    return _Seen(path, decision, place, all_matter)
 
 
 def _fsid(path: bytes) -> bytes:

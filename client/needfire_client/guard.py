@@ -8,8 +8,10 @@ quiet system says. So somebody else looks after it, in a thread of its own:
 - The clocks are compared every few seconds. One that was set makes the times of events lie; a
   sleep of the machine, or of this process, is a time in which nobody watched.
 - The canary, a file in the agent's own state directory, is written at an interval and has to come
-  back through the watcher. Trees of other people are never written to for this. Its time of
-  modification also says, at the next start, until when the agent was watching.
+  back through the watcher. Its time of modification also says, at the next start, until when the
+  agent was watching.
+- At the same time each root of the rules is opened as a directory, and that has to come back too
+  (``probing.py``). Trees that are watched are never written to: it would be a change in them.
 """
 
 import os
@@ -25,7 +27,7 @@ from needfire_client.mounts import MOUNTINFO, Mount, concerned, read_mounts
 from needfire_client.policy import Ruleset
 from needfire_client.watcher import now_us
 
-__all__ = ["CANARY_NAME", "Canary", "Clocks", "Gap", "Guard", "Timekeeper", "mount_gaps"]
+__all__ = ["CANARY_NAME", "Canary", "Clocks", "Gap", "Guard", "Silence", "Timekeeper", "mount_gaps"]
 
 CANARY_NAME: Final = ".needfire-canary"
 
@@ -107,27 +109,60 @@ def mount_gaps(
     return sorted(came + went, key=lambda gap: gap.scope)
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Something that should have come back through the watcher, and did not."""
+
+    path: bytes
+    """The canary's file, or a root of the rules."""
+    since_us: int
+    """When it came last, or when it was first expected."""
+
+
 class Canary:
-    """A file that is written, and has to come back through the watcher.
+    """A file that is written, and roots that are opened: all have to come back through the watcher.
+
+    A root that stays silent is told once until it comes back; the file, which stands for the
+    watcher as a whole, is told each time.
 
     Args:
         path: in a directory of the agent's own.
+        probe: opens the roots; returns those that must come back.
     """
 
-    def __init__(self, path: Path, interval_s: float, wait_s: float = CANARY_WAIT_S) -> None:
+    def __init__(
+        self,
+        path: Path,
+        interval_s: float,
+        wait_s: float = CANARY_WAIT_S,
+        probe: Callable[[], frozenset[bytes]] = frozenset,
+    ) -> None:
         self.path = path
         self.is_expected = True
         """False where no watcher tells of it: then it only says until when the agent ran."""
+        self._key = os.fsencode(path)
         self._interval_s = interval_s
         self._wait_s = min(wait_s, interval_s)
-        self._came = threading.Event()
+        self._probe = probe
+        self._expected: frozenset[bytes] = frozenset()
+        self._came: set[bytes] = set()
+        """Since the last time; some come before it is known that they are expected."""
+        self._came_us: dict[bytes, int] = {}
+        self._lock = threading.Lock()
+        self._told: frozenset[bytes] = frozenset()
         self._written_s: float | None = None
-        self._came_us = now_us()
 
-    def came(self) -> None:
-        """Note that the watcher has told of it."""
-        self._came_us = now_us()
-        self._came.set()
+    def came(self, which: bytes) -> None:
+        """Note that the watcher has told of the file or of a root."""
+        with self._lock:
+            self._came_us[which] = now_us()
+            self._came.add(which)
+
+    @property
+    def has_come(self) -> bool:
+        """True where nothing is waited for any more."""
+        with self._lock:
+            return self._expected <= self._came
 
     def last_seen_us(self) -> int | None:
         """Return when the agent last wrote it, in whichever run; None: never."""
@@ -153,21 +188,33 @@ class Canary:
         """Return the seconds until ``tick`` has something to do."""
         if self._written_s is None:
             return 0.0
-        pause_s = self._interval_s if self._came.is_set() else self._wait_s
+        pause_s = self._interval_s if self.has_come else self._wait_s
         return max(0.0, self._written_s + pause_s - now_s)
 
-    def tick(self, now_s: float) -> int | None:
-        """Write it if it is time; return since when it is silent, if it did not come back."""
+    def tick(self, now_s: float) -> tuple[Silence, ...]:
+        """Write it and open the roots if it is time; return what was silent since the last time."""
         if self.wait_s(now_s) > 0:
-            return None
-        silent_us = None
-        if self._written_s is not None and not self._came.is_set():
-            silent_us = self._came_us
-        self._came.clear()
+            return ()
+        with self._lock:
+            silent = self._expected - self._came
+            told = sorted(silent - self._told | silent & {self._key})
+            silences = tuple(Silence(path, self._came_us[path]) for path in told)
+            self._told = silent
+            self._came.clear()
+            self._expected = frozenset()
         self._written_s = now_s
-        if not self.write() or not self.is_expected:
-            self._came.set()
-        return silent_us
+        self._begin()
+        return silences
+
+    def _begin(self) -> None:
+        began_us = now_us()
+        is_written = self.write()
+        if not self.is_expected:
+            return
+        expected = self._probe() | ({self._key} if is_written else frozenset())
+        with self._lock:
+            self._expected = expected
+            self._came_us = {path: self._came_us.get(path, began_us) for path in expected}
 
 
 class Watched(Protocol):
@@ -175,7 +222,7 @@ class Watched(Protocol):
 
     def lost(self, reason: str, scope: bytes, since_us: int | None = None) -> None: ...
     def mounts_changed(self) -> None: ...
-    def silent(self, path: bytes, since_us: int) -> None: ...
+    def silent(self, silence: Silence) -> None: ...
 
 
 class Guard:
@@ -274,6 +321,5 @@ class Guard:
         return new, at_us
 
     def _tick_canary(self) -> None:
-        silent_us = self._canary.tick(time.monotonic())
-        if silent_us is not None:
-            self._watched.silent(os.fsencode(self._canary.path), silent_us)
+        for silence in self._canary.tick(time.monotonic()):
+            self._watched.silent(silence)

@@ -85,6 +85,10 @@ class PollingWatcher:
             self._thread.join(1.0)
             self._thread = None
 
+    def probe(self) -> frozenset[bytes]:
+        """Return nothing: there is nobody who might fall silent."""
+        return frozenset()
+
     def reconcile(self) -> None:
         """Do nothing: each round looks at everything."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from needfire_client.fanotify_watch import FanotifyWatcher
-from needfire_client.guard import Canary, Guard
+from needfire_client.guard import Canary, Guard, Silence
 from needfire_client.mounts import concerned, is_network, read_mounts
 from needfire_client.policy import Ruleset
 from needfire_client.polling_watch import PollingWatcher
@@ -39,8 +39,8 @@ class Owner(Protocol):
     def lost(self, reason: str, scope: bytes, since_us: int | None = None) -> None:
         """Hear that something in ``scope`` may have been missed since then."""
 
-    def silent(self, method: str, path: bytes, since_us: int) -> None:
-        """Hear that the canary did not come back: whatever is said, nobody watches."""
+    def silent(self, method: str, path: bytes, scope: bytes, since_us: int) -> None:
+        """Hear that a canary did not come back: whatever is said, nobody watches ``scope``."""
 
     def chosen(self, method: str, reason: str, watched: int, polled: int) -> None:
         """Hear what is used, and why nothing better."""
@@ -60,6 +60,7 @@ class RealTime:
         self._canary = Canary(
             Path(os.path.realpath(canary_path.parent)) / canary_path.name,
             settings.canary_interval_s,
+            probe=self._probe,
         )
         self._watcher: PathWatcher | None = None
         self._poller: PollingWatcher | None = None
@@ -72,29 +73,15 @@ class RealTime:
 
     def start(self) -> None:
         """Watch, by the best method that works."""
-        reasons = []
-        for method in self._methods():
-            watcher = self._make(method)
-            try:
-                watcher.start()
-            except OSError as error:
-                reasons.append(f"{method}: {error.strerror or error}")
-                continue
-            reason = self._shortcoming(watcher)
-            if reason and self._settings.realtime_method == "auto":
-                watcher.stop()
-                reasons.append(f"{method}: {reason}")
-                continue
-            self._watcher = watcher
-            break
-        polled = self._start_poller()
-        health = self._watcher.health if self._watcher is not None else WatchHealth("none")
-        if self._watcher is None:
-            self._owner.lost(f"no real-time watching: {'; '.join(reasons)}", b"/")
-        self._owner.chosen(health.method, "; ".join(reasons), health.watched, polled)
+        self._choose()
         self._canary.is_expected = isinstance(self._watcher, (FanotifyWatcher, InotifyWatcher))
         self._guard = Guard(self._ruleset, self, self._canary)
         self._guard.start()
+
+    def try_out(self) -> None:
+        """Choose as ``start`` does, tell what, and stop again. No canary is written."""
+        self._choose()
+        self.stop()
 
     def stop(self) -> None:
         """Stop; afterwards nothing is told any more."""
@@ -126,9 +113,9 @@ class RealTime:
         """Pass on."""
         self._owner.lost(reason, scope, since_us)
 
-    def canary_came(self) -> None:
+    def canary_came(self, which: bytes) -> None:
         """Note it."""
-        self._canary.came()
+        self._canary.came(which)
 
     def mounts_changed(self) -> None:
         """Watch what was mounted; poll what nobody tells of."""
@@ -138,12 +125,42 @@ class RealTime:
         # A new mount is told as a gap anyhow; a dead one must not hold up the guard.
         self._start_poller(waits=False)
 
-    def silent(self, path: bytes, since_us: int) -> None:
-        """Pass on."""
+    def silent(self, silence: Silence) -> None:
+        """Pass on; a root that is silent alone may be watched again after reconciling."""
         method = self._watcher.health.method if self._watcher is not None else "none"
-        self._owner.silent(method, path, since_us)
+        is_file = silence.path == os.fsencode(self._canary.path)
+        if not is_file:
+            self.reconcile()
+        self._owner.silent(
+            method, silence.path, b"/" if is_file else silence.path, silence.since_us
+        )
+
+    def _probe(self) -> frozenset[bytes]:
+        return self._watcher.probe() if self._watcher is not None else frozenset()
 
     # ---- choosing --------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        reasons = []
+        for method in self._methods():
+            watcher = self._make(method)
+            try:
+                watcher.start()
+            except OSError as error:
+                reasons.append(f"{method}: {error.strerror or error}")
+                continue
+            reason = self._shortcoming(watcher)
+            if reason and self._settings.realtime_method == "auto":
+                watcher.stop()
+                reasons.append(f"{method}: {reason}")
+                continue
+            self._watcher = watcher
+            break
+        polled = self._start_poller()
+        health = self._watcher.health if self._watcher is not None else WatchHealth("none")
+        if self._watcher is None:
+            self._owner.lost(f"no real-time watching: {'; '.join(reasons)}", b"/")
+        self._owner.chosen(health.method, "; ".join(reasons), health.watched, polled)
 
     def _methods(self) -> tuple[str, ...]:
         wanted = self._settings.realtime_method

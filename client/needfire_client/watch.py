@@ -12,7 +12,9 @@ ever. Instead this module keeps a tree of the watched directories beside the rul
 way to a named object included. Events become paths through that tree, so a directory that is moved
 away takes its watches with it. A watch is removed only then; recovery from an overflow just adds.
 
-The canary's directory is watched beside the rules' tree, and its events never become paths.
+The canary's directory is watched beside the rules' tree, and its events never become paths. A root
+is probed by asking for IN_OPEN for the moment in which it is opened: for good, that would tell of
+every file in it that anybody reads.
 
 What inotify cannot see (writes through another hard link, through a mapping before it is synced,
 from other hosts of a network file system; a mount over a directory) is left to the full check.
@@ -33,11 +35,13 @@ from watchdog.observers.inotify_c import (
     InotifyFD,
     Mask,
     WatchDescriptor,
+    inotify_add_watch,
     inotify_rm_watch,
 )
 
 from needfire_client.attributes import open_directory
 from needfire_client.policy import Decision, Place, Ruleset
+from needfire_client.probing import held, open_audibly, probe_roots
 from needfire_client.walk import join
 from needfire_client.watcher import Listener, WatchHealth, now_us
 from needfire_protocol.rc.agent import AgentSettings
@@ -150,6 +154,28 @@ class _Reader(InotifyFD):
                 raise OSError(code, os.strerror(code))
             return watch.wd
 
+    def probe(self, path: bytes) -> None:
+        """Open a directory so that its watch tells of it, if it has one.
+
+        Args:
+            path: leads to it through a descriptor that is held.
+
+        Raises:
+            OSError: it is gone, or not for us.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            mask = Mask(_MASK | InotifyConstants.IN_OPEN)
+            wd = inotify_add_watch(self._inotify_fd, path, mask)
+            try:
+                open_audibly(path)
+            finally:
+                if wd in self._watch_for_wd:
+                    inotify_add_watch(self._inotify_fd, path, _MASK)
+                elif wd >= 0:
+                    inotify_rm_watch(self._inotify_fd, wd)
+
     def disarm(self, wd: WatchDescriptor) -> None:
         """Stop watching a directory; one that the kernel has dropped meanwhile is no error."""
         with self._lock:
@@ -178,13 +204,14 @@ class Watcher:
         on_loss: OnLoss,
         *,
         canary: bytes | None = None,
-        on_canary: Callable[[], None] | None = None,
+        on_canary: Callable[[bytes], None] | None = None,
     ) -> None:
         self.health = WatchHealth("inotify")
         self._canary = canary
         self._canary_wd = WatchDescriptor(-1)
         self._on_canary = on_canary
-        self._root_rules = Ruleset(settings).root()
+        self._ruleset = Ruleset(settings)
+        self._root_rules = self._ruleset.root()
         self._on_dirty = on_dirty
         self._on_loss = on_loss
         self._reader: _Reader | None = None
@@ -231,6 +258,17 @@ class Watcher:
         if _is_watched(decision, place):
             self._arm(_Watched(None, b"/", decision, place), is_whole=True)
         self.health.watched = self.watched_count
+
+    def probe(self) -> frozenset[bytes]:
+        """Open the roots of the rules, so that the watcher hears of it; return which."""
+        probed = set()
+        for root in probe_roots(self._ruleset):
+            if self._reader is None:
+                break
+            with suppress(OSError), held(root) as same:
+                self._reader.probe(same)
+                probed.add(root)
+        return frozenset(probed)
 
     def _arm_canary(self) -> None:
         if self._canary is None or self._reader is None:
@@ -385,6 +423,11 @@ class Watcher:
                 continue
             with self._lock:
                 nodes = tuple(self._by_wd.get(event.wd, ()))
+            if event.mask & InotifyConstants.IN_OPEN:
+                if not event.name:
+                    for node in nodes:
+                        self._came(node.path)
+                continue
             for node in nodes:
                 dirty.update(dict.fromkeys(self._changed(node, event)))
         for path in dirty:
@@ -394,9 +437,12 @@ class Watcher:
     def _is_canarys(self, event: InotifyEvent) -> bool:
         if self._canary is None or event.name != self._canary.rpartition(b"/")[2]:
             return False
-        if self._on_canary is not None:
-            self._on_canary()
+        self._came(self._canary)
         return True
+
+    def _came(self, which: bytes) -> None:
+        if self._on_canary is not None:
+            self._on_canary(which)
 
     def _changed(self, node: _Watched, event: InotifyEvent) -> Iterator[bytes]:
         """Yield the paths that an event in one directory makes dirty; keep the tree up to date."""
@@ -480,6 +526,10 @@ class InotifyWatcher:
     def reconcile(self) -> None:
         """Watch what should be watched and is not."""
         self._watcher.reconcile()
+
+    def probe(self) -> frozenset[bytes]:
+        """Open the roots of the rules, so that the watcher hears of it; return which."""
+        return self._watcher.probe()
 
     def _changed(self, path: bytes) -> None:
         # Inotify says nothing of processes.

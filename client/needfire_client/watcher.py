@@ -36,8 +36,8 @@ class Listener(Protocol):
     def lost(self, reason: str, scope: bytes, since_us: int | None = None) -> None:
         """Hear that something in ``scope`` may have been missed since then."""
 
-    def canary_came(self) -> None:
-        """Hear that the canary's file changed."""
+    def canary_came(self, which: bytes) -> None:
+        """Hear that the canary's file changed, or that a root was opened by a probe."""
 
 
 class PathWatcher(Protocol):
@@ -52,6 +52,13 @@ class PathWatcher(Protocol):
 
     def stop(self) -> None:
         """Stop; afterwards nothing is told any more."""
+
+    def probe(self) -> frozenset[bytes]:
+        """Do something at each root of the rules that the watcher hears of; return which roots.
+
+        Nothing is changed by it. Each of them is to come back as ``canary_came``; a method that
+        has nothing to hear with returns none.
+        """
 
     def reconcile(self) -> None:
         """Watch what should be watched and is not; after a full check, or a change of mounts."""

@@ -9,8 +9,9 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from needfire_client.dirty import DirtyPaths
 from needfire_client.guard import CANARY_NAME
 from needfire_client.ioclass import be_idle_reader
 from needfire_client.looks import touches
+from needfire_client.parts import Parts
 from needfire_client.processes import Writer
 from needfire_client.realtime import RealTime
 from needfire_client.reporter import Reporter
@@ -40,8 +42,10 @@ DEBOUNCE_S: Final = 0.2
 changes, and a change is to be at the server within a second."""
 
 _AFTER_LOSS_S: Final = 5.0
+"""Seconds after a loss until the check that makes up for it: a storm should be over."""
+
 _BETWEEN_DIRECTORIES_MAX: Final = 100
-"""Seconds after a loss until the full check that makes up for it: a storm should be over."""
+"""Paths that are looked at before a full check goes on."""
 
 _RETRY_S: Final = 60.0
 """Seconds until the next attempt where baseline or scratch file could not be used."""
@@ -85,11 +89,11 @@ class Watching:
         self._idle = asyncio.Event()
         self._schedule = CheckSchedule(600, now_s=time.monotonic(), random=random.random)
         self._dirty_since_s = 0.0
-        self._dirty_since_us = now_us()
-        self._is_checking_paths = False
+        self._is_checking_paths = self._is_checking_part = False
         self._is_check_wished = False
         self._gaps = self._told_gaps = 0
         self._dirty = DirtyPaths(on_first=self._nudge, on_overflow=self._overflowed)
+        self._parts = Parts()
 
     def configure(self, settings: AgentSettings, baseline: Baseline) -> None:
         """Use these from now on. A scan that runs is broken off, and a full check follows."""
@@ -141,17 +145,18 @@ class Watching:
         self._who.note(path, writer, below=below)
 
     def lost(self, reason: str, scope: bytes, since_us: int | None = None) -> None:
-        """Hear that something was missed: it is reported, and a full check follows soon."""
+        """Hear that something was missed: it is reported, and that part is checked soon."""
         self._report_gap(reason, scope, since_us)
-        self._call(self._check_soon)
+        self._call(partial(self._check_soon, (scope,)))
 
-    def silent(self, method: str, path: bytes, since_us: int) -> None:
-        """Hear that the canary did not come back: an alarm, and watching starts anew."""
+    def silent(self, method: str, path: bytes, scope: bytes, since_us: int) -> None:
+        """Hear that a canary did not come back: an alarm; where it is all, watching starts anew."""
         self._reporter.report(
             "REALTIME_SILENT", method=method, path=escape_bytes(path), since=format_time(since_us)
         )
-        self.lost("the canary did not come back", b"/", since_us)
-        self._call(self._start_anew)
+        self.lost("the canary did not come back", scope, since_us)
+        if scope == b"/":
+            self._call(self._start_anew)
 
     def chosen(self, method: str, reason: str, watched: int, polled: int) -> None:
         """Hear how this host is watched."""
@@ -192,11 +197,13 @@ class Watching:
             elif self._is_check_wished:
                 self._is_check_wished = False
                 await self._scan(self._full_check)
+            elif (part := self._parts.take(time.monotonic())) is not None:
+                await self._scan(partial(self._check_part, part))
             elif self._dirty:
                 await asyncio.sleep(DEBOUNCE_S)
                 await self._scan(self._check_dirty)
             else:
-                await self._wait(wait_s)
+                await self._wait(self._parts.wait_s(time.monotonic(), wait_s))
         except (FormatError, StorageError) as error:
             path = "" if self._baseline is None else self._baseline.shown_path
             self._reporter.report("BASELINE_UNUSABLE", path=path, reason=str(error))
@@ -271,8 +278,31 @@ class Watching:
             self._report_gap("the agent was not running", b"/", last_seen_us)
         self._was_watching = True
 
+    def _check_part(self, part: bytes) -> None:
+        """Check a part that something was lost of, or in which too much changed at once."""
+        assert self._checker is not None
+        self._who.begin_look_below(part)
+        # Paths that are named meanwhile wait: one that is looked at in the middle would be
+        # compared with what the part was before.
+        self._is_checking_paths = self._is_checking_part = True
+        try:
+            result = self._checker.check_below(part, self._should_stop)
+        finally:
+            self._is_checking_paths = self._is_checking_part = False
+        if not result.is_complete:
+            self._parts.add(part, time.monotonic())
+            return
+        self._reporter.report_fields(
+            "PART_CHECKED",
+            {"scope": escape_bytes(part), "files": result.files, "changes": result.changes},
+            may_wait=True,
+        )
+        if self._watcher is not None:
+            self._watcher.reconcile()
+
     def _full_check(self) -> None:
         assert self._checker is not None
+        self._parts.clear()
         result = self._checker.full_check(self._should_stop)
         if not result.is_complete:
             self._call(self._check_now)
@@ -303,8 +333,12 @@ class Watching:
         The full check has read ``directory`` and not compared it yet. Paths that touch the same
         entries wait until it has moved on: it would take what it read for a newer change.
         """
+        if self._is_checking_paths:
+            return
+        if (part := self._parts.take(time.monotonic(), beside=directory)) is not None:
+            self._check_part(part)
         is_time = time.monotonic() - self._dirty_since_s >= DEBOUNCE_S
-        if self._is_checking_paths or not self._dirty or not is_time:
+        if not self._dirty or not is_time:
             return
         # A few at each directory: whoever makes and removes files without end must not be able to
         # keep the full check from getting on.
@@ -338,7 +372,7 @@ class Watching:
         if code in _CHANGES and self._watcher is not None:
             writers = self._who.writers(unescape_bytes(str(fields["path"])))
             # What a full check found may have happened at any time since the last one.
-            if writers or self._is_checking_paths:
+            if writers or (self._is_checking_paths and not self._is_checking_part):
                 fields = {**fields, **who_fields(writers)}
         self._reporter.report_fields(code, fields, severity=severity, may_wait=True)
 
@@ -353,15 +387,19 @@ class Watching:
         }
         self._reporter.report_fields("COVERAGE_GAP", fields)
 
-    def _overflowed(self) -> None:
-        self.lost("too many changes at once", b"/", self._dirty_since_us)
+    def _overflowed(self, trees: frozenset[bytes]) -> None:
+        """Hear that too many paths were named: nothing is lost, their trees are checked."""
+        self._call(partial(self._check_soon, tuple(trees)))
 
     def _start_anew(self) -> None:
         self._is_new_watcher_wished = True
         self._wake.set()
 
-    def _check_soon(self) -> None:
-        self._schedule.request(time.monotonic(), within_s=_AFTER_LOSS_S)
+    def _check_soon(self, parts: Iterable[bytes]) -> None:
+        now_s = time.monotonic()
+        for part in parts:
+            if not self._parts.add(part, now_s + _AFTER_LOSS_S):
+                self._schedule.request(now_s, within_s=_AFTER_LOSS_S)
         self._wake.set()
 
     def _check_now(self) -> None:
@@ -370,7 +408,6 @@ class Watching:
 
     def _nudge(self) -> None:
         self._dirty_since_s = time.monotonic()
-        self._dirty_since_us = now_us()
         self._call(self._wake.set)
 
     def _call(self, callback: Callable[[], object]) -> None:

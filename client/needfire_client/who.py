@@ -12,6 +12,7 @@ from typing import Final
 
 from needfire_client.attributes import owner_name
 from needfire_client.masking import command_text
+from needfire_client.mounts import is_below
 from needfire_client.processes import Writer
 from needfire_protocol.escape import escape_bytes, printable
 from needfire_protocol.event import FieldValue
@@ -35,10 +36,13 @@ class _Note:
     is_move: bool = False
     """A directory came or went here, with all that is below."""
 
+    def add_one(self, key: tuple[int, bytes] | None, writer: Writer | None) -> None:
+        if key in self.writers or len(self.writers) < WRITERS_MAX:
+            self.writers[key] = writer
+
     def add(self, other: "_Note") -> None:
         for key, writer in other.writers.items():
-            if key in self.writers or len(self.writers) < WRITERS_MAX:
-                self.writers[key] = writer
+            self.add_one(key, writer)
         self.is_move |= other.is_move
 
 
@@ -63,9 +67,13 @@ class WhoBook:
         """
         key = None if writer is None else (writer.pid, writer.program)
         with self._lock:
-            if path not in self._new and len(self._new) >= self._paths_max:
-                self._new.clear()
-            self._new.setdefault(path, _Note()).add(_Note({key: writer}, below))
+            found = self._new.get(path)
+            if found is None:
+                if len(self._new) >= self._paths_max:
+                    self._new.clear()
+                found = self._new[path] = _Note()
+            found.add_one(key, writer)
+            found.is_move |= below
 
     def begin_look(self, paths: Iterable[bytes]) -> None:
         """Say that these paths are looked at from now on; notes for the look before are dropped."""
@@ -77,6 +85,15 @@ class WhoBook:
                     note = self._new.pop(each, None)
                     if note is not None:
                         self._looked_at[each] = note
+
+    def begin_look_below(self, tree: bytes) -> None:
+        """Say that a directory and everything below it is looked at from now on."""
+        with self._lock:
+            self._looked_at = {
+                path: note for path, note in self._new.items() if is_below(path, tree)
+            }
+            for path in self._looked_at:
+                del self._new[path]
 
     def put_off(self, paths: Iterable[bytes]) -> None:
         """Say that these paths are not looked at this time."""

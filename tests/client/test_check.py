@@ -239,6 +239,45 @@ def test_a_directory_that_another_one_replaced_is_compared_to_its_bottom(
     }
 
 
+def test_a_check_of_a_part_reports_what_a_full_check_would_in_it(root: Path, make: Make) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    by_part, by_full_check = scanned.checker(), scanned.checker()
+    scanned.take()
+    (root / "a").write_bytes(b"elsewhere")
+    (root / "sub" / "c").unlink()
+    (root / "sub" / "deep" / "d").write_bytes(b"deep, and its directory looks as before")
+    (root / "sub" / "deep" / "new").touch()
+    by_full_check.full_check()
+    whole = scanned.changes()
+    result = by_part.check_below(bytes(root / "sub"))
+    assert result.is_complete
+    part = scanned.changes()
+    assert part == {event for event in whole if event[1].startswith(bytes(root / "sub"))}
+    assert result.changes == len(part) >= 4
+    # It has been told, also by the full check that follows.
+    by_part.full_check()
+    assert scanned.changes() == whole - part
+
+
+def test_a_check_of_a_part_can_be_stopped_and_knows_what_is_covered(root: Path, make: Make) -> None:
+    scanned = make(dir_rule(root / "sub"), file_rule(root / "a"))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    (root / "a").write_bytes(b"changed")
+    (root / "b").write_bytes(b"changed, and no rule covers it")
+    (root / "sub" / "c").write_bytes(b"changed")
+    assert not checker.check_below(bytes(root), lambda: True).is_complete
+    assert checker.check_below(b"/no/such/place").changes == 0
+    scanned.take()
+    # Above the rules it is what they name in there.
+    checker.check_below(bytes(root))
+    found = {path for _, path, _ in scanned.changes()}
+    assert found >= {bytes(root / "sub" / "c")}
+    assert bytes(root / "b") not in found
+
+
 def test_paths_outside_of_the_rules_are_ignored(root: Path, make: Make) -> None:
     scanned = make(dir_rule(root / "sub", Policy.READ_ONLY, 0))
     scanned.init()

@@ -2,7 +2,11 @@
 
 import threading
 
-from needfire_client.dirty import DirtyPaths
+from hypothesis import given
+from hypothesis import strategies as st
+
+from needfire_client.dirty import DirtyPaths, trees_of
+from needfire_client.mounts import is_below
 
 
 class Calls:
@@ -13,7 +17,8 @@ class Calls:
     def on_first(self) -> None:
         self.first += 1
 
-    def on_overflow(self) -> None:
+    def on_overflow(self, trees: frozenset[bytes]) -> None:
+        assert trees == {b"/"}
         self.overflows += 1
 
 
@@ -82,3 +87,32 @@ def test_no_path_is_lost_between_threads() -> None:
         thread.join()
     seen.update(dirty.take())
     assert seen == {path for mine in names for path in mine}
+
+
+@given(
+    st.sets(
+        st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=5).map(
+            lambda names: b"/" + b"/".join(names)
+        ),
+        min_size=1,
+    ),
+    st.integers(1, 5),
+)
+def test_too_many_paths_become_a_few_trees_that_hold_all_of_them(
+    paths: set[bytes], count_max: int
+) -> None:
+    trees = trees_of(paths, count_max)
+    assert 1 <= len(trees) <= count_max
+    for path in paths:
+        # In exactly one, for none is in another; and not as the tree itself, whose own entry
+        # stands in the directory around it.
+        assert [is_below(path, tree) and path != tree for tree in trees].count(True) == 1
+
+
+def test_trees_are_as_deep_as_their_number_allows() -> None:
+    paths = [b"/srv/a/1", b"/srv/a/2", b"/srv/b/3", b"/etc/x"]
+    assert trees_of(paths, 3) == {b"/srv/a", b"/srv/b", b"/etc"}
+    assert trees_of(paths, 2) == {b"/srv", b"/etc"}
+    assert trees_of(paths, 1) == {b"/"}
+    assert trees_of([b"/"]) == {b"/"}
+    assert trees_of([b"/a/b/c", b"/a/x"]) == {b"/a"}

@@ -15,6 +15,7 @@ from needfire_client.fanotify_events import (
     DirectoryEntry,
     RawEvent,
     entries,
+    merged,
     split,
 )
 from needfire_protocol.errors import FormatError
@@ -97,7 +98,7 @@ def test_another_version_is_refused(version: int, fixed: int) -> None:
 
 @pytest.mark.parametrize("length", [0, 3, 200])
 def test_a_record_whose_length_is_not_its_own_is_refused(length: int) -> None:
-    body = struct.pack("=Qii", 2, -1, 1) + struct.pack("=BBH", ENTRY, 0, length)
+    body = struct.pack("=i", 1) + struct.pack("=BBH", ENTRY, 0, length)
     with pytest.raises(FormatError):
         list(entries(RawEvent(2, 1, body)))
 
@@ -107,7 +108,7 @@ def test_a_handle_that_is_longer_than_its_record_or_the_kernels_bound_is_refused
     body = FSID + struct.pack("=Ii", size, 1) + b"h" * 200
     body = struct.pack("=BBH", ENTRY, 0, len(body) + 4) + body
     with pytest.raises(FormatError):
-        list(entries(RawEvent(2, 1, struct.pack("=Qii", 2, -1, 1) + body)))
+        list(entries(RawEvent(2, 1, struct.pack("=i", 1) + body)))
 
 
 def test_records_of_other_kinds_are_passed_over_and_no_name_means_the_directory() -> None:
@@ -120,3 +121,26 @@ def test_a_name_with_a_slash_is_refused() -> None:
     (found,) = split(event(2, 7, record(ENTRY, b"h", b"../etc")))
     with pytest.raises(FormatError):
         list(entries(found))
+
+
+few_events = st.lists(
+    st.tuples(st.sampled_from([0x2, 0x8, 0x100, 0x1000]), st.integers(1, 2), st.sampled_from(b"ab"))
+)
+
+
+@given(few_events)
+def test_merging_keeps_what_happened_and_never_crosses_what_stands_apart(
+    written: list[tuple[int, int, int]],
+) -> None:
+    """The runs between events apart are computed here one by one."""
+    data = b"".join(event(mask, pid, record(ENTRY, b"h", bytes([n]))) for mask, pid, n in written)
+    runs: list[dict[tuple[int, int], int]] = [{}]
+    for mask, pid, name in written:
+        if mask == 0x1000:
+            runs += [{(pid, name): mask}, {}]
+        else:
+            runs[-1][pid, name] = runs[-1].get((pid, name), 0) | mask
+    wanted = [(mask, pid, name) for run in runs for (pid, name), mask in run.items()]
+    found, number = merged(data, 0x1000)
+    assert number == len(written)
+    assert [(each.mask, each.pid, ord(next(entries(each)).name)) for each in found] == wanted

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from needfire_client import fanotify_calls, fanotify_watch
 from needfire_client.fanotify_watch import FanotifyWatcher
 from needfire_client.mounts import Mount, read_mounts
 from needfire_protocol.rc.policies import PathRule, Policy
+from needfire_testkit.mounting import mounted
 from needfire_testkit.realtime import Ears
 from needfire_testkit.scanner import dir_rule, file_rule, settings_of
 
@@ -190,8 +191,9 @@ def test_a_reader_that_dies_is_told(root: Path, monkeypatch: pytest.MonkeyPatch)
     def die(_self: object) -> bytes:
         raise MemoryError("gone")
 
-    monkeypatch.setattr(FanotifyWatcher, "_read", die)
     with watching(dir_rule(root)) as (_, ears):
+        monkeypatch.setattr(FanotifyWatcher, "_read", die)
+        sh("touch wakes-the-reader", root)
         ears.wait(lambda: ears.losses, "the loss")
         assert ears.losses[0][:2] == ("the reader failed: MemoryError: gone", b"/")
 
@@ -244,18 +246,6 @@ def test_a_network_file_system_is_left_to_polling(
         assert watcher.unwatched == {bytes(root / "sub"): "nfs4: others may write there"}
 
 
-@contextmanager
-def mounted(*arguments: str) -> Iterator[None]:
-    done = subprocess.run(["mount", *arguments], check=False, capture_output=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount here: {done.stderr.decode()}")
-    try:
-        yield
-    finally:
-        with suppress(subprocess.CalledProcessError):
-            subprocess.run(["umount", "-l", arguments[-1]], check=True)
-
-
 def test_a_bind_mount_is_told_under_each_path_that_a_rule_covers(
     root: Path, tmp_path: Path
 ) -> None:
@@ -275,3 +265,66 @@ def test_a_file_system_that_is_mounted_later_is_watched_after_reconciling(root: 
         watcher.reconcile()
         sh("mkdir sub/x; touch sub/x/inside", root)
         ears.wait_paths(root / "sub" / "x" / "inside")
+
+
+def test_what_is_read_ahead_is_bounded_and_what_is_beyond_stays_in_the_queue(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FanotifyWatcher, "_run", lambda _self: None)
+    monkeypatch.setattr(fanotify_watch, "_BUFFER_BYTES", 4_096)
+    monkeypatch.setattr(fanotify_watch, "_BACKLOG_BYTES_MAX", 3 * 4_096)
+    with watching(dir_rule(root)) as (watcher, ears):
+        watcher._buffer = bytearray(4_096)
+        sh("for n in $(seq 500); do echo x > sub/f$n; done", root)
+        watcher._fill()
+        assert 2 * 4_096 < watcher._backlog_bytes <= 3 * 4_096
+        assert watcher._fill() == 0
+        while watcher._backlog:
+            watcher._take(watcher._backlog.popleft())
+            watcher._fill()
+        assert watcher._backlog_bytes == 0
+        assert {bytes(root / "sub" / f"f{number}") for number in range(1, 501)} <= set(ears.paths)
+        assert ears.losses == []
+
+
+def test_many_changes_of_a_path_in_a_burst_are_told_once(root: Path) -> None:
+    with watching(dir_rule(root)) as (watcher, ears):
+        ears.hold.clear()
+        sh("touch wakes-the-reader", root)
+        before = watcher.health.events
+        script = (
+            "import os\n"
+            "for n in range(300):\n"
+            " for name in ('a', 'b'): os.close(os.open(name, os.O_CREAT | os.O_WRONLY))"
+        )
+        subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
+        ears.hold.set()
+        sh("touch sub/marker", root)
+        ears.wait_paths(root / "sub" / "marker")
+        assert watcher.health.events > before
+        assert (ears.paths.count(bytes(root / "a")), ears.paths.count(bytes(root / "b"))) == (1, 1)
+
+
+def test_a_process_that_runs_one_program_after_another_is_told_as_each_of_them(root: Path) -> None:
+    """The same number is another program after the execution, also where both are read at once."""
+    with watching(dir_rule(root)) as (_, ears):
+        ears.hold.clear()
+        sh("touch wakes-the-reader", root)
+        sh("echo by-sh > one; exec touch two", root)
+        ears.hold.set()
+        sh("touch sub/marker", root)
+        ears.wait_paths(root / "sub" / "marker")
+        for name, program in (("one", "/bin/sh"), ("two", "/bin/touch")):
+            assert ears.programs(root / name) == {os.fsencode(os.path.realpath(program))}
+
+
+def test_of_two_mounts_on_one_point_the_one_that_is_seen_is_told_once(root: Path) -> None:
+    with (
+        mounted("-t", "tmpfs", "needfire-test-1", str(root / "sub")),
+        mounted("-t", "tmpfs", "needfire-test-2", str(root / "sub")),
+        watching(dir_rule(root)) as (watcher, ears),
+    ):
+        sh("touch sub/inside", root)
+        ears.wait_paths(root / "sub" / "inside")
+        assert ears.paths.count(bytes(root / "sub" / "inside")) == 1
+        assert watcher._lacking_points() == []

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -63,32 +64,72 @@ def test_mounts_over_watched_trees_are_gaps_and_others_are_not() -> None:
 def test_a_canary_that_comes_back_is_no_news(tmp_path: Path) -> None:
     canary = Canary(tmp_path / "canary", interval_s=300, wait_s=30)
     assert canary.last_seen_us() is None
-    assert canary.tick(0.0) is None
+    assert canary.tick(0.0) == ()
     assert canary.last_seen_us() is not None
-    canary.came()
+    canary.came(bytes(canary.path))
     assert canary.wait_s(100.0) == 200.0
-    assert canary.tick(299.0) is None
-    assert canary.tick(300.0) is None
+    assert canary.tick(299.0) == ()
+    assert canary.tick(300.0) == ()
 
 
 def test_a_canary_that_does_not_come_back_is_silence_each_time(tmp_path: Path) -> None:
     canary = Canary(tmp_path / "canary", interval_s=300, wait_s=30)
     canary.tick(0.0)
-    assert canary.tick(29.9) is None
-    assert canary.tick(30.0) is not None
-    assert canary.tick(60.0) is not None
-    canary.came()
-    assert canary.tick(360.0) is None
+    assert canary.tick(29.9) == ()
+    assert [each.path for each in canary.tick(30.0)] == [bytes(canary.path)]
+    assert [each.path for each in canary.tick(60.0)] == [bytes(canary.path)]
+    canary.came(bytes(canary.path))
+    assert canary.tick(360.0) == ()
+
+
+def test_a_root_that_does_not_come_back_is_told_once_until_it_does(tmp_path: Path) -> None:
+    roots = frozenset({b"/etc", b"/usr"})
+    canary = Canary(tmp_path / "canary", 300, 30, lambda: roots)
+
+    def come(*which: bytes) -> None:
+        for each in (bytes(canary.path), *which):
+            canary.came(each)
+
+    def told(now_s: float) -> list[bytes]:
+        return [each.path for each in canary.tick(now_s)]
+
+    assert told(0.0) == []
+    come(b"/etc")
+    assert told(30.0) == [b"/usr"]
+    come(b"/etc")
+    assert told(60.0) == []
+    come(b"/etc", b"/usr")
+    assert told(360.0) == []
+    come(b"/usr")
+    (silence,) = canary.tick(390.0)
+    assert silence.path == b"/etc"
+    # It is silent since it came last, not since it was missed.
+    assert silence.since_us < time.time_ns() // 1000
+
+
+def test_a_root_that_comes_back_before_it_is_known_that_it_is_expected_counts(
+    tmp_path: Path,
+) -> None:
+    def probe() -> frozenset[bytes]:
+        canary.came(b"/etc")
+        canary.came(b"/not/asked/for")
+        return frozenset({b"/etc"})
+
+    canary = Canary(tmp_path / "canary", 300, 30, probe)
+    canary.tick(0.0)
+    canary.came(bytes(canary.path))
+    assert canary.has_come
+    assert canary.tick(300.0) == ()
 
 
 def test_a_canary_that_cannot_be_written_or_is_not_expected_is_no_silence(tmp_path: Path) -> None:
     canary = Canary(tmp_path / "no" / "canary", interval_s=300, wait_s=30)
     canary.tick(0.0)
-    assert canary.tick(30.0) is None
+    assert canary.tick(30.0) == ()
     canary = Canary(tmp_path / "canary", interval_s=300, wait_s=30)
     canary.is_expected = False
     canary.tick(0.0)
-    assert canary.tick(300.0) is None
+    assert canary.tick(300.0) == ()
 
 
 def test_a_canary_does_not_follow_a_link_that_was_put_in_its_place(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which way of watching is chosen, what is said of it, and what stands beside it."""
 
+import asyncio
 import errno
 import os
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from needfire_client.realtime import RealTime
 from needfire_client.watch import InotifyWatcher
 from needfire_testkit.realtime import Ears
 from needfire_testkit.scanner import dir_rule, settings_of
+from needfire_testkit.server import until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
 
@@ -34,6 +36,16 @@ def running(root: Path, method: str = "auto") -> Iterator[tuple[RealTime, Ears]]
         yield realtime, ears
     finally:
         realtime.stop()
+
+
+def wait_for_canaries(realtime: RealTime) -> None:
+    """Wait until the file and every root have come back."""
+
+    async def wait() -> None:
+        canary = realtime._canary
+        await until(lambda: canary._expected and canary.has_come, "the canaries")
+
+    asyncio.run(wait())
 
 
 @pytest.fixture
@@ -65,7 +77,9 @@ def test_the_best_way_that_works_is_taken_and_its_canary_comes_back(root: Path) 
     with running(root) as (realtime, ears):
         assert ears.methods == [("fanotify", "", 1)]
         path = realtime._canary.path
-        assert realtime._canary._came.wait(10)
+        wait_for_canaries(realtime)
+        assert bytes(path) in realtime._canary._came_us
+        assert bytes(root) in realtime._canary._came_us
         assert path.exists()
         assert realtime.last_seen_us() is not None
         assert (ears.silences, ears.losses, ears.paths) == ([], [], [])
@@ -82,8 +96,8 @@ def test_without_rights_it_is_inotify_and_the_reason_is_told(root: Path) -> None
         (root / "file").write_bytes(b"")
         ears.wait_paths(root / "file")
         assert ears.programs(root / "file") == {None}
-        came = realtime._canary._came
-        assert came.wait(10)
+        wait_for_canaries(realtime)
+        assert bytes(root) in realtime._canary._came_us
         assert ears.silences == []
 
 

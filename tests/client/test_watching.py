@@ -39,6 +39,8 @@ class World:
     """What a full check goes through."""
     gate: threading.Event = field(default_factory=threading.Event)
     """A full check waits for it before each directory."""
+    part_gate: threading.Event = field(default_factory=threading.Event)
+    """A check of a part waits for it."""
     at_directory: bytes = b""
     fails_with: list[Exception] = field(default_factory=list)
     watcher: "FakeWatcher | None" = None
@@ -52,6 +54,22 @@ class World:
 
     def count(self, what: str) -> int:
         return self.did.count(what)
+
+
+def result(*, is_complete: bool) -> CheckResult:
+    return CheckResult(
+        files=0,
+        hashed=0,
+        bytes_read=0,
+        added=0,
+        missing=0,
+        modified=0,
+        unreadable=0,
+        unstable=0,
+        findings=0,
+        duration_s=0,
+        is_complete=is_complete,
+    )
 
 
 class FakeChecker:
@@ -87,19 +105,7 @@ class FakeChecker:
                 break
             self._progress(1, 1, directory)
         self._world.did.append("done" if is_complete else "broken off")
-        return CheckResult(
-            files=0,
-            hashed=0,
-            bytes_read=0,
-            added=0,
-            missing=0,
-            modified=0,
-            unreadable=0,
-            unstable=0,
-            findings=0,
-            duration_s=0,
-            is_complete=is_complete,
-        )
+        return result(is_complete=is_complete)
 
     def check_path(self, path: bytes) -> int:
         self._world.did.append(f"path {path.decode(errors='replace')}")
@@ -108,6 +114,16 @@ class FakeChecker:
             self._on_event("POLICY_MODIFIED", None, fields)
         self._progress(1, 1, b"/somewhere")
         return 0
+
+    def check_below(self, path: bytes, stop: Callable[[], bool]) -> CheckResult:
+        self._world.did.append(f"below {path.decode(errors='replace')}")
+        self._progress(1, 1, path)
+        while self._world.part_gate.wait(0.002) is False and not stop():
+            pass
+        if self._world.finds:
+            fields = {"policy": "x", "change": "C", "path": escape_bytes(self._world.finds)}
+            self._on_event("POLICY_MODIFIED", None, fields)
+        return result(is_complete=not stop())
 
     def close(self) -> None:
         self._world.did.append("close")
@@ -141,6 +157,7 @@ class FakeWatcher:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     world.gate.set()
+    world.part_gate.set()
     monkeypatch.setattr(watching_module, "Checker", partial(FakeChecker, world))
     monkeypatch.setattr(watching_module, "RealTime", lambda *given: FakeWatcher(world, *given))
     monkeypatch.setattr(watching_module, "DEBOUNCE_S", 0.0)
@@ -216,20 +233,85 @@ async def test_a_wished_check_comes_on_top_of_the_one_that_runs(world: World) ->
         await until(lambda: world.count("done") == 2, "two checks")
 
 
-async def test_a_loss_is_reported_and_made_up_for_by_a_full_check(world: World) -> None:
+async def test_a_loss_is_reported_and_made_up_for_by_an_early_check_of_that_part(
+    world: World,
+) -> None:
     async with running(world):
         await until(lambda: world.count("done"), "the first check")
         assert world.watcher is not None
-        world.watcher.lose("the queue overflowed", b"/var/\xff", 1_000_000)
-        await until(lambda: world.count("done") == 2, "the second check")
-    [gap] = [event for event in world.events if event.code == "COVERAGE_GAP"]
+        world.watcher.lose("a file system was mounted", b"/var/\xff", 1_000_000)
+        await until(lambda: len(world.events) == 2, "the check of the part")
+        assert world.count("full check") == 1
+    gap, checked = world.events
+    assert gap.code == "COVERAGE_GAP"
     assert str(gap.fields["to"]) > "2026"
     assert {**gap.fields, "to": ""} == {
-        "reason": "the queue overflowed",
+        "reason": "a file system was mounted",
         "scope": "/var/\\xff",
         "from": "1970-01-01T00:00:01.000000Z",
         "to": "",
     }
+    assert checked.code == "PART_CHECKED"
+    assert checked.fields == {"scope": "/var/\\xff", "files": 0, "changes": 0}
+    # And what is there now is watched.
+    assert world.count("reconciled") == 2
+    assert world.bugs == []
+
+
+async def test_a_loss_of_everything_is_made_up_for_by_a_full_check(world: World) -> None:
+    async with running(world):
+        await until(lambda: world.count("done"), "the first check")
+        assert world.watcher is not None
+        world.watcher.lose("the queue overflowed", b"/", 1_000_000)
+        await until(lambda: world.count("done") == 2, "the second check")
+    assert [event.code for event in world.events] == ["COVERAGE_GAP"]
+
+
+async def test_a_part_is_checked_while_a_full_check_is_elsewhere(world: World) -> None:
+    world.directories = [b"/1", b"/2", b"/3"]
+    world.gate.clear()
+    async with running(world):
+        await until(lambda: world.at_directory, "the check to run")
+        assert world.watcher is not None
+        for part in (b"/1/lost", b"/9"):
+            world.watcher.lose("a file system was mounted", part)
+        await until(lambda: len(world.events) == 2, "both gaps")
+        world.gate.set()
+        await until(lambda: len(world.events) == 4, "both checks")
+    # The full check had read /1 and not compared it: what is in it had to wait.
+    assert world.did.index("below /9") < world.did.index("below /1/lost") < world.did.index("done")
+
+
+async def test_a_check_of_a_part_that_is_broken_off_is_done_again(world: World) -> None:
+    async with running(world) as watching:
+        await until(lambda: world.count("done"), "the first check")
+        world.part_gate.clear()
+        assert world.watcher is not None
+        world.watcher.lose("a file system was mounted", b"/a")
+        await until(lambda: world.count("below /a"), "the check of the part")
+        watching.pause()
+        world.part_gate.set()
+        watching.resume()
+        await until(lambda: len(world.events) == 2, "the check of the part, to its end")
+    assert world.count("below /a") == 2
+
+
+async def test_what_an_early_check_finds_has_the_writers_that_were_noted_and_no_others(
+    world: World,
+) -> None:
+    async with running(world):
+        await until(lambda: world.count("done"), "the first check")
+        assert world.watcher is not None
+        world.finds = b"/d/noted"
+        world.watcher.owner.wrote(world.finds, Writer(7, b"/bin/vi"))
+        world.watcher.lose("lost", b"/d")
+        await until(lambda: len(world.events) == 3, "the first check of the part")
+        world.watcher.lose("lost", b"/d")
+        await until(lambda: len(world.events) == 6, "the second check of the part")
+    changes = [event for event in world.events if event.code == "POLICY_MODIFIED"]
+    # The second time it may have been anybody, and it need not have been just now.
+    assert [event.fields.get("who_program") for event in changes] == ["/bin/vi", None]
+    assert "who" not in changes[1].fields
 
 
 async def test_a_receipt_gets_how_the_watch_was_since_the_last_one(world: World) -> None:
@@ -248,8 +330,8 @@ async def test_without_real_time_watching_the_receipt_says_off(world: World) -> 
         assert world.health() == {"watcher": "off"}
 
 
-async def test_more_changes_than_can_be_remembered_are_a_loss(
-    world: World, monkeypatch: pytest.MonkeyPatch
+async def test_more_changes_than_can_be_remembered_are_looked_at_by_their_trees(
+    world: World,
 ) -> None:
     world.directories = [b"/1"]
     world.gate.clear()
@@ -257,10 +339,12 @@ async def test_more_changes_than_can_be_remembered_are_a_loss(
         await until(lambda: world.at_directory, "the check to run")
         assert world.watcher is not None
         for number in range(10_001):
-            world.watcher.dirty(b"/many/%d" % number)
+            world.watcher.dirty(b"/many/%d/%d" % (number % 3, number))
         world.gate.set()
-        await until(lambda: world.count("done") == 2, "the check that makes up for it")
-    assert [event.code for event in world.events] == ["COVERAGE_GAP"]
+        await until(lambda: len(world.events) == 3, "the checks of the trees")
+    # Nothing was lost, so no gap is told.
+    assert {event.fields["scope"] for event in world.events} == {"/many/0", "/many/1", "/many/2"}
+    assert world.count("full check") == 1
 
 
 async def test_a_pause_breaks_a_check_off_and_nothing_is_forgotten(world: World) -> None:
@@ -352,7 +436,7 @@ async def test_a_silent_canary_is_an_alarm_a_gap_and_a_new_watcher(world: World)
         await until(lambda: world.count("done"), "the first check")
         old = world.watcher
         assert old is not None
-        old.owner.silent("fanotify", b"/state/canary", 1_000_000)
+        old.owner.silent("fanotify", b"/state/canary", b"/", 1_000_000)
         await until(lambda: world.count("armed") == 2, "the new watcher")
         await until(lambda: world.count("done") == 2, "the check that makes up for it")
     assert world.did.index("disarmed") < len(world.did) - 1 - world.did[::-1].index("armed")

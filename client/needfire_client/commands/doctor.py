@@ -21,8 +21,10 @@ from needfire_client.failures import CommandError
 from needfire_client.identity import PASSWORD_ADVISED_LENGTH, agent_name, load_password
 from needfire_client.link import LinkError, LinkRefusedError, UnreachableError
 from needfire_client.options import REQ_FROM_SERVER, Options
+from needfire_client.roots import with_resolved_roots
 from needfire_client.statedir import StateDir
 from needfire_client.terminal import print_json, print_line
+from needfire_client.trial import try_watching
 from needfire_client.troubles import exit_status_of
 from needfire_protocol.errors import ConfigError, FormatError, StorageError
 from needfire_protocol.exit_status import ExitStatus
@@ -35,6 +37,8 @@ _CLOCK_LEAST_S: Final = 1_577_836_800
 """Seconds since 1970 of the first day of 2020: a clock before that was never set."""
 
 _WATCHES_ADVISED: Final = 100_000
+_LOSSES_MAX: Final = 10
+"""Losses that are shown."""
 
 
 class Verdict(Enum):
@@ -107,7 +111,7 @@ def _look(options: Options) -> Iterator[Finding]:
             "--server HOST:PORT, or SetLogServer in the configuration",
         )
     yield _look_at_baseline(options, state, has_server=bool(servers))
-    yield _look_at_watches()
+    yield from _look_at_watching(None if settings is None else with_resolved_roots(settings))
 
 
 def _look_at_user() -> Finding:
@@ -300,17 +304,45 @@ def _look_at_baseline(options: Options, state: StateDir, *, has_server: bool) ->
     return Finding(Verdict.OK, "baseline", f"{path}, {entries} objects")
 
 
-def _look_at_watches() -> Finding:
-    path = Path("/proc/sys/fs/inotify/max_user_watches")
-    try:
-        limit = int(path.read_text("ascii"))
-    except (OSError, ValueError):
-        return Finding(Verdict.WARN, "real-time watching", "this system has no inotify limits")
-    if limit < _WATCHES_ADVISED:
-        return Finding(
-            Verdict.WARN,
-            "real-time watching",
-            f"at most {limit} directories can be watched",
-            f"sysctl fs.inotify.max_user_watches={5 * _WATCHES_ADVISED}",
-        )
-    return Finding(Verdict.OK, "real-time watching", f"up to {limit} directories")
+def _look_at_watching(settings: AgentSettings | None) -> Iterator[Finding]:
+    """Choose a way of watching as the agent does at its start."""
+    about = "real-time watching"
+    if settings is not None and not (settings.realtime and settings.realtime_method != "none"):
+        text = "is switched off; what changes is seen by full checks only"
+        yield Finding(Verdict.WARN, about, text, "InotifyActive = yes")
+        return
+    trial = try_watching(settings)
+    lacking = [f"{name} ({use})" for name, use in trial.lacking]
+    if trial.method == "none":
+        fix = "RealTimeMethod = auto takes what works here"
+        yield Finding(Verdict.FAIL, about, f"none: {trial.reason}", fix)
+        trial.losses.clear()
+    elif trial.method == "fanotify":
+        text = f"fanotify, {trial.watched} file systems; events say who changed a file"
+        yield Finding(Verdict.OK, about, text)
+    else:
+        text = f"{trial.method}, {trial.watched} directories; no event says who changed a file"
+        reason = f": {trial.reason}" if trial.reason else ""
+        yield Finding(Verdict.WARN, about, text + reason, _watching_fix(lacking, trial.reason))
+    if lacking:
+        text = f"this process does not have {'; '.join(lacking)}"
+        fix = "start it as root; as a service, with CapabilityBoundingSet= as in the unit shipped"
+        yield Finding(Verdict.WARN, "rights", text, fix)
+    if trial.polled:
+        text = f"{trial.polled} mount points are looked at in turn: nobody tells of changes there"
+        yield Finding(Verdict.OK, "polling", text)
+    for loss in trial.losses[:_LOSSES_MAX]:
+        more = f"sysctl fs.inotify.max_user_watches={5 * _WATCHES_ADVISED}"
+        is_limit = "limit of watches" in loss
+        yield Finding(Verdict.WARN, about, loss, more if is_limit else None)
+
+
+def _watching_fix(lacking: list[str], reason: str) -> str:
+    if not reason:
+        return "RealTimeMethod = auto takes the best that works here"
+    if lacking:
+        return "give the agent the rights that are named below"
+    return (
+        "fanotify needs Linux 5.9, and file systems with handles; RealTimeMethod = fanotify takes "
+        "it all the same and polls those that have none"
+    )

@@ -229,7 +229,8 @@ _CHECKING: Final = (
         "5m",
         "1h",
         "Time between two tests of real-time watching: a file in the state directory is "
-        "written and must come back through the watcher, or an alarm is raised.",
+        "written, and each directory that a rule begins at is opened; all must come back through "
+        "the watcher, or an alarm is raised.",
         agent=Honoured("canary_interval_s"),
     ),
     _row(

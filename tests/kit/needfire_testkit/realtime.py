@@ -19,8 +19,8 @@ class Ears:
         self.paths: list[bytes] = []
         self.writers: list[tuple[bytes, Writer | None, bool]] = []
         self.losses: list[tuple[str, bytes, int | None]] = []
-        self.canaries = 0
-        self.silences: list[int] = []
+        self.canaries: list[bytes] = []
+        self.silences: list[tuple[object, ...]] = []
         self.methods: list[tuple[str, str, int]] = []
         self.hold = threading.Event()
         self.hold.set()
@@ -40,17 +40,18 @@ class Ears:
             self.losses.append((reason, scope, since_us))
             self.condition.notify_all()
 
-    def canary_came(self) -> None:
+    def canary_came(self, which: bytes) -> None:
         with self.condition:
-            self.canaries += 1
+            self.canaries.append(which)
             self.condition.notify_all()
 
     def mounts_changed(self) -> None:
         pass
 
     def silent(self, *given: object) -> None:
+        """Hear a guard (one silence) or a RealTime (method, path, scope, since)."""
         with self.condition:
-            self.silences.append(int(str(given[-1])))
+            self.silences.append(given)
             self.condition.notify_all()
 
     def chosen(self, method: str, reason: str, watched: int, _polled: int) -> None:
