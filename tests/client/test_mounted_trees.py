@@ -1,0 +1,207 @@
+"""What a walk makes of mounts, of mounts that lead back, and of files with several names."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from needfire_testkit.mounting import mounted
+from needfire_testkit.scan_workers import share_out_everything
+from needfire_testkit.scanner import Scanned, dir_rule, file_rule, settings_of
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+
+Make = Callable[..., Scanned]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    (root / "sub").mkdir(parents=True)
+    (root / "file").write_bytes(b"x")
+    return root
+
+
+@pytest.fixture(params=[1, 2], ids=["alone", "shared"])
+def make(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Make]:
+    share_out_everything(monkeypatch)
+    made: list[Scanned] = []
+
+    def make(*rules: Any) -> Scanned:
+        made.append(Scanned(settings_of(*rules, scan_workers=request.param), tmp_path))
+        return made[-1]
+
+    yield make
+    for scanned in made:
+        scanned.close()
+
+
+def changed(scanned: Scanned, root: Path) -> dict[str, str]:
+    """Return the code of each path in the tree that was reported."""
+    return {
+        os.path.relpath(os.fsdecode(path), root): code.removeprefix("POLICY_")
+        for code, path, _ in scanned.changes()
+    }
+
+
+@pytest.mark.root
+@as_root
+def test_what_is_mounted_in_a_tree_is_part_of_it(root: Path, make: Make) -> None:
+    scanned = make(dir_rule(root))
+    with mounted("-t", "tmpfs", "needfire-test", str(root / "sub")):
+        (root / "sub" / "deep").mkdir()
+        (root / "sub" / "deep" / "inside").write_bytes(b"x")
+        scanned.init()
+        checker = scanned.checker()
+        scanned.take()
+        checker.full_check()
+        assert scanned.take() == []
+        (root / "sub" / "deep" / "inside").write_bytes(b"y")
+        checker.full_check()
+        assert changed(scanned, root) == {"sub/deep/inside": "MODIFIED"}
+    checker.full_check()
+    # Another directory is there now, and what was in the other one is not.
+    assert changed(scanned, root) == {
+        "sub": "MODIFIED",
+        "sub/deep": "MISSING",
+        "sub/deep/inside": "MISSING",
+    }
+
+
+@pytest.mark.root
+@as_root
+def test_what_is_mounted_over_a_tree_does_not_hide_that_it_is_gone(
+    root: Path, tmp_path: Path, make: Make
+) -> None:
+    (root / "sub" / "precious").write_bytes(b"x")
+    (tmp_path / "other").mkdir()
+    scanned = make(dir_rule(root))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    with mounted("--bind", str(tmp_path / "other"), str(root / "sub")):
+        checker.full_check()
+        assert changed(scanned, root) == {"sub": "MODIFIED", "sub/precious": "MISSING"}
+
+
+@pytest.mark.root
+@as_root
+def test_a_bind_mount_is_checked_under_each_path_that_leads_to_it(root: Path, make: Make) -> None:
+    (root / "source").mkdir()
+    (root / "source" / "both").write_bytes(b"x")
+    with mounted("--bind", str(root / "source"), str(root / "sub")):
+        scanned = make(dir_rule(root))
+        scanned.init()
+        checker = scanned.checker()
+        scanned.take()
+        (root / "source" / "both").write_bytes(b"y")
+        checker.full_check()
+        assert changed(scanned, root) == {"source/both": "MODIFIED", "sub/both": "MODIFIED"}
+
+
+@pytest.mark.root
+@as_root
+def test_a_tree_that_is_mounted_in_itself_comes_to_an_end(root: Path, make: Make) -> None:
+    with (
+        mounted("--bind", str(root), str(root / "sub")),
+        mounted("--bind", str(root), str(root / "sub" / "sub")),
+    ):
+        scanned = make(dir_rule(root))
+        result = scanned.init()
+        assert result.is_complete
+        names = {"file", "sub/file", "sub/sub/file"}
+        checker = scanned.checker()
+        scanned.take()
+        (root / "file").write_bytes(b"y")
+        checker.full_check()
+        assert changed(scanned, root) == dict.fromkeys(names, "MODIFIED")
+
+
+@pytest.mark.root
+@as_root
+def test_a_file_that_another_one_is_mounted_over_is_another_file(
+    root: Path, tmp_path: Path, make: Make
+) -> None:
+    (tmp_path / "evil").write_bytes(b"evil")
+    scanned = make(dir_rule(root))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    with mounted("--bind", str(tmp_path / "evil"), str(root / "file")):
+        checker.full_check()
+        assert changed(scanned, root) == {"file": "MODIFIED"}
+
+
+def test_a_set_of_hard_links_is_reported_under_each_of_its_covered_names(
+    root: Path, tmp_path: Path, make: Make
+) -> None:
+    for name in ("sub/one", "two"):
+        os.link(root / "file", root / name)
+    os.link(root / "file", tmp_path / "outside")
+    scanned = make(dir_rule(root))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    (tmp_path / "outside").write_bytes(b"changed through a name that nobody watches")
+    checker.full_check()
+    everywhere = dict.fromkeys(("file", "sub/one", "two"), "MODIFIED")
+    assert changed(scanned, root) == everywhere
+    # A link more, far away, is a change of each of them as well.
+    os.link(root / "file", tmp_path / "one-more")
+    checker.full_check()
+    assert {event.change for event in scanned.raised if event.change} == {"----H---T-"}
+    assert changed(scanned, root) == everywhere
+
+
+def test_links_that_lead_round_are_walked_once(root: Path, make: Make) -> None:
+    (root / "sub" / "up").symlink_to("..")
+    (root / "self").symlink_to("self")
+    (root / "here").symlink_to(".")
+    scanned = make(dir_rule(root))
+    result = scanned.init()
+    # The tree, two files of two names, and the three links.
+    assert result.files == 6
+    scanned.checker().full_check()
+    assert {event.code for event in scanned.take()} <= {"WEIRD_FILENAME"}
+
+
+def test_what_a_pattern_matches_only_later_is_covered_from_then_on(root: Path, make: Make) -> None:
+    scanned = make(file_rule(bytes(root) + b"/*/authorized_keys"), dir_rule(bytes(root) + b"/s?b"))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    (root / "new").mkdir()
+    (root / "new" / "authorized_keys").touch()
+    (root / "new" / "other").touch()
+    (root / "sab").mkdir()
+    checker.full_check()
+    assert changed(scanned, root) == {"new/authorized_keys": "ADDED", "sab": "ADDED"}
+
+
+@pytest.mark.root
+@as_root
+def test_a_mount_that_a_namespace_of_its_own_sees_is_not_ours(root: Path, make: Make) -> None:
+    """The agent sees what its own view has: mounts of others are neither walked nor a change."""
+    scanned = make(dir_rule(root))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    script = f"mount -t tmpfs x {root}/sub && touch {root}/sub/theirs && echo ready && read _"
+    with subprocess.Popen(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            pytest.skip("cannot make a mount namespace here")
+        checker.full_check()
+        assert scanned.take() == []
+        process.stdin.write("\n")
