@@ -140,6 +140,8 @@ class Examiner:
         self.bytes_read = 0
         self.skipped = 0
         """Files whose contents SkipChecksum left alone."""
+        self.quick = 0
+        """Files whose contents a quick look took for unchanged."""
         self.defer_above_bytes: int | None = None
         """Contents larger than this are left to somebody else; None: everything is read here."""
         self.defers_growing = False
@@ -149,16 +151,24 @@ class Examiner:
 
     def take_numbers(self) -> list[int]:
         """Return the numbers so far, for ``add_numbers`` of another one, and begin anew."""
-        numbers = [self.hashed, self.skipped, self.unread, self.bytes_read]
-        self.hashed = self.skipped = self.bytes_read = self._inspector.unread = 0
+        numbers = [self.hashed, self.skipped, self.unread, self.bytes_read, self.quick]
+        self.hashed = self.skipped = self.bytes_read = self._inspector.unread = self.quick = 0
         return numbers
 
-    def add_numbers(self, hashed: int, skipped: int, unread: int, bytes_read: int) -> None:
+    def add_numbers(
+        self, hashed: int, skipped: int, unread: int, bytes_read: int, quick: int
+    ) -> None:
         """Count what another one did."""
         self.hashed += hashed
         self.skipped += skipped
+        self.quick += quick
         self.bytes_read += bytes_read
         self._inspector.unread += unread
+
+    @property
+    def looked(self) -> int:
+        """The extended attributes that are looked at and can be seen: a ``Looked``."""
+        return self._inspector.looked
 
     @property
     def unread(self) -> int:

@@ -19,10 +19,13 @@ from typing import TypeGuard
 from needfire_client.attributes import group_name, never, owner_name
 from needfire_client.baseline import BaselineReader, BaselineWriter
 from needfire_client.compare import Change, ChangeKind, Names, compare, is_same_inode
+from needfire_client.course import Course
 from needfire_client.looks import RecentLooks
 from needfire_client.overlay import Overlay
 from needfire_client.packing import pack_record, unpack_record
-from needfire_client.policy import Decision, Place, Ruleset
+from needfire_client.policy import EVERYTHING, Decision, Place, Ruleset, Selection
+from needfire_client.position import PositionStore
+from needfire_client.quick import KnownBaseline
 from needfire_client.reference import Known, Reference
 from needfire_client.scan import (
     CheckResult,
@@ -98,6 +101,10 @@ def init_baseline(
     return scan.complete(_written(out_path, meta, on_event), _said_of(meta))
 
 
+def _forget(_path: bytes) -> None:
+    """Stand in for ``passed`` where nobody wants to know."""
+
+
 class Checker:
     """Compares the file system with a baseline. Any thread may use it, but only one at a time.
 
@@ -137,12 +144,27 @@ class Checker:
         remembers = self._overlay if settings.report_only_once else None
         self._reference = Reference(self._reader, remembers)
         self._names = Names(owner_name, group_name, self.meta.algorithm)
-        self._lacking = self._lacking_attributes = 0
         self._looks = RecentLooks()
+        self._known = KnownBaseline(baseline_path, self._reader)
 
-    def full_check(self, stop: Callable[[], bool] = never) -> CheckResult:
-        """Compare everything that the rules cover, and report what differs."""
-        return self._check("check", stop, None)
+    def full_check(
+        self,
+        stop: Callable[[], bool] = never,
+        selection: Selection = EVERYTHING,
+        *,
+        positions: PositionStore | None = None,
+        watch: str = "",
+    ) -> CheckResult:
+        """Compare everything that the rules cover, and report what differs.
+
+        Args:
+            selection: which rules it is for, and which of them are quick.
+            positions: where it is kept how far it has come; one that was stopped goes on there.
+            watch: a word that is the same for as long as nothing can have changed unseen.
+        """
+        return self._check(
+            "check", stop, None, selection=selection, positions=positions, watch=watch
+        )
 
     def update(
         self,
@@ -231,32 +253,74 @@ class Checker:
         stop: Callable[[], bool],
         writer: BaselineWriter | None,
         finish: Callable[[], tuple[str | None, Mapping[str, FieldValue]]] = lambda: (None, {}),
+        *,
+        selection: Selection = EVERYTHING,
+        positions: PositionStore | None = None,
+        watch: str = "",
     ) -> CheckResult:
         owner_name.cache_clear()
         group_name.cache_clear()
-        self._lacking = self._lacking_attributes = 0
         self._looks.clear()
-        self._overlay.begin_round()
-        scan = self._scan(stop)
-        scan.begin(mode)
+        scan = self._scan(stop, self._ruleset_of(selection))
+        course = Course(
+            scan,
+            positions,
+            configuration_sha256=self._settings.sha256,
+            baseline_sha256=self.meta.content_sha256,
+            selection=selection,
+            watch=watch,
+        )
+        if not course.is_resumed or course.again_until is not None:
+            self._overlay.begin_round()
+        scan.begin(mode, course.start_fields())
         try:
-            self._compare_stream(scan, scan.records(), writer=writer, looks=self._looks)
+            self._compare_stream(
+                scan,
+                scan.records(course.rests),
+                course.first_key,
+                writer=writer,
+                looks=self._looks,
+                passed=course.passed,
+            )
+            if course.again_until is not None:
+                self._look_again(scan, course.again_until, stop)
         except ScanStoppedError:
+            course.stopped()
             return scan.result(is_complete=False)
         scan.report_rules()
-        if self._lacking:
-            scan.report_finding(Finding("BASELINE_INCOMPLETE", b"", None, {"files": self._lacking}))
-        if self._lacking_attributes:
-            files = {"files": self._lacking_attributes}
-            scan.report_finding(Finding("BASELINE_LACKS_ATTRIBUTES", b"", None, files))
-        self._overlay.end_round()
+        self._report_lacking(scan)
+        self._overlay.end_round(scan.ruleset.covers)
+        course.ended()
         written, said = (None, {}) if scan.is_empty else finish()
-        return scan.complete(written, {**_said_of(self.meta), **said, **self._health()})
+        said = {**_said_of(self.meta), **said, **course.fields(), **self._health()}
+        return scan.complete(written, said)
 
-    def _scan(self, stop: Callable[[], bool]) -> Scan:
+    def _look_again(self, scan: Scan, until: bytes, stop: Callable[[], bool]) -> None:
+        """Look quickly at what was compared before something may have changed it unseen."""
+        selection = scan.ruleset.selection
+        groups = frozenset(rule.group for rule in self._settings.rules)
+        again = self._scan(stop, self._ruleset_of(Selection(selection.groups, groups)))
+        end = key_of(until) + b"\0"
+        records = again.records(until=until)
+        self._compare_stream(again, records, end=end, looks=self._looks)
+        # It went on while ``scan`` waited, whose own clock has counted its time.
+        scan.take_over({**again.numbers(), "duration_ms": 0}, again.met_indexes())
+
+    def _report_lacking(self, scan: Scan) -> None:
+        for code, count in (
+            ("BASELINE_INCOMPLETE", scan.lacking),
+            ("BASELINE_LACKS_ATTRIBUTES", scan.lacking_attributes),
+        ):
+            if count:
+                scan.report_finding(Finding(code, b"", None, {"files": count}))
+
+    def _ruleset_of(self, selection: Selection) -> Ruleset:
+        return self._ruleset if selection == EVERYTHING else Ruleset(self._settings, selection)
+
+    def _scan(self, stop: Callable[[], bool], ruleset: Ruleset | None = None) -> Scan:
         return Scan(
             self._settings,
-            self._ruleset,
+            ruleset or self._ruleset,
             self.meta.algorithm,
             self._on_event,
             is_new=self._is_new,
@@ -264,6 +328,7 @@ class Checker:
             growing_size=self._reference.size,
             stop=stop,
             looks=self._looks,
+            known=self._known,
         )
 
     def _is_new(self, code: str, path: bytes) -> bool:
@@ -278,11 +343,13 @@ class Checker:
         *,
         writer: BaselineWriter | None = None,
         looks: RecentLooks | None = None,
+        passed: Callable[[bytes], None] = _forget,
     ) -> None:
         """Compare what is there with what should be there, for the keys in [first, end).
 
         Args:
             looks: single looks that may happen meanwhile.
+            passed: told of a directory when it, and everything before it, has been compared.
         """
         rows = self._reference.rows(first, end)
         row = next(rows, None)
@@ -300,6 +367,8 @@ class Checker:
                 if not here.is_readable:
                     unknown_end = max(unknown_end, subtree_end(key))
                 self._compare_directory(scan, here, packed, is_reported, writer)
+                if key >= unknown_end:
+                    passed(here.path)
             elif key < unknown_end:
                 # Below a directory that cannot be read: not missing, only unknown.
                 if writer is not None and packed is not None:
@@ -334,7 +403,10 @@ class Checker:
         # The pseudo-directory above the root has one name, and no place of its own.
         if not path:
             return
-        record = DirectoryRecord(path, self._ruleset.locate(path)[1])
+        place = scan.ruleset.locate(path)[1]
+        if not place.is_open:
+            return
+        record = DirectoryRecord(path, place)
         self._compare_entries(scan, record, self._reference.unpacked(key, packed))
 
     def _compare_entries(self, scan: Scan, record: DirectoryRecord, known: Known) -> None:
@@ -345,7 +417,7 @@ class Checker:
             now, old = new.get(name), known.get(name)
             if now is None and record.scope is not None and name not in record.scope:
                 continue
-            decision, place = self._child(record, name)
+            decision, place = _child(scan, record, name)
             if decision is None:
                 continue
             if now is None:
@@ -365,9 +437,9 @@ class Checker:
     ) -> None:
         old = known.get(name)
         if decision.hashes and _lacks_digest(old, now):
-            self._lacking += 1
+            scan.lacking += 1
         if Check.MOD in decision.mask and _lacks_attributes(old, now):
-            self._lacking_attributes += 1
+            scan.lacking_attributes += 1
         change = compare(
             join(record.path, name),
             old,
@@ -413,9 +485,6 @@ class Checker:
             self._overlay.forget(key, name)
         else:
             self._overlay.put(key, name, now)
-
-    def _child(self, record: DirectoryRecord, name: bytes) -> tuple[Decision | None, Place]:
-        return record.place.child(name) if record.path else self._ruleset.root()
 
     def _write(
         self,
@@ -489,6 +558,10 @@ class Checker:
         key = key_of(path)
         records = scan.taken(scan.walker.walk_from(path))
         self._compare_stream(scan, records, key, subtree_end(key))
+
+
+def _child(scan: Scan, record: DirectoryRecord, name: bytes) -> tuple[Decision | None, Place]:
+    return record.place.child(name) if record.path else scan.ruleset.root()
 
 
 def _is_other_directory(old: FileEntry | None, new: FileEntry | None) -> bool:

@@ -56,6 +56,8 @@ _VERBS_OF_OPTION: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "upload": frozenset({"init", "update"}),
         "password_file": frozenset({"set-password"}),
         "explain_path": frozenset({"check-config"}),
+        "quick": frozenset({"check"}),
+        "resume": frozenset({"check"}),
     }
 )
 """Options that mean something to some verbs only; all others are accepted everywhere, so that
@@ -141,6 +143,8 @@ def parse(arguments: Sequence[str]) -> Options:
         log_format=given.log_format or ("json" if given.json else None),
         as_json=given.json,
         explain_path=given.explain_path,
+        quick=given.quick,
+        resume=given.resume,
     )
 
 
@@ -243,6 +247,16 @@ def _parser(verb: str | None = None) -> argparse.ArgumentParser:
         dest="explain_path",
         metavar="PATH",
         help="check-config: which rule decides about this path",
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help="check: look at all attributes, and read only files of which one has changed",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="check: go on where the last check was stopped, if nothing else has changed",
     )
     add("--log-format", choices=tuple(FORMATS), help="form of a log line (default: classic)")
     add("--json", action="store_true", help="print data as JSON, one object a line")

@@ -47,7 +47,12 @@ class Daemon:
             runtime.options, runtime.state, runtime.reporter, name=runtime.name
         )
         self._orders = Orders(runtime.reporter, self._take)
-        self._watching = Watching(runtime.reporter, runtime.state.overlay, on_bug=runtime.bug)
+        self._watching = Watching(
+            runtime.reporter,
+            runtime.state.overlay,
+            runtime.state.position,
+            on_bug=runtime.bug,
+        )
         self._wishes: asyncio.Queue[Request] = asyncio.Queue(_WISHES_MAX)
         self._stopping: asyncio.Future[Request] = asyncio.get_running_loop().create_future()
         self._beside: list[asyncio.Task[None]] = []

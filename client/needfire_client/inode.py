@@ -140,7 +140,8 @@ class Inspector:
         if groups & Looked.TRUSTED and not _sees_trusted():
             groups &= ~Looked.TRUSTED
         self._groups = groups
-        self._looked = int(groups)
+        self.looked = int(groups)
+        """Those of the groups that can be seen."""
         self._flags = bytearray(8)
         self._fsx = bytearray(28)
         self._statx = ctypes.create_string_buffer(256)
@@ -178,20 +179,20 @@ class Inspector:
         except OSError:
             # Most file systems without a disk have neither, and say so with many different errors.
             pass
-        if not self._looked:
+        if not self.looked:
             return flags, project, 0, ()
         try:
             names = os.listxattr(fd)
         except OSError as error:
             return flags, project, *self._unlisted(fd, error)
         if not names:
-            return flags, project, self._looked, ()
+            return flags, project, self.looked, ()
         return flags, project, *self._gather(fd, names)
 
     def of_name(self, dir_fd: int, name: bytes, device: int) -> Inode:
         """Return what an object says that is not opened: no flags, no project."""
         birth_ns = self._birth(dir_fd, name, device)
-        if not self._looked:
+        if not self.looked:
             return Inode(birth_ns)
         path = name if name.startswith(b"/") else b"/proc/self/fd/%d/%s" % (dir_fd, name)
         try:
@@ -235,7 +236,7 @@ class Inspector:
 
     def _unlisted(self, place: int | bytes, error: OSError) -> tuple[int, tuple[Xattr, ...]]:
         if error.errno in _NONE_ERRORS:
-            return self._looked, ()
+            return self.looked, ()
         if error.errno in _TOO_LONG_ERRORS:
             # 64 KiB of names: whoever made them must not get rid of our look at the ACL by that.
             return self._gather(place, _FIRST, is_whole=False)
@@ -257,7 +258,7 @@ class Inspector:
         except OSError:
             self.unread += 1
             return 0, ()
-        return self._looked, gathered.xattrs()
+        return self.looked, gathered.xattrs()
 
     def _value(self, place: int | bytes, name: str, gathered: "_Gathered") -> bytes | None:
         """Return a value; None where it has gone, or too many were read already."""

@@ -53,8 +53,9 @@ PAGES: Final[Mapping[str, Page]] = MappingProxyType(
             "check [options]",
             "Compare all files with the baseline once. Differences go to standard output,\n"
             "everything else to standard error. Status 8 without a difference: some files could\n"
-            f"not be read.\n\n{_SUSPEND_FIRST}",
-            (*_SOURCES, "--baseline", *_OUTPUT),
+            "not be read. One that is stopped (Ctrl-C) goes on where it was with --resume.\n\n"
+            f"{_SUSPEND_FIRST}",
+            (*_SOURCES, "--baseline", "--quick", "--resume", *_OUTPUT),
             tuple(MEANINGS),
         ),
         "update": Page(

@@ -33,6 +33,8 @@ class Options:
     log_format: str | None = None
     as_json: bool = False
     explain_path: str | None = None
+    quick: bool = False
+    resume: bool = False
 
     @property
     def rc_source(self) -> str:

@@ -9,7 +9,7 @@ file need not survive a crash: it is made anew at each start.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -100,10 +100,17 @@ class Overlay:
         """Begin a full check: findings that are not met again in it are forgotten at its end."""
         self._round += 1
 
-    def end_round(self) -> None:
-        """End a full check that saw everything."""
+    def end_round(self, saw: Callable[[bytes], bool]) -> None:
+        """End a full check.
+
+        Args:
+            saw: whether it was to look at a path; findings of others are kept.
+        """
         with _translated(self._path):
-            self._connection.execute("DELETE FROM findings WHERE round < ?", (self._round,))
+            self._connection.create_function("saw", 1, saw)
+            self._connection.execute(
+                "DELETE FROM findings WHERE round < ? AND saw(path)", (self._round,)
+            )
 
     def is_new(self, code: str, path: bytes) -> bool:
         """Note a finding; return whether it was not known before."""

@@ -16,13 +16,13 @@ is covered at once, and a path needs no list of expansions to be decided.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from needfire_client.glob import compile_component, literal_component
 from needfire_protocol.rc.policies import Check, PathRule, Policy, RuleKind
 from needfire_protocol.severity import Severity
 
-__all__ = ["Decision", "Place", "RuleSettings", "Ruleset"]
+__all__ = ["EVERYTHING", "Decision", "Place", "RuleSettings", "Ruleset", "Selection"]
 
 
 class RuleSettings(Protocol):
@@ -36,6 +36,24 @@ class RuleSettings(Protocol):
     def policy_severities(self) -> Mapping[Policy, Severity]: ...
     @property
     def recursion_level(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which groups of rules a pass is for. What other rules decide about, it leaves alone."""
+
+    groups: frozenset[str] | None = None
+    """None: all."""
+    quick: frozenset[str] = frozenset()
+    """Of these it reads a file only where another attribute has changed."""
+
+    def has(self, group: str) -> bool:
+        """True where the rules of the group are looked at."""
+        return self.groups is None or group in self.groups
+
+
+EVERYTHING: Final = Selection()
+"""All rules, and all contents."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +73,10 @@ class Decision:
     """The mask compares contents, so regular files are read."""
     grows: bool
     """The mask lets files grow."""
+    is_quick: bool = False
+    """Files are read only where another attribute has changed."""
+    is_selected: bool = True
+    """False: of a rule that is not looked at now; it only ends those that are."""
 
 
 @dataclass(slots=True, eq=False)
@@ -129,7 +151,8 @@ class Place:
     def own(self) -> "Iterator[Decision]":
         """Return the decisions of the rules that name this directory itself."""
         for node in self._nodes:
-            yield from (found for found in (node.of_file, node.of_dir) if found is not None)
+            found = (node.of_file, node.of_dir)
+            yield from (each for each in found if each is not None and each.is_selected)
 
     def inner(self) -> "Iterator[Decision]":
         """Return the decisions of all rules that name something inside, at any depth."""
@@ -169,7 +192,11 @@ def _entered(
     of_object = _best(node.of_file for node in nodes) or of_dir or contents
     if of_dir is not None:
         contents, levels = of_dir, of_dir.levels
-    return of_object, Place(nodes, contents, levels)
+    return _selected(of_object), Place(nodes, _selected(contents), levels)
+
+
+def _selected(decision: Decision | None) -> Decision | None:
+    return decision if decision is not None and decision.is_selected else None
 
 
 def _best(decisions: Iterator[Decision | None]) -> Decision | None:
@@ -178,12 +205,17 @@ def _best(decisions: Iterator[Decision | None]) -> Decision | None:
 
 
 class Ruleset:
-    """The rules of a configuration, ready to be asked."""
+    """The rules of a configuration, ready to be asked.
 
-    def __init__(self, settings: RuleSettings) -> None:
+    Args:
+        selection: which of them a pass is for.
+    """
+
+    def __init__(self, settings: RuleSettings, selection: Selection = EVERYTHING) -> None:
         self._root = _Node()
+        self.selection = selection
         self.decisions: list[Decision] = []
-        """One for each rule that counts, in the order of the file."""
+        """One for each selected rule that counts, in the order of the file."""
         for order, rule in enumerate(settings.rules):
             self._add(rule, order, settings)
         self._entered = _entered((self._root,), None, -1)
@@ -193,7 +225,7 @@ class Ruleset:
         for component in rule.path.split(b"/")[1:]:
             # The root's path has one empty component: it is the root itself.
             node = node.child(component, rule.is_glob) if component else node
-        decision = _decision(rule, order, settings)
+        decision = _decision(rule, order, settings, self.selection)
         # Same kind, same path: the first counts. The parser warns of the second.
         if rule.kind is RuleKind.FILE and node.of_file is None:
             node.of_file = decision
@@ -201,7 +233,8 @@ class Ruleset:
             node.of_dir = decision
         else:
             return
-        self.decisions.append(decision)
+        if decision.is_selected:
+            self.decisions.append(decision)
 
     def root(self) -> tuple[Decision | None, Place]:
         """Return the decision over ``/`` itself, and its place."""
@@ -215,12 +248,16 @@ class Ruleset:
                 decision, place = place.child(component)
         return decision, place
 
+    def covers(self, path: bytes) -> bool:
+        """True where a selected rule decides about the object, or all rules are selected."""
+        return self.selection.groups is None or self.decide(path) is not None
+
     def decide(self, path: bytes) -> Decision | None:
         """Return the decision over the object at an absolute, normalised path; None: no rule."""
         return self.locate(path)[0]
 
 
-def _decision(rule: PathRule, order: int, settings: RuleSettings) -> Decision:
+def _decision(rule: PathRule, order: int, settings: RuleSettings, selection: Selection) -> Decision:
     mask = settings.masks[rule.policy]
     depth = settings.recursion_level if rule.depth is None else rule.depth
     return Decision(
@@ -232,4 +269,6 @@ def _decision(rule: PathRule, order: int, settings: RuleSettings) -> Decision:
         order=(rule.is_glob, order),
         hashes=Check.CHK in mask,
         grows=Check.SGROW in mask,
+        is_quick=rule.group in selection.quick,
+        is_selected=selection.has(rule.group),
     )

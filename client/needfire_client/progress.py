@@ -47,6 +47,10 @@ class ProgressBar:
         self._is_drawn = self._stream.isatty()
         self._due_s = clock()
 
+    def expect(self, total: int) -> None:
+        """Say how many objects are to be expected, once that is known."""
+        self._total = total
+
     def update(self, files: int, bytes_read: int, path: bytes) -> None:
         """Show the numbers; this is the ``progress`` of a check."""
         if not self._is_drawn or self._clock() < self._due_s:

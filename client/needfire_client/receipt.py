@@ -34,6 +34,11 @@ class Skipped:
             self._paths.append(shown)
             self._paths_text += len(shown)
 
+    def add_earlier(self, count: int) -> None:
+        """Count objects that another part of the pass could not examine, and has reported."""
+        if count:
+            self._reasons["named by another part of the check"] += count
+
     def fields(self) -> Mapping[str, FieldValue]:
         """Return what the receipt says: how many, why (most frequent first), and which."""
         total = self._reasons.total()

@@ -5,20 +5,24 @@ into events; what the records mean is the business of its caller.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from types import MappingProxyType
 
 from needfire_client.attributes import Examiner, ScanStoppedError, never
 from needfire_client.compare import Change, ChangeKind
 from needfire_client.looks import RecentLooks
+from needfire_client.memory import entries_max
 from needfire_client.pacing import paced
 from needfire_client.policy import Ruleset
+from needfire_client.quick import KnownBaseline, QuickLook
 from needfire_client.receipt import Skipped
 from needfire_client.scan_pool import ScanPool, default_workers
 from needfire_client.units import Job
-from needfire_client.walk import DirectoryRecord, Finding, Severities, Walker, no_size
-from needfire_protocol.baseline import Looked
+from needfire_client.walk import DirectoryRecord, Finding, Rest, Severities, Walker, no_size
+from needfire_protocol.baseline import Looked, key_of
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import FieldValue
 from needfire_protocol.rc.agent import AgentSettings
@@ -44,6 +48,8 @@ class CheckResult:
     bytes_read: int
     skipped: int = 0
     """Files whose contents SkipChecksum left alone."""
+    quick: int = 0
+    """Files that were not read, because no attribute of theirs had changed."""
     added: int
     missing: int
     modified: int
@@ -70,6 +76,7 @@ class Scan:
 
     Args:
         is_new: asked before a finding is reported; says whether it was not reported before.
+        known: what quick rules go by; without it they read all files.
     """
 
     def __init__(
@@ -84,13 +91,15 @@ class Scan:
         growing_size: Callable[[bytes, bytes], int | None] = no_size,
         stop: Callable[[], bool] = never,
         looks: RecentLooks | None = None,
+        known: KnownBaseline | None = None,
     ) -> None:
         self._settings = settings
+        self._known = known
         self._algorithm = algorithm
         self._growing_size = growing_size
         self._looks = looks if looks is not None else RecentLooks()
         self._workers = settings.scan_workers or default_workers()
-        self._ruleset = ruleset
+        self.ruleset = ruleset
         self._configuration_sha256 = settings.sha256
         self._on_event = on_event
         self._is_new = is_new
@@ -113,16 +122,33 @@ class Scan:
             growing_size=growing_size,
             skip_lines=settings.skip_checksum,
             stop=self._stop,
+            entries_max=entries_max(settings.scan_memory_bytes),
+            quick=None if known is None else QuickLook(self._examiner, known.reader),
         )
+        self.lacking = self.lacking_attributes = 0
+        """Objects of which the baseline has no digest, or not all attributes."""
         self._files = 0
+        self._earlier_ms = 0
         self._findings = 0
         self._seen = {"FILE_UNREADABLE": 0, "FILE_UNSTABLE": 0}
         self._skipped = Skipped()
         self._changes = dict.fromkeys(ChangeKind, 0)
 
-    def records(self) -> Iterator[DirectoryRecord]:
-        """Walk everything; counts and reports each record's findings before it gives it."""
-        return self.taken(self.walker.walk() if self._workers == 1 else self._shared_out())
+    def records(
+        self, rests: Sequence[Rest] | None = None, until: bytes | None = None
+    ) -> Iterator[DirectoryRecord]:
+        """Walk everything; counts and reports each record's findings before it gives it.
+
+        Args:
+            rests: walk these alone; None: everything.
+            until: end with the record of this directory, or where it would be.
+        """
+        alone = self._workers == 1
+        records = self.walker.walk_rests(rests) if alone else self._shared_out(rests)
+        if until is not None:
+            last = key_of(until)
+            records = takewhile(lambda record: key_of(record.path) <= last, records)
+        return self.taken(records)
 
     def taken(self, records: Iterator[DirectoryRecord]) -> Iterator[DirectoryRecord]:
         """Give records of the walker on, counted and with their findings reported."""
@@ -133,12 +159,12 @@ class Scan:
     def _ask(self) -> bool:
         return self._stop()
 
-    def _shared_out(self) -> Iterator[DirectoryRecord]:
+    def _shared_out(self, rests: Sequence[Rest] | None) -> Iterator[DirectoryRecord]:
         """Yield the records of a pass that several processes make."""
         with ScanPool(
             self._job(),
             self._workers,
-            self._ruleset,
+            self.ruleset,
             self.walker,
             self._examiner,
             growing_size=self._growing_size,
@@ -146,7 +172,7 @@ class Scan:
             clock=lambda: self._looks.count,
             on_death=lambda fields: self._on_event("SCAN_WORKER_DIED", None, fields),
         ) as pool:
-            for record, taken_at in pool.records():
+            for record, taken_at in pool.records(rests):
                 current: DirectoryRecord | None = record
                 if self._looks.touched(record.path, since=taken_at):
                     # A single look has reported a newer state than the one that was read ahead.
@@ -155,7 +181,7 @@ class Scan:
                     yield current
 
     def _job(self) -> Job:
-        settings = self._settings
+        settings, known = self._settings, self._known
         return Job(
             rules=settings.rules,
             masks=settings.masks,
@@ -168,6 +194,11 @@ class Scan:
             drops_cache=settings.drop_cache,
             cpu_percent=settings.scan_cpu_limit / self._workers,
             bytes_per_s=settings.io_limit_kib * 1024 / self._workers,
+            memory_bytes=settings.scan_memory_bytes,
+            entries_max=entries_max(settings.scan_memory_bytes),
+            selection=self.ruleset.selection,
+            baseline=None if known is None else bytes(known.path),
+            baseline_sha256="" if known is None else known.reader.meta.content_sha256,
         )
 
     def take(self, record: DirectoryRecord) -> None:
@@ -198,17 +229,80 @@ class Scan:
 
     def report_rules(self) -> None:
         """After a whole pass: report the rules that protect nothing."""
-        if not self._ruleset.decisions:
+        if not self.ruleset.decisions:
             self.report_finding(Finding("NOTHING_TO_CHECK", b"", None, {}))
-        for decision in self._ruleset.decisions:
+        for decision in self.ruleset.decisions:
             rule = decision.rule
             if decision not in self.walker.met:
                 place = {"rule": f"{rule.source}:{rule.line}"}
                 self.report_finding(Finding("RULE_MATCHES_NOTHING", rule.path, None, place))
 
-    def begin(self, mode: str) -> None:
+    def begin(self, mode: str, said: Mapping[str, FieldValue] = MappingProxyType({})) -> None:
         """Report that the pass begins."""
-        self._on_event("CHECK_STARTED", None, {"mode": mode})
+        self._on_event("CHECK_STARTED", None, {"mode": mode, **self._selection_fields(), **said})
+
+    def _selection_fields(self) -> Mapping[str, FieldValue]:
+        """Return which groups of rules it is for, where those are not all; and which are quick."""
+        selection = self.ruleset.selection
+        said: dict[str, FieldValue] = {}
+        if selection.groups is not None:
+            said["groups"] = _group_names(selection.groups)
+        if selection.quick:
+            said["quick_groups"] = _group_names(selection.quick)
+        return said
+
+    def numbers(self) -> dict[str, int]:
+        """Return what was counted, for ``take_over`` of one that goes on."""
+        return {
+            "files": self._files,
+            "findings": self._findings,
+            "unreadable": self._seen["FILE_UNREADABLE"],
+            "unstable": self._seen["FILE_UNSTABLE"],
+            **{kind.name: count for kind, count in self._changes.items()},
+            "hashed": self._examiner.hashed,
+            "contents_skipped": self._examiner.skipped,
+            "unread": self._examiner.unread,
+            "bytes": self._examiner.bytes_read,
+            "quick": self._examiner.quick,
+            "lacking": self.lacking,
+            "lacking_attributes": self.lacking_attributes,
+            "duration_ms": self._earlier_ms + round(self._elapsed_s() * 1000),
+        }
+
+    def take_over(self, numbers: Mapping[str, int], met: Iterable[int]) -> None:
+        """Count what another pass did, of which this one is a part.
+
+        Args:
+            met: rules that name something that is there, as ``met_indexes`` gives them.
+        """
+        number = defaultdict(int, numbers)
+        self._files += number["files"]
+        self._findings += number["findings"]
+        for code, name in (("FILE_UNREADABLE", "unreadable"), ("FILE_UNSTABLE", "unstable")):
+            self._seen[code] += number[name]
+            self._skipped.add_earlier(number[name])
+        for kind in self._changes:
+            self._changes[kind] += number[kind.name]
+        self._examiner.add_numbers(
+            number["hashed"],
+            number["contents_skipped"],
+            number["unread"],
+            number["bytes"],
+            number["quick"],
+        )
+        self.lacking += number["lacking"]
+        self.lacking_attributes += number["lacking_attributes"]
+        self._earlier_ms += number["duration_ms"]
+        decisions = self.ruleset.decisions
+        self.walker.met.update(decisions[index] for index in met if 0 <= index < len(decisions))
+
+    def met_indexes(self) -> tuple[int, ...]:
+        """Return which rules name something that is there, as indexes into its ruleset's."""
+        met = self.walker.met
+        return tuple(index for index, each in enumerate(self.ruleset.decisions) if each in met)
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
 
     @property
     def is_empty(self) -> bool:
@@ -235,16 +329,18 @@ class Scan:
                 "kBps": round(rate),
                 "files": result.files,
                 "hashed": result.hashed,
+                "quick": self._examiner.quick,
                 "bytes": result.bytes_read,
                 "changes": result.changes,
                 "unreadable": result.unreadable,
                 "unstable": result.unstable,
                 "duration_ms": round(result.duration_s * 1000),
-                "rules": len(self._ruleset.decisions),
+                "rules": len(self.ruleset.decisions),
                 **self._skipped.fields(),
                 "contents_skipped": self._examiner.skipped,
                 "attributes_unread": self._examiner.unread,
                 "configuration": f"sha256:{self._configuration_sha256}",
+                **self._selection_fields(),
                 **references,
             },
         )
@@ -263,10 +359,15 @@ class Scan:
             unreadable=self._seen["FILE_UNREADABLE"],
             unstable=self._seen["FILE_UNSTABLE"],
             findings=self._findings,
-            duration_s=time.monotonic() - self._started_s,
+            quick=self._examiner.quick,
+            duration_s=self._earlier_ms / 1000 + self._elapsed_s(),
             is_complete=is_complete,
             baseline_sha256=baseline_sha256,
         )
+
+
+def _group_names(groups: Iterable[str]) -> str:
+    return " ".join(sorted(name or "-" for name in groups))
 
 
 def _looked_at(settings: AgentSettings) -> Looked:

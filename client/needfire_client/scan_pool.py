@@ -16,12 +16,14 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Protocol
 
 from needfire_client.attributes import Examiner, ScanStoppedError
+from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
 from needfire_client.packing import unpack_record
 from needfire_client.policy import Ruleset
 from needfire_client.scan_order import Order, Piece
@@ -35,7 +37,7 @@ from needfire_client.units import (
     encode_job,
     encode_unit,
 )
-from needfire_client.walk import DirectoryRecord, Walker, join
+from needfire_client.walk import DirectoryRecord, Rest, Walker, join
 from needfire_protocol.baseline import FileEntry
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes
@@ -62,6 +64,9 @@ _DEATHS_MAX: Final = 16
 
 _FAILURES_MAX: Final = 2
 """Processes that one directory or file may end."""
+
+_DEADLY: Final = "every process that read it has ended"
+_TOO_LARGE: Final = "it needs more memory than ScanMemoryLimit allows"
 
 _POLL_S: Final = 0.1
 _RECORDS_PER_POLL: Final = 64
@@ -111,6 +116,8 @@ class _Worker:
         self.connection = connection
         self.process = process
         self.under_way: deque[Piece] = deque()
+        self.status: int | None = None
+        """Exit status, once it has ended."""
         self._buffer = bytearray()
 
     @property
@@ -159,6 +166,7 @@ class _Worker:
             except subprocess.TimeoutExpired:
                 # In the hands of the kernel, for example at a dead network mount.
                 return "it does not end"
+        self.status = status
         if status < 0:
             with suppress(ValueError):
                 return f"killed by {signal.Signals(-status).name}"
@@ -192,7 +200,7 @@ class ScanPool:
         clock: Callable[[], int],
         on_death: Callable[[Mapping[str, str]], None],
     ) -> None:
-        self._job = encode_job(job)
+        self._job = job
         self._count = count
         self._ruleset = ruleset
         self._walker = walker
@@ -220,9 +228,13 @@ class ScanPool:
             worker.end()
         self._workers.clear()
 
-    def records(self) -> Iterator[tuple[DirectoryRecord, int]]:
-        """Yield all records in the order of a walk, each with what the clock said before it."""
-        yield from self._begin_alone()
+    def records(self, rests: Sequence[Rest] | None = None) -> Iterator[tuple[DirectoryRecord, int]]:
+        """Yield all records in the order of a walk, each with what the clock said before it.
+
+        Args:
+            rests: what is left of a walk; None: everything.
+        """
+        yield from self._begin_alone(rests)
         if not self._order.is_done:
             self._start()
         count = 0
@@ -239,7 +251,7 @@ class ScanPool:
 
     # ---- what the parent does itself -------------------------------------------------------------
 
-    def _begin_alone(self) -> Iterator[tuple[DirectoryRecord, int]]:
+    def _begin_alone(self, rests: Sequence[Rest] | None) -> Iterator[tuple[DirectoryRecord, int]]:
         effort, held = 0, list[DirectoryRecord]()
         read_before = self._examiner.bytes_read
 
@@ -250,8 +262,8 @@ class ScanPool:
         self._examiner.defer_above_bytes = _WARM_UP_DEFER_ABOVE_BYTES
         self._walker.pause = is_enough
         taken_at = self._clock()
-        for record in self._walker.walk():
-            effort += 1 + len(record.entries)
+        for record in self._walker.walk_rests(rests):
+            effort += 1 + record.count
             if record.deferred:
                 held.append(record)
             else:
@@ -284,11 +296,13 @@ class ScanPool:
     # ---- what the processes do -------------------------------------------------------------------
 
     def _start(self) -> None:
+        share = share_bytes(self._job.memory_bytes, self._count)
+        job = encode_job(replace(self._job, memory_bytes=share))
         try:
             while len(self._workers) < self._count:
                 worker = _Worker(*start_worker())
                 self._workers.append(worker)
-                worker.send(self._job)
+                worker.send(job)
         except OSError as error:
             # No process, no memory, no descriptor: those that there are do it, or we alone.
             self._on_death({"reason": error.strerror or str(error)})
@@ -299,13 +313,15 @@ class ScanPool:
             raise ScanStoppedError
         for most in range(_UNDER_WAY_MAX):
             for worker in list(self._workers):
-                if len(worker.under_way) == most and worker.can_take:
+                # Another one's end may have ended it.
+                if worker in self._workers and len(worker.under_way) == most and worker.can_take:
                     self._hand_out(worker)
         waiting = {worker.connection: worker for worker in self._workers if worker.under_way}
         if not waiting:
             return
         for connection in select.select(list(waiting), (), (), timeout_s)[0]:
-            self._take_in(waiting[connection])
+            if waiting[connection] in self._workers:
+                self._take_in(waiting[connection])
 
     def _hand_out(self, worker: _Worker) -> None:
         piece = self._order.next_unit(files_too=not worker.under_way)
@@ -347,22 +363,38 @@ class ScanPool:
         self._workers.remove(worker)
         ended = worker.end()
         under_way = worker.under_way
-        fields = {"reason": reason or ended}
+        is_too_large = worker.status == EXIT_NO_MEMORY
+        fields = {"reason": self._on_memory() if is_too_large else reason or ended}
         if under_way and (unit := under_way[0].unit) is not None:
             fields["path"] = escape_bytes(join(unit.directory, unit.names[0]))
         self._on_death(fields)
+        if is_too_large and self._count > 1:
+            self._go_on_with_fewer(worker)
+            return
         for piece in list(under_way)[1:]:
             self._order.give_back(piece)
         if under_way:
-            self._retry(under_way[0])
+            self._retry(under_way[0], _TOO_LARGE if is_too_large else _DEADLY)
         self._deaths += 1
         if self._deaths < _DEATHS_MAX:
             self._start()
         elif self._workers:
+            # There is something here that processes do not survive; we go on alone.
             self._dismiss()
 
+    def _on_memory(self) -> str:
+        share = share_bytes(self._job.memory_bytes, self._count) >> 20
+        return f"it reached its {share} MiB, of the {self._count} processes of ScanMemoryLimit"
+
+    def _go_on_with_fewer(self, worker: _Worker) -> None:
+        """Start half as many processes, each with twice the memory."""
+        self._workers.append(worker)
+        self._dismiss()
+        self._count //= 2
+        self._start()
+
     def _dismiss(self) -> None:
-        """Go on alone: there is something here that processes do not survive."""
+        """End all processes, and take back what they had in hand."""
         for worker in self._workers:
             for piece in worker.under_way:
                 self._order.give_back(piece)
@@ -370,14 +402,13 @@ class ScanPool:
             worker.end()
         self._workers.clear()
 
-    def _retry(self, piece: Piece) -> None:
+    def _retry(self, piece: Piece, reason: str) -> None:
         assert piece.unit is not None
         unit = piece.unit
         is_single = len(unit.names) == 1
         if not is_single or piece.failures + 1 < _FAILURES_MAX:
             self._order.fail(piece)
             return
-        reason = "every process that read it has ended"
         if unit.is_file:
             record = self._walker.unread(unit.directory, unit.names[0], UNKNOWN_ENTRY, reason)
         else:

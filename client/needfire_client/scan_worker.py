@@ -12,13 +12,17 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from needfire_client.attributes import Examiner, ScanStoppedError
+from needfire_client.memory import limit_own_memory
 from needfire_client.pacing import paced
 from needfire_client.packing import pack_record
 from needfire_client.policy import Decision, Ruleset
+from needfire_client.quick import QuickLook
 from needfire_client.units import (
     Job,
     Unit,
@@ -28,6 +32,7 @@ from needfire_client.units import (
 )
 from needfire_client.walk import DirectoryRecord, Walker, join
 from needfire_protocol.baseline import FileEntry, State
+from needfire_protocol.errors import FormatError, StorageError
 
 __all__ = ["DEFER_ABOVE_BYTES", "Laborer", "main", "serve"]
 
@@ -51,7 +56,7 @@ class Laborer:
     """Does units of one job."""
 
     def __init__(self, job: Job, connection: socket.socket) -> None:
-        ruleset = Ruleset(job)
+        ruleset = Ruleset(job, job.selection)
         self._index = {decision: index for index, decision in enumerate(ruleset.decisions)}
         self._told: set[Decision] = set()
         self._connection = connection
@@ -70,6 +75,8 @@ class Laborer:
             skip_lines=job.skip_checksum,
             stop=self._stop,
             pause=self._is_enough,
+            entries_max=job.entries_max,
+            quick=_quick_look(job, self._examiner),
         )
 
     def perform(self, unit: Unit) -> bytes:
@@ -89,7 +96,7 @@ class Laborer:
         records = []
         for record in self.walker.walk_inside(unit.directory, unit.names):
             records.append(record)
-            self._effort += _EFFORT_OF_DIRECTORY + len(record.entries)
+            self._effort += _EFFORT_OF_DIRECTORY + record.count
         return records
 
     def _file(self, unit: Unit) -> DirectoryRecord:
@@ -116,12 +123,40 @@ class Laborer:
         return not self._connection.recv(1, socket.MSG_PEEK)
 
 
-def serve(connection: socket.socket) -> None:
-    """Take the job and then units, until the parent closes the connection."""
+def _quick_look(job: Job, examiner: Examiner) -> QuickLook | None:
+    """Return what looks at files of quick rules; None where they have to be read."""
+    if job.baseline is None or not job.selection.quick:
+        return None
+    # SQLite takes as long to load as all the rest, and most passes are not quick.
+    from needfire_client.baseline import BaselineReader
+
+    try:
+        reader = BaselineReader(Path(os.fsdecode(job.baseline)), is_verified=True)
+    except (FormatError, StorageError):
+        return None
+    # Another one may have taken its place since the parent verified the one that it goes by.
+    if reader.meta.content_sha256 != job.baseline_sha256:
+        reader.close()
+        return None
+    return QuickLook(examiner, reader)
+
+
+def _anything(_data_bytes: int) -> None:
+    """Stand in for ``limit_memory`` where there is no limit."""
+
+
+def serve(connection: socket.socket, limit_memory: Callable[[int], None] = _anything) -> None:
+    """Take the job and then units, until the parent closes the connection.
+
+    Args:
+        limit_memory: called with the bytes of memory that the process may have.
+    """
     data = receive(connection)
     if data is None:
         return
-    laborer = Laborer(decode_job(data), connection)
+    job = decode_job(data)
+    limit_memory(job.memory_bytes)
+    laborer = Laborer(job, connection)
     while (data := receive(connection)) is not None:
         answer = laborer.perform(decode_unit(data))
         connection.sendall(len(answer).to_bytes(LENGTH_BYTES, "big"))
@@ -151,7 +186,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     with suppress(ScanStoppedError, ConnectionError):
-        serve(connection)
+        serve(connection, limit_own_memory)
     # Nothing to tidy up, and nobody waits for it.
     os._exit(0)
 

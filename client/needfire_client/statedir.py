@@ -32,6 +32,8 @@ class StateDir:
         self.cached_baseline = self.cache / "baseline"
         self.overlay = root / "overlay.sqlite"
         self.oneshot_overlay = root / "oneshot-overlay.sqlite"
+        self.position = root / "scan-position"
+        self.oneshot_position = root / "oneshot-scan-position"
         self.lock = root / "run.lock"
         self.oneshot_lock = root / "oneshot.lock"
         self.internal_errors = root / "internal-errors.log"

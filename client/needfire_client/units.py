@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from needfire_client.attributes import Examiner
+from needfire_client.policy import Selection
 from needfire_client.walk import DirectoryRecord, Finding, Rest, Severities, Walker
 from needfire_protocol.baseline import ENTRIES_BYTES_MAX, ENTRIES_PER_DIRECTORY_MAX, Looked
 from needfire_protocol.codec import decode, encode
@@ -66,6 +67,15 @@ class Job:
     """Of one core, for this process."""
     bytes_per_s: float
     """To be read by this process; 0 for no limit."""
+    memory_bytes: int
+    """That all processes may have together; in the message, this process."""
+    entries_max: int
+    """Of a directory."""
+    selection: Selection
+    baseline: bytes | None
+    """Path of what quick rules go by; None: they read all files."""
+    baseline_sha256: str
+    """Digest of what has to be in it."""
 
 
 class Unit(NamedTuple):
@@ -108,6 +118,7 @@ def encode_job(job: Job) -> bytes:
                     rule.is_glob,
                     rule.source,
                     rule.line,
+                    rule.group,
                 ]
                 for rule in job.rules
             ],
@@ -121,6 +132,12 @@ def encode_job(job: Job) -> bytes:
             job.drops_cache,
             job.cpu_percent,
             job.bytes_per_s,
+            job.memory_bytes,
+            job.entries_max,
+            None if job.selection.groups is None else sorted(job.selection.groups),
+            sorted(job.selection.quick),
+            job.baseline,
+            job.baseline_sha256,
         ]
     )
 
@@ -139,13 +156,14 @@ def _condition(
 
 def decode_job(data: bytes) -> Job:
     """Return what ``encode_job`` was given. It comes from the parent, who is trusted."""
-    rules, masks, severities, level, skips, of_findings, algorithm, looked, drops, percent, rate = (
-        _list(data)
+    rules, masks, severities, level, skips, of_findings, algorithm, looked, drops, *others = _list(
+        data
     )
+    percent, rate, memory_bytes, entries_max, groups, quick, baseline, baseline_sha256 = others
     return Job(
         rules=tuple(
-            PathRule(RuleKind(kind), path, Policy(policy), depth, is_glob, source, line)
-            for kind, path, policy, depth, is_glob, source, line in rules
+            PathRule(RuleKind(kind), path, Policy(policy), depth, is_glob, source, line, group)
+            for kind, path, policy, depth, is_glob, source, line, group in rules
         ),
         masks={Policy(policy): Check(mask) for policy, mask in masks},
         policy_severities={Policy(policy): Severity(severity) for policy, severity in severities},
@@ -159,6 +177,11 @@ def decode_job(data: bytes) -> Job:
         drops_cache=drops,
         cpu_percent=percent,
         bytes_per_s=rate,
+        memory_bytes=memory_bytes,
+        entries_max=entries_max,
+        selection=Selection(None if groups is None else frozenset(groups), frozenset(quick)),
+        baseline=baseline,
+        baseline_sha256=baseline_sha256,
     )
 
 
@@ -201,7 +224,7 @@ def encode_answer(
 
 def _plain_record(record: DirectoryRecord, row: bytes) -> list[Any]:
     is_whole = record.is_readable and all(entry.is_known for _, entry in record.entries)
-    plain: list[Any] = [record.path, row, len(record.entries), record.is_readable, is_whole]
+    plain: list[Any] = [record.path, row, record.count, record.is_readable, is_whole]
     if not (record.findings or record.prefixes or record.deferred or record.scope is not None):
         return plain
     return [

@@ -26,10 +26,11 @@ from needfire_client.attributes import (
     open_directory,
 )
 from needfire_client.policy import Decision, Place, Ruleset
+from needfire_client.quick import QuickLook
 from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX, FileEntry, State
 from needfire_protocol.escape import escape_bytes, is_weird
 from needfire_protocol.event import FieldValue
-from needfire_protocol.rc.policies import Policy, RuleKind
+from needfire_protocol.rc.policies import Check, Policy, RuleKind
 from needfire_protocol.rc.skip_checksum import SkipLine
 from needfire_protocol.severity import Severity
 
@@ -134,6 +135,8 @@ class Walker:
         stop: asked before each directory; ScanStoppedError comes out of the walk if it says yes.
         pause: asked before each directory; if it says yes, the walk ends and ``rest`` is what
             it did not come to.
+        quick: looks at the files of quick rules; without it they are read.
+        entries_max: a directory that has more is not looked into, which is a finding.
     """
 
     def __init__(
@@ -146,7 +149,11 @@ class Walker:
         skip_lines: Sequence[SkipLine] = (),
         stop: Callable[[], bool] = never,
         pause: Callable[[], bool] = never,
+        quick: QuickLook | None = None,
+        entries_max: int = ENTRIES_PER_DIRECTORY_MAX,
     ) -> None:
+        self._entries_max = entries_max
+        self._quick = quick
         self._skip_lines = skip_lines
         self._ruleset = ruleset
         self._severities = severities
@@ -170,6 +177,54 @@ class Walker:
             yield record
         self.met.update(place.own())
         yield from self._below(-1, b"", iter((_Descent(b"/", place, False),)))
+
+    def walk_rests(self, rests: Sequence[Rest] | None) -> Iterator[DirectoryRecord]:
+        """Yield the records of what is left of a walk, in its order; None: of everything."""
+        if rests is None:
+            yield from self.walk()
+            return
+        for index, rest in enumerate(rests):
+            yield from self.walk_inside(rest.path, rest.names)
+            if self.rest:
+                self.rest += rests[index + 1 :]
+                return
+
+    def rests_after(self, path: bytes) -> list[Rest]:
+        """Return what a walk has not come to whose last record was that of the directory ``path``.
+
+        Raises:
+            OSError: a directory on the way there cannot be listed.
+        """
+        rests = []
+        after = b""
+        while path not in (b"", b"/"):
+            rests.append(Rest(path, self._directories_in(path, after)))
+            path, after = _split(path)
+        if path:
+            rests.append(Rest(path, self._directories_in(path, after)))
+        else:
+            rests.append(Rest(b"", [b"/"]))
+        return [rest for rest in rests if rest.names]
+
+    def _directories_in(self, path: bytes, after: bytes) -> list[bytes]:
+        """Return the sorted names of the directories to go into that come after a name."""
+        opened = self._open_path(path)
+        if opened is None:
+            return []
+        fd, place = opened
+        record = DirectoryRecord(path, place)
+        try:
+            found = []
+            for name, is_regular in self._list(fd, record):
+                below = place.child(name)[1]
+                if name > after and not is_regular and below.is_open:
+                    descent = self._descent(fd, name, below, None)
+                    found += [] if descent is None else [descent.name]
+        finally:
+            os.close(fd)
+        if not record.is_readable:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return found
 
     def walk_from(self, path: bytes) -> Iterator[DirectoryRecord]:
         """Yield the records of one directory and of everything covered below it."""
@@ -334,14 +389,18 @@ class Walker:
         """
         _, place = self._ruleset.root()
         fd = open_directory(b"/", None)
+        inner = b""
         try:
             for name in path.split(b"/")[1:]:
                 if not name:
                     continue
+                inner += b"/" + name
                 descent = self._descent(fd, name, place.child(name)[1], None)
                 if descent is None:
                     os.close(fd)
                     return None
+                if descent.follow:
+                    self.followed.add(inner)
                 deeper = open_directory(
                     name, fd, lists=descent.place.needs_listing, follow=descent.follow
                 )
@@ -420,6 +479,8 @@ class Walker:
         descents: list[_Descent] = []
         if place.contents is not None:
             self.met.add(place.contents)
+        if self._quick is not None and self._add_quick(record, fd, descents, self._quick):
+            return record, descents
         listing = self._list(fd, record)
         if place.is_uniform:
             self._add_uniform(record, fd, listing, descents)
@@ -438,12 +499,14 @@ class Walker:
             with os.scandir(fd) as found:
                 listing = [
                     (os.fsencode(entry.name), entry.is_file(follow_symlinks=False))
-                    for entry in islice(found, ENTRIES_PER_DIRECTORY_MAX + 1)
+                    for entry in islice(found, self._entries_max + 1)
                 ]
         except OSError as error:
             return self._unlisted(record, error)
-        if len(listing) > ENTRIES_PER_DIRECTORY_MAX:
-            reason = f"more than {ENTRIES_PER_DIRECTORY_MAX} entries"
+        if len(listing) > self._entries_max:
+            reason = f"more than {self._entries_max} entries"
+            if self._entries_max < ENTRIES_PER_DIRECTORY_MAX:
+                reason += "; ScanMemoryLimit has no room for more"
             return self._unlisted(record, OSError(errno.EOVERFLOW, reason))
         listing.sort()
         return listing
@@ -453,6 +516,31 @@ class Walker:
         record.scope, record.is_readable = _NOTHING, False
         self.met.update(record.place.inner())
         return []
+
+    def _add_quick(
+        self,
+        record: DirectoryRecord,
+        fd: int,
+        descents: list[_Descent],
+        quick: QuickLook,
+    ) -> bool:
+        """Take in a directory as a whole, if quick rules let it be and nothing in it has changed."""
+        decision = record.place.contents
+        if (
+            decision is None
+            or not decision.is_quick
+            or not record.place.is_uniform
+            or Check.ATM in decision.mask
+        ):
+            return False
+        row = quick.row(fd, record.path, hashes=decision.hashes)
+        if row is None:
+            return False
+        record.packed, record.packed_count, record.is_whole = row.packed, row.objects, True
+        below = record.place.below
+        if below.is_open:
+            descents += [_Descent(name, below, False) for name in row.directories]
+        return True
 
     def _add_uniform(
         self,
@@ -466,6 +554,10 @@ class Walker:
         if decision is None:
             return
         if decision.grows:
+            self._add_named(record, fd, listing, descents)
+            return
+        if decision.is_quick and decision.hashes and self._quick is not None:
+            # Another way, so that the hot one need not ask at every file.
             self._add_named(record, fd, listing, descents)
             return
         examine, hashes, below = self._examiner.examine, decision.hashes, record.place.below
@@ -513,6 +605,12 @@ class Walker:
         is_regular: bool = False,
     ) -> FileEntry | None:
         """Examine one object into the record; return its entry, None if it is gone."""
+        if decision.is_quick and decision.hashes and self._quick is not None and is_regular:
+            entry = self._quick.carried(fd, record.path, name)
+            if entry is not None:
+                record.entries.append((name, entry))
+                self.met.update(place.own())
+                return entry
         skips = self._skips(record.path, name) if self._skip_lines else None
         if decision.grows and decision.hashes:
             before = self._growing_size(record.path, name)

@@ -7,6 +7,7 @@ so that nothing changes unseen between the two.
 import asyncio
 import os
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,16 +18,20 @@ from typing import Final
 
 from needfire_client.background import run_in_background
 from needfire_client.check import Checker
+from needfire_client.check_plans import check_plans
+from needfire_client.check_times import CheckTimes
 from needfire_client.configuration import Baseline
 from needfire_client.dirty import DirtyPaths
 from needfire_client.guard import CANARY_NAME
 from needfire_client.ioclass import be_idle_reader
 from needfire_client.looks import touches
 from needfire_client.parts import Parts
+from needfire_client.policy import EVERYTHING, Selection
+from needfire_client.position import PositionStore
 from needfire_client.processes import Writer
 from needfire_client.realtime import RealTime
 from needfire_client.reporter import Reporter
-from needfire_client.schedule import CheckSchedule
+from needfire_client.schedule import RECHECK_S
 from needfire_client.watcher import WatchHealth, now_us
 from needfire_client.who import WhoBook, who_fields
 from needfire_protocol.errors import FormatError, StorageError
@@ -62,11 +67,17 @@ class Watching:
 
     Args:
         overlay: scratch file of what has been reported.
+        position: where it is kept how far a full check has come.
         on_bug: told of an error that nobody foresaw; the watch goes on.
     """
 
     def __init__(
-        self, reporter: Reporter, overlay: Path, *, on_bug: Callable[[Exception], None]
+        self,
+        reporter: Reporter,
+        overlay: Path,
+        position: Path,
+        *,
+        on_bug: Callable[[Exception], None],
     ) -> None:
         self._reporter = reporter
         self._overlay = overlay
@@ -87,7 +98,10 @@ class Watching:
         self._is_paused = False
         self._is_stopping = False
         self._idle = asyncio.Event()
-        self._schedule = CheckSchedule(600, now_s=time.monotonic(), random=random.random)
+        self._times = CheckTimes(now_s=_clock_s(), random=random.random)
+        self._positions = PositionStore(position)
+        self._process = secrets.token_hex(8)
+        self._unfinished: Selection | None = None
         self._dirty_since_s = 0.0
         self._is_checking_paths = self._is_checking_part = False
         self._is_check_wished = False
@@ -100,9 +114,9 @@ class Watching:
         self._plan = (settings, baseline)
         self._baseline = baseline
         self._nice_level = settings.nice_level
-        self._schedule.set_interval(settings.file_check_interval_s)
-        self._schedule.set_times(settings.check_schedules)
-        self._schedule.request(time.monotonic())
+        self._times.set_plans(check_plans(settings), _clock_s())
+        self._times.request(_clock_s())
+        self._unfinished = None
         self._interrupt()
 
     def request_check(self) -> None:
@@ -191,19 +205,22 @@ class Watching:
             elif self._is_new_watcher_wished:
                 self._is_new_watcher_wished = False
                 await self._scan(self._watch)
-            elif (wait_s := self._schedule.wait_s(time.monotonic())) <= 0:
-                self._schedule.started(time.monotonic())
-                await self._scan(self._full_check)
+            elif (selection := self._unfinished) is not None:
+                await self._scan(partial(self._full_check, selection))
+            elif (wait_s := self._times.wait_s(_clock_s())) <= 0:
+                await self._scan(partial(self._full_check, self._times.begin(_clock_s())))
             elif self._is_check_wished:
                 self._is_check_wished = False
-                await self._scan(self._full_check)
+                self._positions.clear()
+                await self._scan(partial(self._full_check, EVERYTHING))
             elif (part := self._parts.take(time.monotonic())) is not None:
                 await self._scan(partial(self._check_part, part))
             elif self._dirty:
                 await asyncio.sleep(DEBOUNCE_S)
                 await self._scan(self._check_dirty)
             else:
-                await self._wait(self._parts.wait_s(time.monotonic(), wait_s))
+                # A wait does not go on while the host sleeps; the times do.
+                await self._wait(self._parts.wait_s(time.monotonic(), min(wait_s, RECHECK_S)))
         except (FormatError, StorageError) as error:
             path = "" if self._baseline is None else self._baseline.shown_path
             self._reporter.report("BASELINE_UNUSABLE", path=path, reason=str(error))
@@ -216,7 +233,9 @@ class Watching:
         if self._plan is None:
             self._plan = plan
         # Paths that were taken may not have been looked at.
-        self._schedule.request(time.monotonic(), within_s=_RETRY_S)
+        self._positions.clear()
+        self._unfinished = None
+        self._times.request(_clock_s(), within_s=_RETRY_S)
         await self._wait(_RETRY_S)
 
     async def _wait(self, wait_s: float | None) -> None:
@@ -300,14 +319,26 @@ class Watching:
         if self._watcher is not None:
             self._watcher.reconcile()
 
-    def _full_check(self) -> None:
+    def _full_check(self, selection: Selection) -> None:
         assert self._checker is not None
-        self._parts.clear()
-        result = self._checker.full_check(self._should_stop)
+        began_s = _clock_s()
+        if selection == EVERYTHING and self._unfinished is None:
+            # One that goes on where it was does not come by everywhere again.
+            self._parts.clear()
+        self._unfinished = selection
+        result = self._checker.full_check(
+            self._should_stop, selection, positions=self._positions, watch=self._watch_now()
+        )
         if not result.is_complete:
-            self._call(self._check_now)
-        elif self._watcher is not None:
+            return
+        self._unfinished = None
+        self._call(partial(self._times.completed, selection, began_s))
+        if self._watcher is not None:
             self._watcher.reconcile()
+
+    def _watch_now(self) -> str:
+        """Return a word that stays the same for as long as nothing can have changed unseen."""
+        return "" if self._watcher is None else f"{self._process}:{self._gaps}"
 
     def _check_dirty(self) -> None:
         paths = self._dirty.take()
@@ -320,10 +351,10 @@ class Watching:
         try:
             for path in paths:
                 if self._stop.is_set():
-                    # Not looked at: the full check that follows an interruption does it.
-                    self._call(self._check_now)
-                    return
-                self._checker.check_path(path)
+                    # A full check that goes on later may have passed it.
+                    self._dirty.add(path)
+                else:
+                    self._checker.check_path(path)
         finally:
             self._is_checking_paths = False
 
@@ -399,11 +430,7 @@ class Watching:
         now_s = time.monotonic()
         for part in parts:
             if not self._parts.add(part, now_s + _AFTER_LOSS_S):
-                self._schedule.request(now_s, within_s=_AFTER_LOSS_S)
-        self._wake.set()
-
-    def _check_now(self) -> None:
-        self._schedule.request(time.monotonic())
+                self._times.request(_clock_s(), within_s=_AFTER_LOSS_S)
         self._wake.set()
 
     def _nudge(self) -> None:
@@ -417,3 +444,8 @@ class Watching:
     def _interrupt(self) -> None:
         self._stop.set()
         self._wake.set()
+
+
+def _clock_s() -> float:
+    """Return seconds that also run while the host sleeps: a missed check is due when it wakes."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

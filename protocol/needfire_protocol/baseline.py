@@ -50,6 +50,7 @@ __all__ = [
     "differ_in_access_times_only",
     "digest_text",
     "encode_entries",
+    "entries_to_compare",
     "key_of",
     "parse_meta",
     "path_of",
@@ -277,6 +278,17 @@ def decode_entries(data: bytes) -> dict[bytes, FileEntry]:
     return entries
 
 
+def entries_to_compare(data: bytes) -> Any:
+    """Return the names and attributes of a row, to be held against others for equality alone.
+
+    Nothing but bounds is checked: whoever takes them apart has to be ready for any plain value.
+
+    Raises:
+        FormatError: the bytes are no plain value within the limits of a row.
+    """
+    return decode(data, limits=_DECODING, is_only_compared=True)
+
+
 def differ_in_access_times_only(old: bytes, new: bytes) -> bool:
     """Return whether two rows are the same but for access times.
 
@@ -286,7 +298,7 @@ def differ_in_access_times_only(old: bytes, new: bytes) -> bool:
     if len(old) != len(new):
         return False
     try:
-        before, now = (decode(row, limits=_DECODING, is_only_compared=True) for row in (old, new))
+        before, now = entries_to_compare(old), entries_to_compare(new)
         if len(before) != len(now):
             return False
         for (_, earlier), (_, later) in zip(before, now, strict=True):

@@ -61,6 +61,7 @@ _RECEIPT: Final = {
     "kBps": "kilobytes read a second",
     "files": "objects examined",
     "hashed": "files whose contents were read",
+    "quick": "files that were not read, because none of their attributes had changed",
     "bytes": "bytes read",
     "changes": "differences found",
     "unreadable": "objects that could not be examined",
@@ -70,7 +71,13 @@ _RECEIPT: Final = {
     "skipped_paths": "the first of them, with a blank between two",
     "contents_skipped": "files whose contents SkipChecksum left alone",
     "attributes_unread": "objects whose extended attributes could not be read",
-    "rules": "rules of the configuration",
+    "rules": "rules that it was for",
+    "groups": "groups of rules that it was for, where those are not all; -: of no group",
+    "quick_groups": "groups of which it read only files whose attributes had changed",
+    "parts": "of a check that was stopped and went on: in how many parts",
+    "spans": "from when to when each part went on, UTC, and up to which directory it came",
+    "looked_again_until": "what earlier parts saw up to here may have changed unseen, so its "
+    "attributes were looked at once more at the end",
     "configuration": "digest of the configuration",
     "baseline": "digest of what is in the baseline; baseline show calls it contents",
     "baseline_new": "the same of the baseline that update wrote",
@@ -504,7 +511,12 @@ _INTEGRITY_ENTRIES: Final = (
         "File check starting.",
         "A full check of all files begins.",
         "Nothing.",
-        {"mode": "init, check or update"},
+        {
+            "mode": "init, check or update",
+            "groups": "groups of rules that it is for, where those are not all; -: of no group",
+            "quick_groups": "groups of which it reads only files whose attributes have changed",
+            "resumed_after": "it goes on behind this directory, where an earlier one was stopped",
+        },
     ),
     Entry(
         "CHECK_COMPLETED",
@@ -794,8 +806,10 @@ _AGENT_ENTRIES: Final = (
         "Scanning process ended: {reason}",
         "One of the processes that examine files ended before its time, or could not be started. "
         "What it had in hand is examined again; what ends a process again and again is reported "
-        "as unreadable.",
-        "Look in the system's log for the moment: memory that ran out, or a bug.",
+        "as unreadable. Where one reached its share of ScanMemoryLimit, half as many go on, each "
+        "with twice the share.",
+        "Look in the system's log for the moment: memory that ran out, or a bug. Of "
+        "ScanMemoryLimit: raise it, or lower ScanWorkers.",
         {"reason": "how it ended", "path": "where it was at work, or near it"},
     ),
     Entry(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from needfire_client import check as check_module
-from needfire_client import walk
+from needfire_client import memory, walk
 from needfire_client.attributes import ScanStoppedError, open_directory, owner_name
 from needfire_client.baseline import BaselineReader
 from needfire_client.check import Checker
@@ -505,11 +505,13 @@ def test_a_directory_that_cannot_be_listed_to_its_end_is_unreadable(
     scanned.init()
     checker = scanned.checker()
     scanned.take()
-    monkeypatch.setattr(walk, "ENTRIES_PER_DIRECTORY_MAX", 2)
+    for module in (memory, walk):
+        monkeypatch.setattr(module, "ENTRIES_PER_DIRECTORY_MAX", 2)
     checker.full_check()
     (event,) = scanned.take()
     assert (event.path, event.fields["reason"]) == (bytes(root), "more than 2 entries")
-    monkeypatch.setattr(walk, "ENTRIES_PER_DIRECTORY_MAX", 3)
+    for module in (memory, walk):
+        monkeypatch.setattr(module, "ENTRIES_PER_DIRECTORY_MAX", 3)
     checker.full_check()
     assert scanned.take() == []
 

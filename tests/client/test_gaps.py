@@ -99,7 +99,7 @@ async def agent(root: Path, method: str = "auto", **others: Any) -> AsyncIterato
     baseline = make_baseline(settings, state)
     bugs: list[Exception] = []
     reporter = Reporter(Logbook(told), clock_us=lambda: 1, random_bytes=os.urandom)
-    watching = Watching(reporter, state / "overlay", on_bug=bugs.append)
+    watching = Watching(reporter, state / "overlay", state / "position", on_bug=bugs.append)
     watching.configure(settings, baseline)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(watching.run())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from needfire_client import scan_pool, scan_worker
+from needfire_client import memory, scan_pool, scan_worker
 from needfire_client.attributes import Examiner
 from needfire_client.baseline import BaselineReader
 from needfire_client.walk import DirectoryRecord, Finding
@@ -327,6 +327,7 @@ def test_every_field_of_the_settings_that_workers_need_is_carried_to_them() -> N
         "drop_cache",
         "scan_cpu_limit",
         "io_limit_kib",
+        "scan_memory_bytes",
     }
     of_the_parent = {
         "ignore_added",
@@ -352,6 +353,11 @@ def test_every_field_of_the_settings_that_workers_need_is_carried_to_them() -> N
         "nice_level",
         "scan_workers",
         "check_schedules",
+        "check_schedules_two",
+        "group_intervals",
+        "group_schedules",
+        "group_full_intervals",
+        "full_check_interval_s",
         "source",
         "sha256",
         "notices",
@@ -367,6 +373,67 @@ def test_every_field_of_a_record_survives_the_way_from_a_worker(
         "packed", "packed_count", "is_whole",
     }  # fmt: skip
     assert set(Finding.__dataclass_fields__) == {"code", "path", "severity", "fields"}
+
+
+def test_a_process_that_runs_out_of_memory_is_followed_by_fewer_with_more(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = root / "d1" / "big"
+    big.mkdir()
+    for number in range(20_000):
+        (big / f"{number:0200}").touch()
+    monkeypatch.setattr(scan_pool, "start_worker", REAL_START)
+    # 16 MiB for each of four processes are not enough.
+    monkeypatch.setattr(memory, "_SHARE_BYTES_MIN", 16 * 2**20)
+    scanned = make(dir_rule(root), scan_workers=4, scan_memory_bytes=128 * 2**20)
+    monkeypatch.setattr(memory, "_ENTRY_BYTES", 1)
+    result = scanned.init()
+    deaths = [event for event in scanned.take() if event.code == "SCAN_WORKER_DIED"]
+    assert "it reached its 16 MiB, of the 4 processes of ScanMemoryLimit" in {
+        str(event.fields["reason"]) for event in deaths
+    }
+    assert 1 <= len(deaths) <= 3
+    assert (result.unreadable, result.files) == (0, 167 + 20_000)
+
+
+def test_what_no_process_has_the_memory_for_is_reported(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = root / "d1" / "big"
+    big.mkdir()
+    for number in range(12_000):
+        (big / f"{number:0200}").touch()
+    monkeypatch.setattr(scan_pool, "start_worker", REAL_START)
+    monkeypatch.setattr(memory, "share_bytes", lambda *_: 17 * 2**20)
+    monkeypatch.setattr(scan_pool, "share_bytes", lambda *_: 17 * 2**20)
+    scanned = make(dir_rule(root), scan_workers=2)
+    result = scanned.init()
+    [unreadable] = [event for event in scanned.take() if event.code == "FILE_UNREADABLE"]
+    assert unreadable.path == bytes(big)
+    assert unreadable.fields["reason"] == "it needs more memory than ScanMemoryLimit allows"
+    assert result.files == 167
+
+
+@pytest.mark.parametrize(("room", "is_seen"), [(41, True), (40, True), (39, False)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_directory_that_memory_has_no_room_for_is_a_finding(
+    tmp_path: Path,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+    is_seen: bool,
+    workers: int,
+) -> None:
+    root = tmp_path / "flat"
+    root.mkdir()
+    for number in range(40):
+        (root / f"f{number}").touch()
+    monkeypatch.setattr(memory, "_ENTRY_BYTES", 2**20)
+    scanned = make(dir_rule(root), scan_workers=workers, scan_memory_bytes=2 * room * 2**20)
+    scanned.init()
+    reasons = [event.fields["reason"] for event in scanned.take()]
+    expected = f"more than {room} entries; ScanMemoryLimit has no room for more"
+    assert reasons == ([] if is_seen else [expected])
 
 
 def test_limits_slow_a_scan_down_and_change_nothing(root: Path, make: Make) -> None:

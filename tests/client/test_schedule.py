@@ -25,35 +25,10 @@ def test_the_next_one_comes_within_the_interval_and_not_much_earlier(
     assert interval_s * (1 - JITTER) <= schedule.wait_s(0) <= interval_s
 
 
-def test_a_request_brings_it_forward_and_never_back() -> None:
-    schedule = CheckSchedule(600, now_s=0, random=lambda: 0.0)
-    schedule.started(0)
-    schedule.request(10, within_s=5)
-    assert schedule.wait_s(10) == 5
-    schedule.request(11, within_s=100)
-    assert schedule.wait_s(11) == 4
-
-
-def test_a_check_that_starts_answers_every_request() -> None:
-    schedule = CheckSchedule(600, now_s=0, random=lambda: 0.0)
-    schedule.request(0)
-    schedule.started(1)
-    assert schedule.wait_s(1) == 600
-
-
 def test_a_check_that_took_longer_than_the_interval_is_followed_by_the_next() -> None:
     schedule = CheckSchedule(60, now_s=0, random=lambda: 0.0)
     schedule.started(0)
     assert schedule.wait_s(500) == 0
-
-
-def test_another_interval_counts_from_the_last_start() -> None:
-    schedule = CheckSchedule(600, now_s=0, random=lambda: 0.0)
-    schedule.started(100)
-    schedule.set_interval(50)
-    assert schedule.wait_s(120) == pytest.approx(30)
-    schedule.set_interval(50)
-    assert schedule.wait_s(120) == pytest.approx(30)
 
 
 # ---- by the clock on the wall --------------------------------------------------------------------
@@ -72,8 +47,7 @@ class Clock:
 
 
 def by_the_clock(clock: Clock, drawn: float = 0.0) -> CheckSchedule:
-    schedule = CheckSchedule(600, now_s=0, random=lambda: drawn, wall=clock)
-    schedule.set_times(HOURLY)
+    schedule = CheckSchedule(600, HOURLY, now_s=0, random=lambda: drawn, wall=clock)
     schedule.started(0)
     return schedule
 
@@ -91,17 +65,8 @@ def test_times_take_the_place_of_the_interval() -> None:
 
 
 def test_the_first_check_is_due_at_once_whatever_the_times_say() -> None:
-    schedule = CheckSchedule(600, now_s=7, random=lambda: 0.0, wall=Clock(datetime(2026, 1, 1)))
-    schedule.set_times(HOURLY)
-    assert schedule.wait_s(7) == 0
-
-
-def test_a_request_comes_before_the_time() -> None:
-    schedule = by_the_clock(Clock(datetime(2026, 3, 4, 5, 6)))
-    schedule.request(10, within_s=5)
-    assert schedule.wait_s(10) == 5
-    schedule.started(15)
-    assert schedule.wait_s(15) == RECHECK_S
+    clock = Clock(datetime(2026, 1, 1))
+    assert CheckSchedule(600, HOURLY, now_s=7, random=lambda: 0.0, wall=clock).wait_s(7) == 0
 
 
 @given(st.floats(0, 0.999))
@@ -128,9 +93,3 @@ def test_a_clock_that_jumps_over_a_time_makes_it_due() -> None:
     schedule = by_the_clock(clock)
     clock.now = datetime(2026, 3, 4, 6, 30)
     assert schedule.wait_s(0) == 0
-
-
-def test_without_times_the_interval_holds_again() -> None:
-    schedule = by_the_clock(Clock(datetime(2026, 3, 4, 5, 30)))
-    schedule.set_times(())
-    assert schedule.wait_s(0) == 600

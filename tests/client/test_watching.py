@@ -15,6 +15,8 @@ import needfire_client.watching as watching_module
 from needfire_client.check import CheckResult, OnEvent
 from needfire_client.configuration import Baseline
 from needfire_client.logbook import Logbook
+from needfire_client.policy import EVERYTHING, Selection
+from needfire_client.position import PositionStore
 from needfire_client.processes import Writer
 from needfire_client.reporter import Reporter
 from needfire_client.watcher import WatchHealth
@@ -23,6 +25,7 @@ from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import Event, FieldValue
 from needfire_protocol.rc.agent import AgentSettings
+from needfire_testkit.scanner import dir_rule, settings_of
 from needfire_testkit.server import until
 
 BASELINE = Baseline(Path("/baseline"), "/baseline", "sha256:0")
@@ -43,6 +46,8 @@ class World:
     """A check of a part waits for it."""
     at_directory: bytes = b""
     fails_with: list[Exception] = field(default_factory=list)
+    selections: list[Selection] = field(default_factory=list)
+    watches: list[str] = field(default_factory=list)
     watcher: "FakeWatcher | None" = None
     health: Callable[[], Mapping[str, FieldValue]] = dict
     last_seen_us: int | None = None
@@ -90,8 +95,17 @@ class FakeChecker:
         self._on_event = on_event
         world.did.append(f"open {settings.loop_interval_s}")
 
-    def full_check(self, stop: Callable[[], bool]) -> CheckResult:
+    def full_check(
+        self,
+        stop: Callable[[], bool],
+        selection: Selection,
+        *,
+        positions: PositionStore,
+        watch: str,
+    ) -> CheckResult:
         self._world.did.append("full check")
+        self._world.selections.append(selection)
+        self._world.watches.append(watch)
         if self._world.fails_with:
             raise self._world.fails_with.pop()
         is_complete = True
@@ -169,7 +183,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 @asynccontextmanager
 async def running(world: World, settings: AgentSettings | None = None) -> AsyncIterator[Watching]:
     reporter = Reporter(Logbook(world), clock_us=lambda: 1, random_bytes=os.urandom)
-    watching = Watching(reporter, Path("/overlay"), on_bug=world.bugs.append)
+    watching = Watching(reporter, Path("/overlay"), Path("/position"), on_bug=world.bugs.append)
     watching.configure(settings or AgentSettings(), BASELINE)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(watching.run())
@@ -456,3 +470,46 @@ async def test_the_way_of_watching_is_reported(world: World) -> None:
     [event] = world.events
     assert event.msg == "Real-time watching: inotify"
     assert event.fields["reason"] == "fanotify: Operation not permitted"
+
+
+async def test_a_check_that_is_broken_off_goes_on_as_the_same_one(world: World) -> None:
+    world.directories = [b"/1"]
+    world.gate.clear()
+    settings = settings_of(dir_rule(b"/a", group="g"), dir_rule(b"/b"), file_check_interval_s=9)
+    async with running(world, settings) as watching:
+        await until(lambda: world.at_directory, "the check to run")
+        watching.pause()
+        await until(lambda: world.count("broken off"), "the end of the check")
+        world.gate.set()
+        watching.resume()
+        await until(lambda: world.count("done"), "the check")
+    assert world.selections == [EVERYTHING] * 2
+    assert world.watches[0] == world.watches[1] != ""
+
+
+async def test_what_was_lost_while_a_check_was_broken_off_is_another_watch(world: World) -> None:
+    world.directories = [b"/1"]
+    world.gate.clear()
+    async with running(world) as watching:
+        await until(lambda: world.at_directory, "the check to run")
+        watching.pause()
+        await until(lambda: world.count("broken off"), "the end of the check")
+        assert world.watcher is not None
+        world.watcher.lose("the queue overflowed", b"/", 1_000_000)
+        world.gate.set()
+        watching.resume()
+        await until(lambda: world.count("done"), "the check")
+    assert world.watches[0] != world.watches[1]
+
+
+async def test_where_nobody_watches_no_two_parts_have_the_same_watch(world: World) -> None:
+    async with running(world, AgentSettings(realtime=False)):
+        await until(lambda: world.count("done"), "the check")
+    assert world.watches == [""]
+
+
+async def test_a_group_is_checked_at_its_own_interval(world: World) -> None:
+    settings = settings_of(dir_rule(b"/a"), dir_rule(b"/b", group="g"), group_intervals=(("g", 0),))
+    async with running(world, settings):
+        await until(lambda: world.count("done") >= 3, "checks")
+    assert world.selections[:3] == [EVERYTHING, *[Selection(frozenset("g"))] * 2]

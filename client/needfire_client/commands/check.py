@@ -3,9 +3,12 @@
 from needfire_client.check import Checker, CheckResult
 from needfire_client.oneshot import OneShot, run_oneshot
 from needfire_client.options import Options
+from needfire_client.policy import EVERYTHING, Selection
+from needfire_client.position import PositionStore
 from needfire_client.progress import ProgressBar
 from needfire_client.terminal import complain, print_json, print_line, warn
 from needfire_protocol.exit_status import ExitStatus
+from needfire_protocol.rc.agent import AgentSettings
 
 __all__ = ["print_summary", "run", "status_of"]
 
@@ -19,23 +22,37 @@ async def _check(tools: OneShot) -> ExitStatus:
     baseline = tools.baseline
     assert baseline is not None
 
+    options, settings = tools.runtime.options, tools.configuration.settings
+    positions = PositionStore(tools.runtime.state.oneshot_position)
+    if not options.resume:
+        positions.clear()
+
     def work() -> CheckResult:
         with ProgressBar("checking") as bar:
             checker = Checker(
-                tools.configuration.settings,
+                settings,
                 baseline.path,
                 tools.runtime.state.oneshot_overlay,
                 tools.on_event,
                 bar.update,
             )
+            bar.expect(checker.meta.entries)
             try:
-                return checker.full_check(tools.should_stop)
+                return checker.full_check(
+                    tools.should_stop,
+                    _quick(settings) if options.quick else EVERYTHING,
+                    positions=positions,
+                )
             finally:
                 checker.close()
 
     result = await tools.scan(work)
     print_summary(result, as_json=tools.runtime.options.as_json)
     return status_of(result)
+
+
+def _quick(settings: AgentSettings) -> Selection:
+    return Selection(quick=frozenset(rule.group for rule in settings.rules))
 
 
 def status_of(result: CheckResult) -> ExitStatus:
@@ -59,6 +76,7 @@ def print_summary(result: CheckResult, *, as_json: bool) -> None:
             {
                 "files": result.files,
                 "hashed": result.hashed,
+                "quick": result.quick,
                 "bytes": result.bytes_read,
                 "added": result.added,
                 "missing": result.missing,

@@ -12,7 +12,14 @@ from needfire_protocol.rc.conditions import Facts
 from needfire_protocol.rc.crontab import Crontab
 from needfire_protocol.rc.directives import SECTIONS, Program
 from needfire_protocol.rc.findings import Findings
-from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, PathRule, Policy, RuleKind
+from needfire_protocol.rc.policies import (
+    DEFAULT_MASKS,
+    SCHEDULE_TWO,
+    Check,
+    PathRule,
+    Policy,
+    RuleKind,
+)
 from needfire_protocol.rc.settings_reader import read_settings
 from needfire_protocol.rc.skip_checksum import SkipLine
 from needfire_protocol.rc.syntax import Directive, parse_lines
@@ -88,8 +95,18 @@ class AgentSettings:
     """Processes; 0 for as many as there are cores, to a limit."""
     scan_cpu_limit: int = 400
     """Percent of one core, all processes together."""
+    scan_memory_bytes: int = 1024**3
+    """Of all processes that examine files together."""
     check_schedules: tuple[Crontab, ...] = ()
     """When full checks are due; empty: at the interval."""
+    check_schedules_two: tuple[Crontab, ...] = ()
+    """When the rules of the group SCHEDULE_TWO are checked, with those of no group."""
+    group_intervals: tuple[tuple[str, int], ...] = ()
+    """Name of a group of rules, and seconds."""
+    group_schedules: tuple[tuple[str, Crontab], ...] = ()
+    group_full_intervals: tuple[tuple[str, int], ...] = ()
+    full_check_interval_s: int = 0
+    """Seconds in which at least one check reads all files; 0: every one does."""
     source: str = ""
     """Where the configuration came from, for people."""
     sha256: str = ""
@@ -121,9 +138,12 @@ def parse_agent_rc(data: bytes, *, source: str, facts: Facts) -> AgentSettings:
             "masks": gatherer.change_mask,
             "digest_algorithm": gatherer.choose_digest,
             "skip_checksum": gatherer.add_skip_line,
+            **dict.fromkeys(("group_intervals", "group_full_intervals"), gatherer.time_group_once),
+            "group_schedules": gatherer.time_group,
             **dict.fromkeys(_EXPRESSION_FIELDS, gatherer.add_expression),
         },
     )
+    gatherer.judge_groups(has_schedule_two="check_schedules_two" in values)
     return AgentSettings(
         **{name: _frozen(value) for name, value in values.items()},
         source=source,
@@ -139,6 +159,8 @@ def _frozen(value: Any) -> Any:
 EXPRESSIONS_MAX: Final = 500
 """Expressions of one file; each may keep about a MiB of memory."""
 _EXPRESSION_FIELDS: Final = ("ignore_added", "ignore_missing", "ignore_modified")
+_TIMES_OF_TWO: Final = "FileCheckScheduleTwo"
+_Timing = tuple[str, int | Crontab]
 _POLICY_OF_SECTION: Final = {policy.section: policy for policy in Policy}
 
 
@@ -151,6 +173,10 @@ class _Gatherer:
         self._rule_lines: dict[tuple[RuleKind, bytes], int] = {}
         self._used_policies: dict[str, int] = {}
         self._expression_count = 0
+        self._groups: dict[str, int] = {}
+        """Line of the first rule of each."""
+        self._timings: dict[tuple[str, str], int] = {}
+        """Line by directive and group."""
 
     def add_rule(self, directive: Directive, path: MatchedPath, _current: None) -> PathRule | None:
         kind = RuleKind(directive.key)
@@ -165,9 +191,48 @@ class _Gatherer:
                 f"in lines {earlier} and {directive.line}; the first wins",
             )
             return None
+        # As Samhain has it: the second schedule is for directories alone.
+        is_in_both = kind is RuleKind.FILE and directive.group == SCHEDULE_TWO
+        group = "" if is_in_both else directive.group
+        self._groups.setdefault(group, directive.line)
         return PathRule(
-            kind, path.path, policy, path.depth, path.is_glob, directive.source, directive.line
+            kind,
+            path.path,
+            policy,
+            path.depth,
+            path.is_glob,
+            directive.source,
+            directive.line,
+            group,
         )
+
+    def time_group(self, directive: Directive, timing: _Timing, _current: None) -> _Timing:
+        self._timings.setdefault((directive.key, timing[0]), directive.line)
+        return timing
+
+    def time_group_once(self, directive: Directive, timing: _Timing, current: None) -> _Timing:
+        earlier = self._timings.get((directive.key, timing[0]))
+        if earlier is not None:
+            self._findings.notice(
+                directive.line, f"the group {timing[0]} has one in line {earlier}; this line counts"
+            )
+        return self.time_group(directive, timing, current)
+
+    def judge_groups(self, *, has_schedule_two: bool) -> None:
+        """Say which groups and times do not belong to each other."""
+        timed = {name for key, name in self._timings if key != "groupfullinterval"}
+        timed |= {SCHEDULE_TWO} if has_schedule_two else set()
+        for (_, name), line in self._timings.items():
+            if name not in self._groups:
+                self._findings.notice(line, f"no rule stands between %GROUP {name} and !%GROUP")
+        for name, line in self._groups.items():
+            if name and name not in timed:
+                wanted = _TIMES_OF_TWO if name == SCHEDULE_TWO else "GroupInterval or GroupSchedule"
+                self._findings.notice(
+                    line,
+                    f"the group {name} has no times of its own ({wanted}): it is checked "
+                    "together with the rules of no group",
+                )
 
     def change_mask(self, directive: Directive, change: MaskChange, mask: Check) -> Check:
         section = directive.key.removeprefix("redef")

@@ -14,6 +14,7 @@ from needfire_protocol.rc.values import (
     BOOLEAN,
     CRONTAB,
     DIGEST,
+    GROUP_CRONTAB,
     LISTEN_ADDRESS,
     LOG_FORMAT,
     MASK_CHANGE,
@@ -32,6 +33,7 @@ from needfire_protocol.rc.values import (
     YEAR_S,
     Kind,
     duration,
+    group_duration,
     integer,
     size,
 )
@@ -383,6 +385,18 @@ _CHECKING: Final = (
         is_ours=True,
     ),
     _row(
+        "ScanMemoryLimit",
+        _MISC,
+        size(128 * _MIB, 2**40),
+        "1G",
+        "256M",
+        "Memory that examining files may take. Half of it is for the processes of ScanWorkers, "
+        "each with an equal share; half is for the agent, as a bound on the entries of one "
+        "directory, about 170 for each MiB of the limit. What does not fit is reported.",
+        agent=Honoured("scan_memory_bytes"),
+        is_ours=True,
+    ),
+    _row(
         "FileCheckScheduleOne",
         _MISC,
         CRONTAB,
@@ -391,6 +405,62 @@ _CHECKING: Final = (
         "Times of full checks, as in crontab(5) but without lists; all five fields must match. "
         "Repeat it for more. SetFilecheckTime has no effect then.",
         agent=Honoured("check_schedules", repeats=True),
+    ),
+    _row(
+        "FileCheckScheduleTwo",
+        _MISC,
+        CRONTAB,
+        None,
+        "0 3 * * Sun",
+        "Times of checks of all rules, those between %SCHEDULE_TWO and !%SCHEDULE_TWO included; "
+        "dir= rules there are checked at no other times. Repeat it for more. Rules in a %GROUP "
+        "have times of their own.",
+        agent=Honoured("check_schedules_two", repeats=True),
+    ),
+    _row(
+        "GroupInterval",
+        _MISC,
+        group_duration(1, 100 * YEAR_S),
+        None,
+        "web 5m",
+        "Time between two checks of the rules between %GROUP NAME and !%GROUP. A group without "
+        "it, and without GroupSchedule, is checked together with the rules of no group. Once for "
+        "each group.",
+        agent=Honoured("group_intervals", repeats=True),
+        is_ours=True,
+    ),
+    _row(
+        "GroupSchedule",
+        _MISC,
+        GROUP_CRONTAB,
+        None,
+        "web 0 */4 * * Mon-Fri",
+        "Times of checks of the rules of a group, as for FileCheckScheduleOne. GroupInterval has "
+        "no effect for it then. Repeat it for more.",
+        agent=Honoured("group_schedules", repeats=True),
+        is_ours=True,
+    ),
+    _row(
+        "FullCheckInterval",
+        _MISC,
+        duration(0, 100 * YEAR_S),
+        "0",
+        "1d",
+        "Lets checks be quick, but for one in this time: they look at all attributes, and read "
+        "only files of which one has changed. 0: every check reads all files. It holds for the "
+        "rules of no group and between %SCHEDULE_TWO.",
+        agent=Honoured("full_check_interval_s"),
+        is_ours=True,
+    ),
+    _row(
+        "GroupFullInterval",
+        _MISC,
+        group_duration(0, 100 * YEAR_S),
+        None,
+        "web 1d",
+        "The same for the rules of a group. Once for each group.",
+        agent=Honoured("group_full_intervals", repeats=True),
+        is_ours=True,
     ),
     _row(
         "SpoolSizeLimit",
@@ -845,11 +915,6 @@ _WITHOUT_EFFECT: Final = (
         _MISC,
         "what to do is the verb of the command line (run, init, check, update)",
         "ChecksumTest: what to do",
-    ),
-    *_inert(
-        _MISC,
-        "there is one schedule for all rules: FileCheckScheduleOne, or SetFilecheckTime",
-        "FileCheckScheduleTwo: times of full checks of the second schedule",
     ),
     *_inert(
         _MISC,

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from enum import Enum, IntFlag
 from typing import Final
 
-__all__ = ["DEFAULT_MASKS", "Check", "PathRule", "Policy", "RuleKind"]
+__all__ = ["DEFAULT_MASKS", "SCHEDULE_TWO", "Check", "PathRule", "Policy", "RuleKind"]
+
+SCHEDULE_TWO: Final = "SCHEDULE_TWO"
+"""Name of the group that Samhain knows: the rules between %SCHEDULE_TWO and !%SCHEDULE_TWO."""
 
 
 class Check(IntFlag):
@@ -98,3 +101,5 @@ class PathRule:
     """The path holds ``*``, ``?`` or ``[``: expanded at each full check."""
     source: str
     line: int
+    group: str = ""
+    """Rules of a group are checked at times of their own; "" for all that are in none."""

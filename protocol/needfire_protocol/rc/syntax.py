@@ -19,7 +19,8 @@ from needfire_protocol.rc.conditions import (
 )
 from needfire_protocol.rc.directives import DIRECTIVES, SECTIONS, suggest_section
 from needfire_protocol.rc.findings import Findings
-from needfire_protocol.rc.values import quoted
+from needfire_protocol.rc.policies import SCHEDULE_TWO
+from needfire_protocol.rc.values import group_name, quoted
 
 __all__ = [
     "CONDITIONS_MAX",
@@ -45,7 +46,7 @@ _SIGNED_HEADER: Final = re.compile(rb"[A-Za-z-]{1,40}: .*")
 _SIGNATURE: Final = b"-----BEGIN PGP SIGNATURE-----"
 _SIGNATURE_END: Final = b"-----END PGP SIGNATURE-----"
 _CONDITIONAL: Final = re.compile(rb"(!?)\s*([@$])\s*(.+)", re.DOTALL)
-_SCHEDULE: Final = re.compile(rb"!?\s*%SCHEDULE_TWO", re.IGNORECASE)
+_GROUP: Final = re.compile(rb"(!?)\s*%(?:(SCHEDULE_TWO)|GROUP\b[ \t]*(.*))", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Directive:
     line: int
     written: bytes = b""
     """The key as the file spells it."""
+    group: str = ""
+    """Between %GROUP and !%GROUP, or %SCHEDULE_TWO and !%SCHEDULE_TWO: the name of the group."""
 
 
 @dataclass(slots=True)
@@ -99,6 +102,8 @@ class _Parser:
         self._section: str | None = None
         self._has_seen_heading = False
         self._blocks: list[_Block] = []
+        self._group = ""
+        self._group_line = 0
         self._condition_count = 0
         self._signature_line: int | None = None
         self._is_in_signed_head = False
@@ -125,6 +130,10 @@ class _Parser:
         """Report what is still open at the end of the file."""
         for block in self._blocks:
             self._findings.error(block.line, "this conditional block has no @fi (or @end, $end)")
+        if self._group:
+            self._findings.notice(
+                self._group_line, f"the group {self._group} has no end; it goes to that of the file"
+            )
         if self._signature_line is not None:
             self._findings.error(self._signature_line, "this PGP signature has no end")
 
@@ -138,13 +147,8 @@ class _Parser:
             pass
         elif text.startswith(b"["):
             return self._heading(number, text)
-        elif _SCHEDULE.fullmatch(text):
-            if not text.startswith(b"!"):
-                self._findings.notice(
-                    number,
-                    "schedules have no effect here yet: directories up to !%SCHEDULE_TWO are "
-                    "checked together with all others",
-                )
+        elif (group := _GROUP.fullmatch(text)) is not None:
+            self._mark_group(number, group)
         else:
             self._directive(number, text)
         return True
@@ -229,6 +233,36 @@ class _Parser:
         else:
             self._findings.error(number, f"{keyword} without a conditional block before it")
 
+    # ---- groups of rules --------------------------------------------------------
+
+    def _mark_group(self, number: int, match: re.Match[bytes]) -> None:
+        is_end, named = bool(match[1]), (match[3] or b"").strip()
+        if is_end:
+            self._end_group(number, named, SCHEDULE_TWO if match[2] else "")
+            return
+        try:
+            name = SCHEDULE_TWO if match[2] else group_name(named)
+        except FormatError as error:
+            self._findings.error(number, str(error))
+            return
+        if self._group and self._group != name:
+            self._findings.error(
+                number, f"a group inside of the group {self._group} of line {self._group_line}"
+            )
+            return
+        self._group, self._group_line = name, number
+
+    def _end_group(self, number: int, named: bytes, name: str) -> None:
+        if named:
+            self._findings.error(number, "!%GROUP takes no name: it ends the group before it")
+        elif not self._group:
+            self._findings.notice(number, "no group has begun before this line")
+        elif (self._group == SCHEDULE_TWO) != (name == SCHEDULE_TWO):
+            self._findings.error(
+                number, f"this is not the end of the group {self._group} of line {self._group_line}"
+            )
+        self._group = ""
+
     # ---- sections and directives ----------------------------------------------
 
     def _heading(self, number: int, text: bytes) -> bool:
@@ -274,5 +308,13 @@ class _Parser:
             )
             return
         self.directives.append(
-            Directive(self._section, key, value, self._findings.source, number, raw_key.strip())
+            Directive(
+                self._section,
+                key,
+                value,
+                self._findings.source,
+                number,
+                raw_key.strip(),
+                self._group,
+            )
         )

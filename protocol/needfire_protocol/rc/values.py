@@ -9,12 +9,12 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from needfire_protocol.errors import FormatError, NeedfireError
 from needfire_protocol.escape import printable
 from needfire_protocol.rc.crontab import parse_crontab
-from needfire_protocol.rc.policies import Check
+from needfire_protocol.rc.policies import SCHEDULE_TWO, Check
 from needfire_protocol.rc.posix_regex import PosixRegex, compile_posix_regex
 from needfire_protocol.severity import Severity, SeverityFilter
 
@@ -24,6 +24,7 @@ __all__ = [
     "BOOLEAN",
     "CRONTAB",
     "DIGEST",
+    "GROUP_CRONTAB",
     "LISTEN_ADDRESS",
     "LOG_FORMAT",
     "MASK_CHANGE",
@@ -46,6 +47,8 @@ __all__ = [
     "MatchedPath",
     "WithoutEffect",
     "duration",
+    "group_duration",
+    "group_name",
     "integer",
     "normalise",
     "quoted",
@@ -225,6 +228,41 @@ CRONTAB: Final = Kind(
     "minute hour day month weekday, each *, a number or name, a range, and /STEP",
     lambda value: parse_crontab(_text(value)),
 )
+
+_GROUP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}", re.ASCII)
+
+
+def group_name(value: bytes) -> str:
+    """Return the name of a group of rules.
+
+    Raises:
+        FormatError: it is none, or a reserved one.
+    """
+    text = _text(value)
+    if _GROUP_NAME.fullmatch(text) is None:
+        raise FormatError(
+            f"{quoted(value)} is not the name of a group: letters, digits, _ . -, at most 32"
+        )
+    if text.upper() == SCHEDULE_TWO:
+        raise FormatError(f"the group {SCHEDULE_TWO} is made by %{SCHEDULE_TWO} alone")
+    return text
+
+
+def _of_group(parse: Callable[[bytes], Any]) -> Callable[[bytes], tuple[str, Any]]:
+    def parse_both(value: bytes) -> tuple[str, Any]:
+        name, _, rest = value.replace(b"\t", b" ").partition(b" ")
+        return group_name(name), parse(rest.strip())
+
+    return parse_both
+
+
+def group_duration(least_s: int, most_s: int) -> Kind:
+    """Return the kind of a group's name with a time span behind it."""
+    kind = duration(least_s, most_s)
+    return Kind(f"name of a group, and {kind.words}", _of_group(kind.parse))
+
+
+GROUP_CRONTAB: Final = Kind(f"name of a group, and {CRONTAB.words}", _of_group(CRONTAB.parse))
 
 _WORKERS_MAX: Final = 64
 

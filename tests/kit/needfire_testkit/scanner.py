@@ -20,21 +20,26 @@ _BEGINNINGS_AND_ENDS = ("CHECK_STARTED", "CHECK_COMPLETED", "CHECK_SAW_NOTHING",
 
 
 def dir_rule(
-    path: Path | bytes, policy: Policy = Policy.READ_ONLY, depth: int | None = 99
+    path: Path | bytes,
+    policy: Policy = Policy.READ_ONLY,
+    depth: int | None = 99,
+    group: str = "",
 ) -> PathRule:
-    """Return ``dir=DEPTH/path`` under a policy."""
-    return _rule(RuleKind.DIR, path, policy, depth)
+    """Return ``dir=DEPTH/path`` under a policy, in a group."""
+    return _rule(RuleKind.DIR, path, policy, depth, group)
 
 
-def file_rule(path: Path | bytes, policy: Policy = Policy.READ_ONLY) -> PathRule:
-    """Return ``file=path`` under a policy."""
-    return _rule(RuleKind.FILE, path, policy, None)
+def file_rule(path: Path | bytes, policy: Policy = Policy.READ_ONLY, group: str = "") -> PathRule:
+    """Return ``file=path`` under a policy, in a group."""
+    return _rule(RuleKind.FILE, path, policy, None, group)
 
 
-def _rule(kind: RuleKind, path: Path | bytes, policy: Policy, depth: int | None) -> PathRule:
+def _rule(
+    kind: RuleKind, path: Path | bytes, policy: Policy, depth: int | None, group: str
+) -> PathRule:
     raw = path if isinstance(path, bytes) else bytes(path)
     is_glob = any(byte in raw for byte in b"*?[")
-    return PathRule(kind, raw, policy, depth, is_glob, "agentrc", 7)
+    return PathRule(kind, raw, policy, depth, is_glob, "agentrc", 7, group)
 
 
 def settings_of(*rules: PathRule, **others: Any) -> AgentSettings:

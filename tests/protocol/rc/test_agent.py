@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from needfire_protocol.errors import ConfigError
 from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
 from needfire_protocol.rc.conditions import StatedFacts
-from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, Policy, RuleKind
+from needfire_protocol.rc.policies import DEFAULT_MASKS, SCHEDULE_TWO, Check, Policy, RuleKind
 from needfire_protocol.severity import Severity, SeverityFilter
 from needfire_testkit.rc import agent_rc, errors_of, notices_of
 
@@ -81,7 +81,7 @@ def test_everything_without_effect_is_named_with_its_line() -> None:
         "file = /etc",
         "dir = /etc",
         "@if command_succeeds rm -rf /",
-        "%SCHEDULE_TWO",
+        "dir = 1/srv/slow",
         "SuidCheckActive = yes",
         "OpenCommand = /bin/true",
         "CloseCommand",
@@ -354,3 +354,61 @@ def test_every_path_can_be_written(names: list[bytes]) -> None:
         return  # A backslash beside an escaped glob character has no spelling, as in glob(3).
     [rule] = agent_rc(b'[ReadOnly]\nfile = "' + written + b'"\n').rules
     assert (rule.path, rule.is_glob) == (path, False)
+
+
+def test_rules_know_their_group_and_files_of_the_second_schedule_are_in_both() -> None:
+    text = (
+        "[ReadOnly]\n%SCHEDULE_TWO\ndir=/a\nfile=/b\n!%SCHEDULE_TWO\n%GROUP g\nfile=/c\n!%GROUP\n"
+    )
+    found = {rule.path: rule.group for rule in agent_rc(text).rules}
+    assert found == {b"/a": SCHEDULE_TWO, b"/b": "", b"/c": "g"}
+
+
+def test_times_of_groups() -> None:
+    settings = agent_rc(
+        "[Misc]\nGroupInterval = g 5m\nGroupSchedule=g 0 1 * * *\nGroupSchedule =\tg 0 2 * * *\n"
+        "GroupFullInterval = g 1d\nFullCheckInterval=2d\nFileCheckScheduleTwo = 0 3 * * Sun\n"
+        "[ReadOnly]\n%GROUP g\nfile=/c\n!%GROUP\n"
+    )
+    assert settings.group_intervals == (("g", 300),)
+    assert [name for name, _ in settings.group_schedules] == ["g", "g"]
+    assert settings.group_full_intervals == (("g", 86_400),)
+    assert settings.full_check_interval_s == 172_800
+    assert len(settings.check_schedules_two) == 1
+    assert settings.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "notice"),
+    [
+        ("[Misc]\nGroupInterval=g 5m\n", "no rule stands between %GROUP g and !%GROUP"),
+        (
+            "[ReadOnly]\n%GROUP g\nfile=/c\n!%GROUP\n",
+            (
+                "the group g has no times of its own (GroupInterval or GroupSchedule): it is checked "
+                "together with the rules of no group"
+            ),
+        ),
+        (
+            "[ReadOnly]\n%SCHEDULE_TWO\ndir=/c\n!%SCHEDULE_TWO\n",
+            (
+                "the group SCHEDULE_TWO has no times of its own (FileCheckScheduleTwo): it is checked "
+                "together with the rules of no group"
+            ),
+        ),
+        (
+            "[Misc]\nGroupInterval=g 5m\nGroupInterval=g 6m\n[ReadOnly]\n%GROUP g\nfile=/c\n!%GROUP\n",
+            "the group g has one in line 2; this line counts",
+        ),
+    ],
+)
+def test_groups_and_times_that_do_not_belong_to_each_other_are_a_notice(
+    text: str, notice: str
+) -> None:
+    assert [each.text for each in agent_rc(text).notices] == [notice]
+
+
+@pytest.mark.parametrize("value", ["g", "5m", "g 0s", "g x", "-g 5m", ""])
+def test_a_group_needs_its_name_and_its_time(value: str) -> None:
+    with pytest.raises(ConfigError):
+        agent_rc(f"[Misc]\nGroupInterval = {value}\n")

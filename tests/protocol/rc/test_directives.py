@@ -57,7 +57,12 @@ def test_an_honoured_directive_changes_its_field(program: Program, row: Directiv
     assert isinstance(treatment, Honoured)
     untouched = settings_of(program, "")
     for section in row.sections:
-        changed = settings_of(program, f"[{section}]\n{row.name} = {example_of(row)}\n")
+        text = f"[{section}]\n{row.name} = {example_of(row)}\n"
+        if row.name.startswith("Group"):
+            # Of a group that no rule is in, it says so.
+            text += "GroupInterval = web 7m\n" * (row.name == "GroupFullInterval")
+            text += "[ReadOnly]\n%GROUP web\nfile=/group\n!%GROUP\n"
+        changed = settings_of(program, text)
         assert value_of(changed, treatment) != value_of(untouched, treatment)
         assert changed.notices == ()
 

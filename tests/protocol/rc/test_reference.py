@@ -55,7 +55,7 @@ def test_the_commented_file_loads_as_it_is_and_with_every_directive(
     notices = (agent_rc if program is Program.AGENT else server_rc)(text).notices
     # The examples meet what the file says anyway; nothing else deserves a notice.
     expected = (
-        {"appears twice", "is used before this line"}
+        {"appears twice", "is used before this line", "no rule stands between"}
         if is_uncommented and program is Program.AGENT
         else set()
     )

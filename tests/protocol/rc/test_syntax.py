@@ -227,10 +227,42 @@ def test_conditions_are_bounded_in_number() -> None:
     assert error_lines(text + "@web1\n@end\n") == [2 * CONDITIONS_MAX + 1]
 
 
-def test_schedules_are_a_notice() -> None:
-    directives, [notice] = parse("[Misc]\n%SCHEDULE_TWO\na=1\n!%SCHEDULE_TWO\nb=1\n")
-    assert [directive.key for directive in directives] == ["a", "b"]
-    assert notice.line == 2
+def groups(text: str) -> tuple[dict[str, str], list[str]]:
+    try:
+        directives, notices = parse(text)
+    except ConfigError as error:
+        return {}, [each.text for each in error.problems]
+    return {each.key: each.group for each in directives}, [each.text for each in notices]
+
+
+def test_what_stands_between_the_marks_of_a_group_is_in_it() -> None:
+    text = "[Misc]\na=\n%group web-1\nb=\n[Log]\nc=\n!%GROUP\nd=\n%SCHEDULE_TWO\ne=\n! %schedule_two\nf=\n"
+    found, problems = groups(text)
+    assert found == {"a": "", "b": "web-1", "c": "web-1", "d": "", "e": "SCHEDULE_TWO", "f": ""}
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("%GROUP", "'' is not the name of a group: letters, digits, _ . -, at most 32"),
+        ("%GROUP a b", "'a b' is not the name of a group: letters, digits, _ . -, at most 32"),
+        ("%GROUP schedule_two", "the group SCHEDULE_TWO is made by %SCHEDULE_TWO alone"),
+        ("%GROUP a\n%GROUP b\n!%GROUP", "a group inside of the group a of line 2"),
+        ("%GROUP a\n!%SCHEDULE_TWO", "this is not the end of the group a of line 2"),
+        ("%SCHEDULE_TWO\n!%GROUP", "this is not the end of the group SCHEDULE_TWO of line 2"),
+        ("%GROUP a\n!%GROUP a", "!%GROUP takes no name: it ends the group before it"),
+        ("!%GROUP", "no group has begun before this line"),
+        ("%GROUP a", "the group a has no end; it goes to that of the file"),
+    ],
+)
+def test_marks_of_groups_that_do_not_belong_to_each_other(text: str, problem: str) -> None:
+    assert groups(f"[Misc]\n{text}\n")[1] == [problem]
+
+
+def test_a_group_may_begin_twice_and_not_where_a_condition_does_not_hold() -> None:
+    found, problems = groups("[Misc]\n%GROUP a\n%GROUP a\nx=\n@other\n!%GROUP\n@end\ny=\n!%GROUP\n")
+    assert (found, problems) == ({"x": "a", "y": "a"}, [])
 
 
 SIGNED = """-----BEGIN PGP SIGNED MESSAGE-----
