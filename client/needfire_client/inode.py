@@ -18,7 +18,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from needfire_protocol.baseline import INLINE_BYTES_MAX, XATTRS_MAX, FileEntry, Looked, Xattr
 
@@ -38,7 +38,10 @@ class Inode(NamedTuple):
 
     def into(self, entry: FileEntry) -> FileEntry:
         """Return the entry with these attributes."""
-        return entry._replace(**self._asdict())
+        return FileEntry._make(entry[:_SAID_BY_STAT] + self)
+
+
+_SAID_BY_STAT: Final = FileEntry._fields.index(Inode._fields[0])
 
 
 class Times(NamedTuple):
@@ -119,6 +122,11 @@ _ATTR_AUTOMOUNT: Final = 0x1000
 _NS: Final = 1_000_000_000
 _STATX: Final = struct.Struct("=I4xQ24xQ16xqI4xqI4xqI4xqI")
 """stx_mask, attributes, size, and atime, btime, ctime, mtime as seconds and nanoseconds."""
+_STATUS: Final = struct.Struct("=I12xIIIH2xQQ16xqI4xqI4xqI4xqI12x8s")
+"""stx_mask, nlink, uid, gid, mode, inode, size, the same times, and the device's two numbers."""
+_STATX_BYTES: Final = 256
+_ATIME_BYTES: Final = slice(64, 80)
+_DEVICE: Final = struct.Struct("=II")
 
 _OVERLAYFS: Final = 0x794C7630
 
@@ -144,12 +152,13 @@ class Inspector:
         """Those of the groups that can be seen."""
         self._flags = bytearray(8)
         self._fsx = bytearray(28)
-        self._statx = ctypes.create_string_buffer(256)
-        self._statx_at = ctypes.c_void_p(ctypes.addressof(self._statx))
+        self._statx, self._statx_at = _buffer()
+        self._statx_after, self._statx_after_at = _buffer()
         library = ctypes.CDLL(None)
         self._call_statx: Callable[..., int] | None = getattr(library, "statx", None)
         self._call_fstatfs: Callable[..., int] = library.fstatfs
         self._births: dict[int, bool] = {}
+        self._devices: dict[bytes, tuple[int, bool]] = {}
         self.unread = 0
         """Objects whose extended attributes could not be read."""
 
@@ -167,6 +176,36 @@ class Inspector:
             keeps = self._births[device] = self._keeps_birth(fd)
         birth_ns = b_s * _NS + b_ns if keeps and mask & _STATX_BTIME else None
         return Times(size, m_s * _NS + m_ns, c_s * _NS + c_ns, a_s * _NS + a_ns, birth_ns)
+
+    def status(self, fd: int) -> tuple[Any, ...] | None:
+        """Return what statx says of an open file, as ``_STATUS`` has it; None where it cannot."""
+        call = self._call_statx
+        if call is None or call(fd, b"", _AT_EMPTY_PATH, _STATX_WANTED, self._statx_at):
+            return None
+        return _STATUS.unpack_from(self._statx)
+
+    def still(self, fd: int, atime_ns: int) -> int | None:
+        """Return the access time, if nothing else has moved since ``status``; None if it has."""
+        call = self._call_statx
+        if call is None or call(fd, b"", _AT_EMPTY_PATH, _STATX_WANTED, self._statx_after_at):
+            return None
+        before, after = self._statx, self._statx_after
+        if before == after:
+            return atime_ns
+        # Where O_NOATIME was refused, reading moves the access time.
+        before[_ATIME_BYTES] = after[_ATIME_BYTES]
+        if before != after:
+            return None
+        _, _, _, _, _, _, _, seconds, nanoseconds, *_ = _STATUS.unpack_from(after)
+        return int(seconds) * _NS + int(nanoseconds)
+
+    def file_system(self, fd: int, device: bytes) -> tuple[int, bool]:
+        """Return st_dev of a device in the form of ``status``, and whether it keeps births."""
+        found = self._devices.get(device)
+        if found is None:
+            number = os.makedev(*_DEVICE.unpack(device))
+            found = self._devices[device] = number, self._keeps_birth(fd)
+        return found
 
     def of_open(self, fd: int) -> tuple[int | None, int | None, int, tuple[Xattr, ...]]:
         """Return flags, project, ``looked`` and ``xattrs`` of an open file or directory."""
@@ -273,6 +312,14 @@ class Inspector:
             if error.errno in (errno.ENODATA, *_NONE_ERRORS):
                 return None
             raise
+
+
+def _buffer() -> tuple[bytearray, ctypes.c_void_p]:
+    """Return a buffer for statx, which compares at once, and where it is."""
+    buffer = bytearray(_STATX_BYTES)
+    return buffer, ctypes.c_void_p(
+        ctypes.addressof((ctypes.c_char * _STATX_BYTES).from_buffer(buffer))
+    )
 
 
 def _reading_order(name: str) -> tuple[bool, str]:

@@ -43,14 +43,16 @@ tmpfs has done so for a few years only; what a server behind a network does, nob
 
 _STATFS_BYTES: Final = 256
 
-_REASON: Final = FileEntry._fields.index("reason")
-_LOOKED: Final = FileEntry._fields.index("looked")
+_COMPARED: Final = [name for name in FileEntry._fields if name != "atime_ns"]
+_REASON: Final = _COMPARED.index("reason")
+_LOOKED: Final = _COMPARED.index("looked")
 _KIND: Final = 0o170_000
 _DEVICES: Final = (stat.S_IFCHR, stat.S_IFBLK)
 _OK: Final = int(State.OK)
 
 Rows = Sequence[tuple[bytes, Sequence[Any]]]
-"""Names and attributes as a row of the baseline has them; their types are not checked."""
+"""Names and attributes as a row of the baseline has them, without access times; their types are
+not checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class QuickLook:
         look, wanted = os.stat, self._examiner.looked
         files, directories = 0, []
         for name, entry in old:
-            mode, uid, gid, size, mtime, ctime, _, inode, device, links, rdev, _, digest, state = (
+            mode, uid, gid, size, mtime, ctime, inode, device, links, rdev, _, digest, state = (
                 entry[:_REASON]
             )
             now = look(name, dir_fd=dir_fd, follow_symlinks=False)

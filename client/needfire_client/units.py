@@ -20,7 +20,6 @@ from needfire_protocol.codec import decode, encode
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
 from needfire_protocol.rc.policies import Check, PathRule, Policy, RuleKind
-from needfire_protocol.rc.posix_regex import compile_posix_regex
 from needfire_protocol.rc.skip_checksum import SkipCondition, SkipLine
 from needfire_protocol.severity import Severity
 
@@ -150,8 +149,11 @@ def _plain_condition(condition: SkipCondition) -> list[Any]:
 def _condition(
     name: str, is_negated: bool, prefix: bytes, regex: bytes | None, number: int
 ) -> SkipCondition:
-    compiled = None if regex is None else compile_posix_regex(regex)
-    return SkipCondition(name, is_negated, prefix, compiled, number)
+    if regex is None:
+        return SkipCondition(name, is_negated, prefix, None, number)
+    from needfire_protocol.rc.posix_regex import compile_posix_regex
+
+    return SkipCondition(name, is_negated, prefix, compile_posix_regex(regex), number)
 
 
 def decode_job(data: bytes) -> Job:
@@ -213,12 +215,11 @@ def encode_answer(
             [_plain_record(record, row) for record, row in zip(records, rows, strict=True)],
             [[rest.path, rest.names] for rest in walker.rest if rest.names],
             met,
-            sorted(walker.followed),
+            walker.take_followed(),
             examiner.take_numbers(),
         ]
     )
     walker.rest = []
-    walker.followed.clear()
     return message
 
 

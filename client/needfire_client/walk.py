@@ -12,6 +12,7 @@ of the way down, and which rules have been met.
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -40,6 +41,10 @@ _GONE_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno
 """Opening a directory fails so if it has gone, or become something else, since it was listed."""
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
+
+_NAMES: Final = sys.getfilesystemencoding()
+_NAME_ERRORS: Final = sys.getfilesystemencodeerrors()
+"""What os.fsencode uses, without its question for the type: this is asked of every name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +172,8 @@ class Walker:
         """After a pause: what is left, in the order of the walk."""
         self.followed: set[bytes] = set()
         """Directories that were entered through a symbolic link, on the way to a named object."""
+        self._last_parent = (b"", 0)
+        self._last_place = ruleset.root()[1]
 
     def walk(self) -> Iterator[DirectoryRecord]:
         """Yield the record of everything that the rules cover."""
@@ -300,16 +307,36 @@ class Walker:
         except OSError as error:
             return self._unopened(path, self.place_of(path), error)
 
+    def take_followed(self) -> list[bytes]:
+        """Return ``followed``, and begin anew."""
+        taken = sorted(self.followed)
+        self.followed.clear()
+        self._last_parent, self._last_place = (b"", 0), self._ruleset.root()[1]
+        return taken
+
     def place_of(self, path: bytes) -> Place:
         """Return the place of a directory, with regard to the links on the way that were met."""
+        parent, name = _split(path)
+        if not parent or not name:
+            return self._place_by_steps(path)
+        # Directories come in order, so that siblings ask for the same parent again and again.
+        asked = parent, len(self.followed)
+        if asked != self._last_parent:
+            self._last_parent, self._last_place = asked, self._place_by_steps(parent)
+        return self._place_inside(self._last_place, name, path)
+
+    def _place_by_steps(self, path: bytes) -> Place:
         place = self._ruleset.root()[1]
         inner = b""
         for name in path.split(b"/")[1:]:
             if name:
                 inner += b"/" + name
-                place = place.child(name)[1]
-                place = place.only_named() if inner in self.followed else place
+                place = self._place_inside(place, name, inner)
         return place
+
+    def _place_inside(self, place: Place, name: bytes, path: bytes) -> Place:
+        inner = place.child(name)[1]
+        return inner.only_named() if path in self.followed else inner
 
     def scan(self, path: bytes) -> DirectoryRecord | None:
         """Return the record of one directory alone; None if there is no such directory now."""
@@ -498,7 +525,7 @@ class Walker:
         try:
             with os.scandir(fd) as found:
                 listing = [
-                    (os.fsencode(entry.name), entry.is_file(follow_symlinks=False))
+                    (entry.name.encode(_NAMES, _NAME_ERRORS), entry.is_file(follow_symlinks=False))
                     for entry in islice(found, self._entries_max + 1)
                 ]
         except OSError as error:
@@ -563,10 +590,16 @@ class Walker:
         examine, hashes, below = self._examiner.examine, decision.hashes, record.place.below
         goes_on = below.is_open
         skips_any = hashes and bool(self._skip_lines)
+        at_once = self._examiner.at_once if hashes and not skips_any else _ask_patiently
         entries = record.entries
         for name, is_regular in listing:
+            if is_regular and (entry := at_once(fd, name)) is not None:
+                entries.append((name, entry))
+                continue
             skips = self._skips(record.path, name) if skips_any else None
-            entry = examine(fd, name, hashes=hashes, is_regular=is_regular, skips=skips)
+            entry = examine(
+                fd, name, hashes=hashes, is_regular=is_regular and skips_any, skips=skips
+            )
             if entry is None:
                 continue
             entries.append((name, entry))
@@ -708,6 +741,11 @@ class Walker:
                 record.findings.append(
                     Finding("WEIRD_FILENAME", join(record.path, name), self._severities.names, {})
                 )
+
+
+def _ask_patiently(_fd: int, _name: bytes) -> FileEntry | None:
+    """Stand in for ``at_once`` where it cannot do."""
+    return None
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

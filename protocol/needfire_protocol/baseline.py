@@ -7,9 +7,13 @@ object is an entry of its parent's row, so that "nothing changed here" is one co
     key      the directory's path with every "/" written as NUL: byte order is then the order of
              a depth-first walk with sorted names ("/a" < "/a/x" < "/a-b"). The root directory
              has no parent; its own entry stands in the row with the empty key, named "/".
-    entries  MessagePack: [[name, [mode, uid, … xattrs]], …], sorted by name. The same objects
-             always give the same bytes. Format 1 ended an object at its reason; such rows are
-             read as objects of which the later attributes are not known.
+    entries  length | [[name, [mode, uid, … xattrs]], …] | [atime, …]: two values in MessagePack,
+             sorted by name, and before them the size of the first in 4 bytes, big-endian. Access
+             times stand apart because whoever reads a file moves its own, and few policies
+             compare it. The same objects always give the same bytes. Up to format 2 a row was
+             one value, with the access time between the other attributes (MessagePack never
+             begins an array like a length does), and format 1 ended an object at its reason;
+             such rows are read as objects of which the later attributes are not known.
     digest   SHA-256 over len(key) | key | len(entries) | entries of every row in key order, the
              lengths as 8 bytes, big-endian. It finds damage, not forgery: whoever can write the
              file can write the digest too.
@@ -57,10 +61,10 @@ __all__ = [
     "subtree_end",
 ]
 
-BASELINE_FORMAT: Final = 2
+BASELINE_FORMAT: Final = 3
 """Raised with every change of the layout."""
 
-_FORMATS_READ: Final = (1, BASELINE_FORMAT)
+_FORMATS_READ: Final = (1, 2, BASELINE_FORMAT)
 
 APPLICATION_ID: Final = 0x4E664231
 """``NfB1`` in SQLite's header, so that file(1) and the reader can tell a baseline at once."""
@@ -240,8 +244,9 @@ def check_key(key: object) -> bytes:
         raise FormatError("a key is not a bounded byte string")
     if key in (b"", b"\0"):
         return key
-    parts = key.split(b"\0")
-    if parts[0] or b"/" in key or any(part in (b"", b".", b"..") for part in parts[1:]):
+    # Looked for and not split: this is asked of every row, mostly of thousands.
+    ended = key + b"\0"
+    if key[0] != 0 or b"/" in key or b"\0\0" in ended or b"\0.\0" in ended or b"\0..\0" in ended:
         raise FormatError(f"{key[:64]!r} is not the key of an absolute, normalised path")
     return key
 
@@ -255,7 +260,9 @@ def encode_entries(entries: Sequence[tuple[bytes, FileEntry]]) -> bytes:
     Raises:
         FormatError: a number has more than 64 bits; see ``clamped``.
     """
-    return encode(entries)
+    rows = encode([(name, entry[:_ATIME] + entry[_ATIME + 1 :]) for name, entry in entries])
+    times = encode([entry[_ATIME] for _, entry in entries])
+    return len(rows).to_bytes(_LENGTH_BYTES, "big") + rows + times
 
 
 def decode_entries(data: bytes) -> dict[bytes, FileEntry]:
@@ -264,7 +271,7 @@ def decode_entries(data: bytes) -> dict[bytes, FileEntry]:
     Raises:
         FormatError: the bytes are not what ``encode_entries`` makes.
     """
-    rows = decode(data, limits=_DECODING)
+    rows = _decoded_rows(data)
     if type(rows) is not list:
         raise FormatError("the entries of a directory are not a list")
     entries: dict[bytes, FileEntry] = {}
@@ -279,39 +286,50 @@ def decode_entries(data: bytes) -> dict[bytes, FileEntry]:
 
 
 def entries_to_compare(data: bytes) -> Any:
-    """Return the names and attributes of a row, to be held against others for equality alone.
+    """Return the names and attributes of a row without access times, to be held against others.
 
-    Nothing but bounds is checked: whoever takes them apart has to be ready for any plain value.
+    For equality alone: nothing but bounds is checked, so whoever takes them apart has to be ready
+    for any plain value.
 
     Raises:
         FormatError: the bytes are no plain value within the limits of a row.
     """
-    return decode(data, limits=_DECODING, is_only_compared=True)
+    if data[:1] < _ARRAY:
+        end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+        return decode(data[_LENGTH_BYTES:end], limits=_DECODING, is_only_compared=True)
+    rows = decode(data, limits=_DECODING, is_only_compared=True)
+    for row in rows if type(rows) is list else ():
+        if type(row) is list and len(row) == 2 and type(row[1]) is list:
+            del row[1][_ATIME : _ATIME + 1]
+    return rows
 
 
 def differ_in_access_times_only(old: bytes, new: bytes) -> bool:
-    """Return whether two rows are the same but for access times.
-
-    Whoever reads a file moves its access time, and few policies compare that: this spares a
-    directory that was only read from being compared entry by entry.
-    """
-    if len(old) != len(new):
-        return False
-    try:
-        before, now = entries_to_compare(old), entries_to_compare(new)
-        if len(before) != len(now):
-            return False
-        for (_, earlier), (_, later) in zip(before, now, strict=True):
-            if type(earlier[_ATIME]) is not int:
-                return False
-            earlier[_ATIME] = later[_ATIME]
-        is_same: bool = before == now
-    except (FormatError, TypeError, ValueError, IndexError):
-        # Damaged: whoever compares the entries says so.
-        return False
-    return is_same
+    """Return whether two rows are the same but for access times; False of an old format's row."""
+    end = _LENGTH_BYTES + int.from_bytes(new[:_LENGTH_BYTES], "big")
+    # An old format's row begins with what would be a length beyond any row's end.
+    return end <= len(new) and old[:end] == new[:end]
 
 
+def _decoded_rows(data: bytes) -> Any:
+    """Return the rows with the access times in their places."""
+    if data[:1] >= _ARRAY:
+        return decode(data, limits=_DECODING)
+    end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+    rows = decode(data[_LENGTH_BYTES:end], limits=_DECODING)
+    times = decode(data[end:], limits=_DECODING)
+    if type(rows) is not list or type(times) is not list or len(rows) != len(times):
+        raise FormatError("a directory has not one access time for each of its entries")
+    for row, time in zip(rows, times, strict=True):
+        # Other rows are refused by whoever looks at them next.
+        if type(row) is list and len(row) == 2 and type(row[1]) is list:
+            row[1].insert(_ATIME, time)
+    return rows
+
+
+_LENGTH_BYTES: Final = 4
+_ARRAY: Final = b"\x90"
+"""Least first byte of an array in MessagePack; a length below 2 GiB begins with less."""
 _ATIME: Final = FileEntry._fields.index("atime_ns")
 
 

@@ -6,8 +6,11 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from needfire_client.attributes import (
     ATTEMPTS_MAX,
@@ -17,6 +20,7 @@ from needfire_client.attributes import (
     open_directory,
     owner_name,
 )
+from needfire_client.inode import Inspector
 from needfire_protocol.baseline import FileEntry, State
 
 
@@ -48,6 +52,73 @@ def test_a_regular_file_has_its_attributes_and_its_digest(
     assert (entry.mode, entry.size, entry.inode) == (status.st_mode, size, status.st_ino)
     assert (entry.mtime_ns, entry.ctime_ns) == (status.st_mtime_ns, status.st_ctime_ns)
     assert (entry.state, entry.reason) == (State.OK, "")
+
+
+KINDS = st.sampled_from(["file", "directory", "link", "fifo", "absent"])
+
+
+@given(
+    kind=KINDS,
+    size=st.integers(0, 9000) | st.sampled_from([256 * 1024 - 1, 256 * 1024, 256 * 1024 + 1]),
+    mode=st.integers(0, 0o7777),
+    times_ns=st.tuples(st.integers(-(2**33), 2**34), st.integers(0, 10**9 - 1)),
+    names=st.integers(1, 3),
+    note=st.none() | st.binary(max_size=200),
+    drops_cache=st.booleans(),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_what_is_found_at_once_is_what_is_found_patiently(
+    tmp_path: Path,
+    directory: int,
+    kind: str,
+    size: int,
+    mode: int,
+    times_ns: tuple[int, int],
+    names: int,
+    note: bytes | None,
+    drops_cache: bool,
+) -> None:
+    for left in tmp_path.iterdir():
+        left.rmdir() if left.is_dir() and not left.is_symlink() else left.unlink()
+    path = tmp_path / "f"
+    if kind == "file":
+        path.write_bytes(os.urandom(size))
+        for number in range(1, names):
+            os.link(path, tmp_path / f"other{number}")
+        if note is not None:
+            os.setxattr(path, "user.note", note)
+        moment = times_ns[0] * 10**9 // 4 + times_ns[1]
+        os.utime(path, ns=(moment, moment // 2))
+        path.chmod(mode)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("target")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    quick, slow = (Examiner("sha256", drops_cache=drops_cache) for _ in range(2))
+    at_once = quick.at_once(directory, b"f")
+    patiently = slow.examine(directory, b"f", hashes=True)
+    is_usual = kind == "file" and 0 < size <= 256 * 1024 and (os.geteuid() == 0 or mode & 0o400)
+    assert (at_once is not None) == bool(is_usual)
+    if at_once is not None:
+        assert at_once == patiently
+        assert type(at_once) is FileEntry
+        assert quick.take_numbers() == slow.take_numbers()
+
+
+def test_reading_may_move_the_access_time_and_nothing_else(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    os.utime(path, ns=(1_000_000_005, 2_000_000_006))
+    monkeypatch.setattr(os, "O_NOATIME", 0)
+    before = path.stat()
+    entry = Examiner("sha256").at_once(directory, b"f")
+    after = path.stat()
+    assert entry is not None
+    assert (entry.atime_ns, entry.mtime_ns) == (after.st_atime_ns, before.st_mtime_ns)
 
 
 def test_contents_are_read_only_where_they_are_compared(tmp_path: Path, directory: int) -> None:
@@ -150,16 +221,15 @@ def test_a_file_that_changes_once_is_read_again(
     path = tmp_path / "f"
     path.write_bytes(b"x")
     os.utime(path, ns=(1, 1))
-    real, pending = os.fstat, [contents]
+    real, pending = Inspector.of_open, [contents]
 
-    def fstat(fd: int) -> os.stat_result:
+    def of_open(self: Inspector, fd: int) -> tuple[Any, ...]:
         """Change the file after it was looked at and before it is read."""
-        status = real(fd)
         if pending:
             path.write_bytes(pending.pop())
-        return status
+        return real(self, fd)
 
-    monkeypatch.setattr(os, "fstat", fstat)
+    monkeypatch.setattr(Inspector, "of_open", of_open)
     entry = examined(directory, b"f", is_regular=True)
     assert (entry.state, entry.size) == (State.OK, len(contents))
     assert entry.digest == hashlib.sha256(contents).digest()

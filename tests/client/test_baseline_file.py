@@ -109,8 +109,8 @@ def altered(path: Path, *statements: str) -> Path:
         ("INSERT INTO directories VALUES ('text', x'90')", "does not hold byte strings"),
         ("UPDATE directories SET entries = 'text'", "does not hold byte strings"),
         (
-            "UPDATE meta SET value = 3 WHERE name = 'format'",
-            "has format 3; this version reads 1, 2",
+            "UPDATE meta SET value = 4 WHERE name = 'format'",
+            "has format 4; this version reads 1, 2, 3",
         ),
         ("UPDATE meta SET value = '2' WHERE name = 'format'", "has format"),
         ("DELETE FROM meta WHERE name = 'host'", "does not say its host"),

@@ -1069,7 +1069,10 @@ def test_a_baseline_that_knows_less_is_used_and_said_to_know_less(
         assert codes(scanned.take()) == told
 
 
-def test_a_baseline_of_format_1_is_compared_in_what_it_has(root: Path, make: Make) -> None:
+@pytest.mark.parametrize(("format", "fields"), [(1, 15), (2, 20)])
+def test_a_baseline_of_an_old_format_is_compared_in_what_it_has(
+    root: Path, make: Make, format: int, fields: int
+) -> None:
     scanned = make(dir_rule(root))
     scanned.init()
     scanned.take()
@@ -1077,23 +1080,24 @@ def test_a_baseline_of_format_1_is_compared_in_what_it_has(root: Path, make: Mak
         digest = ContentDigest()
         rows = connection.execute("SELECT key, entries FROM directories ORDER BY key").fetchall()
         for key, entries in rows:
-            old = encode([[name, entry[:15]] for name, entry in decode_entries(entries).items()])
+            found = decode_entries(entries)
+            old = encode([[name, entry[:fields]] for name, entry in found.items()])
             digest.add(key, old)
             connection.execute("UPDATE directories SET entries = ? WHERE key = ?", (old, key))
-        connection.execute("UPDATE meta SET value = 1 WHERE name = 'format'")
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'format'", (format,))
         connection.execute(
             "UPDATE meta SET value = ? WHERE name = 'content_sha256'", (digest.hexdigest(),)
         )
     connection.close()
     checker = scanned.checker()
     checker.full_check()
-    assert codes(scanned.take()) == ["BASELINE_LACKS_ATTRIBUTES"]
+    assert codes(scanned.take()) == (["BASELINE_LACKS_ATTRIBUTES"] if format == 1 else [])
     (root / "a").chmod(0o600)
     checker.full_check()
     assert of_files(scanned.changes(), root) == {"a": (MODIFIED, "-----M--T-")}
     checker.update(scanned.baseline, host="h", configuration_sha256="", created_us=2)
     with BaselineReader(scanned.baseline) as reader:
-        assert reader.meta.format == 2
+        assert reader.meta.format == 3
         assert reader.directory(bytes(root))[b"a"].looked
 
 

@@ -71,7 +71,7 @@ def test_another_schema_is_refused_before_a_row_is_read(path: Path, statement: s
 @pytest.mark.parametrize(
     "meta",
     [
-        {"format": 3},
+        {"format": 4},
         {"host": None},
         {"more": "x"},
         {"algorithm": "crc32"},
