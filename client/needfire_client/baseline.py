@@ -7,7 +7,6 @@ once to verify the digest before it believes any, and turns all damage into Form
 
 import glob
 import os
-import secrets
 import sqlite3
 import stat
 import time
@@ -172,7 +171,7 @@ class BaselineWriter:
         self._last_key: bytes | None = None
         self.entries = 0
         """Objects so far."""
-        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+        self._temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{_TEMPORARY}")
         with _translated(path):
             # Made by us with its mode, before SQLite sees it: nobody else can ever read it.
             os.close(os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import time
-import traceback
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,8 @@ def innermost(error: BaseException) -> BaseException:
 
 def record_bug(path: Path, error: BaseException) -> bool:
     """Append the whole story of an error to a file for its owner; False if that fails too."""
+    import traceback
+
     text = "".join(traceback.format_exception(error))
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with contextlib.suppress(OSError):
@@ -39,6 +40,8 @@ def record_bug(path: Path, error: BaseException) -> bool:
 
 def where_of(error: BaseException) -> str:
     """Return the place in our code where the error came up, as ``module:line``."""
+    import traceback
+
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "needfire" in frame.filename] or frames
     return f"{Path(ours[-1].filename).stem}:{ours[-1].lineno}" if ours else "unknown"

@@ -5,19 +5,17 @@ traceback goes to a file in the state directory and nowhere else.
 """
 
 import argparse
-import ipaddress
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from needfire_client.address import ServerAddress
 from needfire_client.bugs import innermost, record_bug, where_of
 from needfire_client.failures import CommandError
 from needfire_client.logbook import FORMATS
-from needfire_client.manual import PAGES
 from needfire_client.options import DEFAULT_RC, REQ_FROM_SERVER, Options
 from needfire_client.reporter import PROGRAM
 from needfire_client.statedir import DEFAULT_STATE_DIR, StateDir
@@ -33,6 +31,9 @@ from needfire_client.terminal import (
 from needfire_protocol import __version__
 from needfire_protocol.errors import ConfigError, FormatError, NeedfireError
 from needfire_protocol.exit_status import MEANINGS, ExitStatus
+
+if TYPE_CHECKING:
+    from needfire_client.manual import Page
 
 __all__ = ["main", "parse"]
 
@@ -182,7 +183,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(verb: str | None = None) -> argparse.ArgumentParser:
     """Return the parser for all verbs; with a verb, one that only serves to print its help."""
-    page = None if verb is None else PAGES[verb]
+    page = None if verb is None else _page(verb)
     parser = _Parser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [VERB] [options]" if page is None else f"{PROGRAM} {page.usage}",
@@ -269,6 +270,13 @@ def _parser(verb: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def _page(verb: str) -> "Page":
+    # Only who asks for help waits for it.
+    from needfire_client.manual import PAGES
+
+    return PAGES[verb]
+
+
 def _epilog() -> str:
     width = max(map(len, VERBS))
     verbs = [f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()]
@@ -288,6 +296,8 @@ def _server(text: str) -> ServerAddress:
 
 
 def _ip(text: str) -> str:
+    import ipaddress
+
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:

@@ -4,31 +4,32 @@ A file from the server takes the place of the one before only when it can be use
 the cache is always good enough to start with while the server is away.
 """
 
-import asyncio
 import errno
 import hashlib
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from needfire_client.address import ServerAddress
 from needfire_client.baseline import BaselineReader
-from needfire_client.downloads import SIZE_MAX_BYTES
+from needfire_client.downloads import SIZE_MAX_BYTES, FileRefusedError
 from needfire_client.durable import put_in_place
 from needfire_client.facts import HostFacts
 from needfire_client.failures import CommandError
 from needfire_client.options import REQ_FROM_SERVER, Options
 from needfire_client.reporter import PROGRAM, Reporter
 from needfire_client.roots import with_resolved_roots
-from needfire_client.session import FileRefusedError, Session
 from needfire_client.statedir import StateDir
 from needfire_protocol import __version__
 from needfire_protocol.errors import ConfigError, NeedfireError, StorageError
 from needfire_protocol.exit_status import ExitStatus
-from needfire_protocol.messages import FileKind
+from needfire_protocol.file_kind import FileKind
 from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
+
+if TYPE_CHECKING:
+    from needfire_client.session import Session
 
 __all__ = ["Baseline", "Configuration", "Provider", "read_rc", "start_fields"]
 
@@ -102,7 +103,7 @@ class Provider:
         source = self._options.rc_source
         return self._parse(read_rc(Path(source)), source)
 
-    async def fetch_rc(self, session: Session) -> Configuration:
+    async def fetch_rc(self, session: "Session") -> Configuration:
         """Fetch the configuration; keep it for times without a server.
 
         Raises:
@@ -137,7 +138,7 @@ class Provider:
         path = self._state.baseline if chosen is None else Path(chosen)
         return _open_baseline(path, str(path))
 
-    async def fetch_baseline(self, session: Session) -> Baseline:
+    async def fetch_baseline(self, session: "Session") -> Baseline:
         """Fetch the baseline; keep it for times without a server.
 
         Raises:
@@ -148,6 +149,9 @@ class Provider:
         self._reporter.report("DOWNLOADING_BASELINE")
         arriving = self._state.cached_baseline.with_suffix(".new")
         await self._fetch(session, FileKind.BASELINE, arriving)
+        # Here, because most checks have no server, and none of what comes with it.
+        import asyncio
+
         baseline = await asyncio.to_thread(_open_baseline, arriving, REQ_FROM_SERVER)
         _keep(arriving, self._state.cached_baseline)
         return Baseline(self._state.cached_baseline, REQ_FROM_SERVER, baseline.digest)
@@ -168,7 +172,7 @@ class Provider:
             "CONFIGURATION_UNUSABLE", path=self._options.rc_source, reason=str(first)
         )
 
-    async def _fetch(self, session: Session, kind: FileKind, path: Path) -> None:
+    async def _fetch(self, session: "Session", kind: FileKind, path: Path) -> None:
         try:
             download = await session.fetch(kind, path)
         except FileRefusedError as error:

@@ -6,13 +6,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from needfire_client.durable import put_in_place
-from needfire_protocol.errors import FormatError, StorageError
-from needfire_protocol.messages import FileBegin, FileKind
+from needfire_protocol.errors import FormatError, NeedfireError, StorageError
+from needfire_protocol.file_kind import FileKind
 
-__all__ = ["SIZE_MAX_BYTES", "Download", "DownloadFile"]
+if TYPE_CHECKING:
+    from needfire_protocol.messages import FileBegin
+
+__all__ = ["SIZE_MAX_BYTES", "Download", "DownloadFile", "FileRefusedError"]
 
 SIZE_MAX_BYTES: Final = {
     FileKind.CONFIGURATION: 4 * 1024 * 1024,
@@ -32,6 +35,14 @@ class Download:
     """In hexadecimal."""
 
 
+class FileRefusedError(NeedfireError):
+    """The server has no such file for this agent, or what came was not what was announced."""
+
+    def __init__(self, kind: FileKind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
 class DownloadFile:
     """A file that is arriving. It takes its place, atomically, only in ``finish``.
 
@@ -40,7 +51,7 @@ class DownloadFile:
         StorageError: the file cannot be made; from every method.
     """
 
-    def __init__(self, begin: FileBegin, path: Path) -> None:
+    def __init__(self, begin: "FileBegin", path: Path) -> None:
         size_max = SIZE_MAX_BYTES[begin.kind]
         if begin.size_bytes > size_max:
             raise FormatError(

@@ -1,6 +1,5 @@
 """What is true of this host: the answers to the tests of ``@if`` in a configuration file."""
 
-import ipaddress
 import os
 import socket
 
@@ -29,6 +28,8 @@ class HostFacts:
 
     def interface_exists(self, address: str, /) -> bool:
         """True where a local interface has the address: only those can be bound to."""
+        import ipaddress
+
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:

@@ -1,9 +1,9 @@
 """What ends a verb before its time, with the exit status and the advice that a person gets."""
 
-from needfire_protocol.errors import NeedfireError
+from needfire_protocol.errors import ConfigError, NeedfireError
 from needfire_protocol.exit_status import ExitStatus
 
-__all__ = ["CommandError"]
+__all__ = ["CommandError", "command_error"]
 
 
 class CommandError(NeedfireError):
@@ -22,3 +22,16 @@ class CommandError(NeedfireError):
         self.status = status
         self.hint = hint
         self.is_told = is_told
+
+
+def command_error(error: NeedfireError) -> CommandError:
+    """Return what ends a verb that met this error, which is none of a connection."""
+    if isinstance(error, CommandError):
+        return error
+    if isinstance(error, ConfigError):
+        return CommandError(
+            ExitStatus.CONFIGURATION,
+            "\n".join(str(problem) for problem in error.problems),
+            hint=next((problem.hint for problem in error.problems if problem.hint), None),
+        )
+    return CommandError(ExitStatus.LOCAL, str(error))

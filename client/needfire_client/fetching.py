@@ -5,9 +5,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from needfire_client.configuration import Baseline, Configuration, Provider
-from needfire_client.failures import CommandError
+from needfire_client.downloads import FileRefusedError
+from needfire_client.failures import CommandError, command_error
 from needfire_client.link import LinkError
-from needfire_client.session import FileRefusedError
 from needfire_client.troubles import exit_status_of
 from needfire_protocol.errors import ConfigError, FormatError, NeedfireError, StorageError
 from needfire_protocol.exit_status import ExitStatus
@@ -72,18 +72,10 @@ async def obtain_baseline(
 
 def as_command_error(error: NeedfireError) -> CommandError:
     """Return what ends a verb that met this error, with status and advice."""
-    if isinstance(error, CommandError):
-        return error
     if isinstance(error, LinkError):
         status = exit_status_of(error)
         return CommandError(status, str(error), hint=_HINTS.get(status), is_told=True)
     if isinstance(error, FileRefusedError):
         hint = _HINTS[ExitStatus.DOWNLOAD]
         return CommandError(ExitStatus.DOWNLOAD, str(error), hint=hint, is_told=True)
-    if isinstance(error, ConfigError):
-        return CommandError(
-            ExitStatus.CONFIGURATION,
-            "\n".join(str(problem) for problem in error.problems),
-            hint=next((problem.hint for problem in error.problems if problem.hint), None),
-        )
-    return CommandError(ExitStatus.LOCAL, str(error))
+    return command_error(error)

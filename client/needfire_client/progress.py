@@ -6,7 +6,6 @@ Without a total (a first init) there is no bar, only the numbers. It is drawn on
 at most ten times a second, on one line that is cleared at the end.
 """
 
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -57,6 +56,9 @@ class ProgressBar:
             return
         self._due_s = self._clock() + _INTERVAL_S
         line = progress_line(self._label, files, self._total, bytes_read, path)
+        # Here, because only a terminal needs it, and the module drags compression along.
+        import shutil
+
         columns = shutil.get_terminal_size().columns
         self._write(_CLEAR_LINE + line[: max(columns - 1, 0)])
 

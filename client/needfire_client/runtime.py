@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import sys
 import time
 from pathlib import Path
@@ -49,7 +48,7 @@ class Runtime:
             findings=sys.stdout if findings_on_stdout else None,
         )
         self._logbook = Logbook(self.console)
-        self.reporter = Reporter(self._logbook, clock_us=clock_us, random_bytes=secrets.token_bytes)
+        self.reporter = Reporter(self._logbook, clock_us=clock_us, random_bytes=os.urandom)
         self.reporter.select_export(defaults.export_severity)
         self._bugs = RepeatFilter()
 

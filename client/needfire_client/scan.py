@@ -4,12 +4,14 @@ It takes the records of a ``Walker``, keeps the numbers, draws the progress, and
 into events; what the records mean is the business of its caller.
 """
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from needfire_client.attributes import Examiner, ScanStoppedError, never
 from needfire_client.compare import Change, ChangeKind
@@ -19,14 +21,15 @@ from needfire_client.pacing import paced
 from needfire_client.policy import Ruleset
 from needfire_client.quick import KnownBaseline, QuickLook
 from needfire_client.receipt import Skipped
-from needfire_client.scan_pool import ScanPool, default_workers
-from needfire_client.units import Job
 from needfire_client.walk import DirectoryRecord, Finding, Rest, Severities, Walker, no_size
 from needfire_protocol.baseline import Looked, key_of
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import FieldValue
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.severity import Severity
+
+if TYPE_CHECKING:
+    from needfire_client.units import Job
 
 __all__ = ["CheckResult", "OnEvent", "Progress", "Scan", "ScanStoppedError"]
 
@@ -35,6 +38,9 @@ OnEvent = Callable[[str, Severity | None, Mapping[str, FieldValue]], None]
 
 Progress = Callable[[int, int, bytes], None]
 """Called after each directory: objects so far, bytes read so far, the directory."""
+
+_WORKERS_MAX: Final = 8
+"""Processes that are started unless the configuration wants more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +104,7 @@ class Scan:
         self._algorithm = algorithm
         self._growing_size = growing_size
         self._looks = looks if looks is not None else RecentLooks()
-        self._workers = settings.scan_workers or default_workers()
+        self._workers = settings.scan_workers or _default_workers()
         self.ruleset = ruleset
         self._configuration_sha256 = settings.sha256
         self._on_event = on_event
@@ -161,6 +167,9 @@ class Scan:
 
     def _shared_out(self, rests: Sequence[Rest] | None) -> Iterator[DirectoryRecord]:
         """Yield the records of a pass that several processes make."""
+        # Here, because a pass of a single process does without.
+        from needfire_client.scan_pool import ScanPool
+
         with ScanPool(
             self._job(),
             self._workers,
@@ -180,7 +189,9 @@ class Scan:
                 if current is not None:
                     yield current
 
-    def _job(self) -> Job:
+    def _job(self) -> "Job":
+        from needfire_client.units import Job
+
         settings, known = self._settings, self._known
         return Job(
             rules=settings.rules,
@@ -368,6 +379,11 @@ class Scan:
 
 def _group_names(groups: Iterable[str]) -> str:
     return " ".join(sorted(name or "-" for name in groups))
+
+
+def _default_workers() -> int:
+    """Return how many processes this host gets: one for each core that we may use."""
+    return min(_WORKERS_MAX, len(os.sched_getaffinity(0)))
 
 
 def _looked_at(settings: AgentSettings) -> Looked:

@@ -9,11 +9,9 @@ A process that ends before its time is an event; what it had in hand is done aga
 process again and again is reported as not readable.
 """
 
-import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,10 +40,7 @@ from needfire_protocol.baseline import FileEntry
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes
 
-__all__ = ["WORKERS_MAX", "ScanPool", "default_workers", "start_worker"]
-
-WORKERS_MAX: Final = 8
-"""Processes that are started unless the configuration wants more."""
+__all__ = ["ScanPool", "start_worker"]
 
 WARM_UP_EFFORT: Final = 10_000
 """Objects (and 16 KiB each of contents) that the parent does alone: less than it takes to start."""
@@ -80,17 +75,15 @@ class Process(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
-def default_workers() -> int:
-    """Return how many processes this host gets: one for each core that we may use."""
-    return min(WORKERS_MAX, len(os.sched_getaffinity(0)))
-
-
 def start_worker() -> tuple[socket.socket, Process]:
     """Start a process; return its socket and itself. It inherits nice level and I/O class.
 
     Raises:
         OSError: the system does not let us.
     """
+    # Here, because most trees are done before a process would be started.
+    import subprocess
+
     ours, theirs = socket.socketpair()
     try:
         with theirs:
@@ -156,14 +149,16 @@ class _Worker:
 
     def end(self) -> str:
         """End the process; return how it ended, or that it did not."""
+        from subprocess import TimeoutExpired
+
         self.connection.close()
         try:
             status = self.process.wait(0.2)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self.process.kill()
             try:
                 status = self.process.wait(1.0)
-            except subprocess.TimeoutExpired:
+            except TimeoutExpired:
                 # In the hands of the kernel, for example at a dead network mount.
                 return "it does not end"
         self.status = status

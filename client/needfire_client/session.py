@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from needfire_client.downloads import Download, DownloadFile
+from needfire_client.downloads import Download, DownloadFile, FileRefusedError
 from needfire_client.link import BrokenError, Link, LinkError, LocalTroubleError
 from needfire_client.spool import Spool
 from needfire_protocol.errors import FormatError, NeedfireError, StorageError
@@ -77,14 +77,6 @@ _T = TypeVar("_T")
 
 class ExpiredError(LinkError):
     """The session's key is too old. Negotiate anew; nothing is lost and nobody is to blame."""
-
-
-class FileRefusedError(NeedfireError):
-    """The server has no such file for this agent, or what came was not what was announced."""
-
-    def __init__(self, kind: FileKind, reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
 
 
 class ProposalRefusedError(NeedfireError):

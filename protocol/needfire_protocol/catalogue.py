@@ -5,7 +5,6 @@ anywhere else. From here come the words of logs and reports, ``explain`` on all 
 can really be raised.
 """
 
-import html
 import re
 from collections.abc import Iterator, Mapping
 from string import Formatter
@@ -40,9 +39,7 @@ def find_entries(words: str) -> tuple[Entry, ...]:
     return tuple(e for e in CATALOGUE.values() if _words_match(e, lowered))
 
 
-_MSG_OF_A_LINE: Final = re.compile(
-    r"""\bmsg="([^"]*)"|\bmsg=<([^>]*)>|"msg"\s*:\s*"((?:[^"\\]|\\.)*)\""""
-)
+_MSG_OF_A_LINE: Final = r"""\bmsg="([^"]*)"|\bmsg=<([^>]*)>|"msg"\s*:\s*"((?:[^"\\]|\\.)*)\""""
 """The three forms of a log line. In a report that the server wrapped, the last one is the event."""
 
 _PASTED_MAX: Final = 65_536
@@ -53,9 +50,11 @@ def _pasted_entries(line: str) -> tuple[Entry, ...]:
 
     Several only where both programs have the same text.
     """
-    found = _MSG_OF_A_LINE.findall(line[:_PASTED_MAX])
+    found = re.findall(_MSG_OF_A_LINE, line[:_PASTED_MAX])
     if not found:
         return ()
+    import html
+
     msg = html.unescape("".join(found[-1]))
     matching = [entry for entry in CATALOGUE.values() if _pattern(entry).fullmatch(msg)]
     # A text with few words of its own and an open place would match many lines.

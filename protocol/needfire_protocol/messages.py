@@ -5,8 +5,10 @@ a message knows who wrote it.
 """
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum
 from typing import Final, TypeAlias
+
+from needfire_protocol.file_kind import FileKind
 
 __all__ = [
     "EVENT_REPORT",
@@ -41,13 +43,6 @@ __all__ = [
 
 EVENT_REPORT: Final = 1
 """Type of a report whose body is an encoded event; the only type there is."""
-
-
-class FileKind(Enum):
-    """What an agent may ask for. It never names a path: the server knows where the file is."""
-
-    CONFIGURATION = "configuration"
-    BASELINE = "baseline"
 
 
 class RefusalCode(IntEnum):

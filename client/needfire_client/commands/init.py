@@ -1,6 +1,5 @@
 """``init``: walk, and write down what the files are as a baseline."""
 
-import asyncio
 from pathlib import Path
 
 from needfire_client.check import CheckResult, init_baseline
@@ -9,7 +8,6 @@ from needfire_client.oneshot import OneShot, run_oneshot
 from needfire_client.options import Options
 from needfire_client.progress import ProgressBar
 from needfire_client.runtime import clock_us
-from needfire_client.session import ProposalRefusedError
 from needfire_client.terminal import advise, print_json, print_line
 from needfire_protocol.exit_status import ExitStatus
 
@@ -89,6 +87,11 @@ async def propose(tools: OneShot, path: Path) -> None:
         CommandError: the server does not take it.
         LinkError: the connection ended.
     """
+    # Here, because most have no server, and none of what comes with it.
+    import asyncio
+
+    from needfire_client.session import ProposalRefusedError
+
     report = tools.runtime.reporter.report
     session = await tools.session()
     try:

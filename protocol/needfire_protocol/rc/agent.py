@@ -4,12 +4,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from needfire_protocol.errors import FormatError, Problem
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.rc.conditions import Facts
-from needfire_protocol.rc.crontab import Crontab
 from needfire_protocol.rc.directives import SECTIONS, Program
 from needfire_protocol.rc.findings import Findings
 from needfire_protocol.rc.policies import (
@@ -25,6 +24,9 @@ from needfire_protocol.rc.skip_checksum import SkipLine
 from needfire_protocol.rc.syntax import Directive, parse_lines
 from needfire_protocol.rc.values import DEPTH_MAX, WEAK_DIGESTS, MaskChange, MatchedPath
 from needfire_protocol.severity import Severity, SeverityFilter
+
+if TYPE_CHECKING:
+    from needfire_protocol.rc.crontab import Crontab
 
 __all__ = ["AgentSettings", "PathPattern", "parse_agent_rc"]
 
@@ -97,13 +99,13 @@ class AgentSettings:
     """Percent of one core, all processes together."""
     scan_memory_bytes: int = 1024**3
     """Of all processes that examine files together."""
-    check_schedules: tuple[Crontab, ...] = ()
+    check_schedules: "tuple[Crontab, ...]" = ()
     """When full checks are due; empty: at the interval."""
-    check_schedules_two: tuple[Crontab, ...] = ()
+    check_schedules_two: "tuple[Crontab, ...]" = ()
     """When the rules of the group SCHEDULE_TWO are checked, with those of no group."""
     group_intervals: tuple[tuple[str, int], ...] = ()
     """Name of a group of rules, and seconds."""
-    group_schedules: tuple[tuple[str, Crontab], ...] = ()
+    group_schedules: "tuple[tuple[str, Crontab], ...]" = ()
     group_full_intervals: tuple[tuple[str, int], ...] = ()
     full_check_interval_s: int = 0
     """Seconds in which at least one check reads all files; 0: every one does."""

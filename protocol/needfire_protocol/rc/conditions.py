@@ -1,13 +1,11 @@
 """Which parts of a configuration hold for this host: the tests of ``@if`` and their answers."""
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from needfire_protocol.errors import FormatError
-from needfire_protocol.rc.posix_regex import compile_posix_regex
 from needfire_protocol.rc.values import quoted
 
 __all__ = [
@@ -98,6 +96,8 @@ def parse_test(text: bytes) -> Condition:
     word, _, argument = text.replace(b"\t", b" ").partition(b" ")
     name = word.decode("ascii", "replace").lower()
     if name not in _TESTS:
+        import difflib
+
         near = difflib.get_close_matches(name[:64], _TESTS, n=1, cutoff=0.6)
         meant = f"; the nearest known one is {near[0]}" if near else ""
         raise FormatError(
@@ -120,11 +120,18 @@ def system_is(expression: bytes, *, is_negated: bool) -> Condition:
 
 def _hostname_matches(argument: bytes, facts: Facts) -> bool:
     # Like regexec, not anchored: web1 matches web10 too, as it does in Samhain.
-    return compile_posix_regex(argument).search(facts.hostname.encode())
+    return _matches(argument, facts.hostname)
 
 
 def _system_matches(argument: bytes, facts: Facts) -> bool:
-    return compile_posix_regex(argument).search(facts.system.encode())
+    return _matches(argument, facts.system)
+
+
+def _matches(expression: bytes, text: str) -> bool:
+    # Here, because few need it, and everybody would wait for it.
+    from needfire_protocol.rc.posix_regex import compile_posix_regex
+
+    return compile_posix_regex(expression).search(text.encode())
 
 
 def _file_exists(argument: bytes, facts: Facts) -> bool:

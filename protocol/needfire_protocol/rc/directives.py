@@ -4,7 +4,6 @@
 settings of the program that honours it; parser, documents and tests follow from those.
 """
 
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -37,6 +36,8 @@ def suggest_section(heading: str) -> str | None:
 
 
 def _nearest(word: str, known: Mapping[str, object]) -> str | None:
+    import difflib
+
     # Cut: difflib takes quadratic time, and the word comes from a file.
     near = difflib.get_close_matches(word.lower()[:64], known, n=1, cutoff=0.7)
     return near[0] if near else None

@@ -8,12 +8,14 @@ does is without effect as a whole, so that more is digested rather than less.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
-from needfire_protocol.rc.posix_regex import PosixRegex, compile_posix_regex
 from needfire_protocol.rc.values import Kind, WithoutEffect, quoted
+
+if TYPE_CHECKING:
+    from needfire_protocol.rc.posix_regex import PosixRegex
 
 __all__ = ["CONDITIONS_MAX", "SKIP_CHECKSUM", "SkipCondition", "SkipLine"]
 
@@ -30,7 +32,7 @@ class SkipCondition:
     """As it is written: match_prefix, match_regex, size_exceeds, match_permission, ..."""
     is_negated: bool
     prefix: bytes = b""
-    regex: PosixRegex | None = None
+    regex: "PosixRegex | None" = None
     number: int = 0
 
     @property
@@ -129,6 +131,8 @@ def _condition(name: str, argument: bytes, *, is_negated: bool) -> SkipCondition
     if name == "match_regex":
         if not argument:
             raise FormatError("match_regex needs an expression")
+        from needfire_protocol.rc.posix_regex import compile_posix_regex
+
         return SkipCondition(name, is_negated, regex=compile_posix_regex(argument))
     if name == "size_exceeds":
         return SkipCondition(name, is_negated, number=_number(name, argument, rb"[0-9]{1,18}", 10))

@@ -5,18 +5,18 @@ raises ``FormatError`` with what it found and what it expected. ``WithoutEffect`
 the value is a proper one that means nothing here; its directive then counts as not written.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from needfire_protocol.errors import FormatError, NeedfireError
 from needfire_protocol.escape import printable
-from needfire_protocol.rc.crontab import parse_crontab
 from needfire_protocol.rc.policies import SCHEDULE_TWO, Check
-from needfire_protocol.rc.posix_regex import PosixRegex, compile_posix_regex
 from needfire_protocol.severity import Severity, SeverityFilter
+
+if TYPE_CHECKING:
+    from needfire_protocol.rc.posix_regex import PosixRegex
 
 __all__ = [
     "ABSOLUTE_PATH",
@@ -226,7 +226,7 @@ DIGEST: Final = Kind("a digest: " + ", ".join(_DIGESTS.values()), _digest)
 TEXT: Final = Kind("text", _text)
 CRONTAB: Final = Kind(
     "minute hour day month weekday, each *, a number or name, a range, and /STEP",
-    lambda value: parse_crontab(_text(value)),
+    lambda value: _crontab(_text(value)),
 )
 
 _GROUP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}", re.ASCII)
@@ -264,6 +264,13 @@ def group_duration(least_s: int, most_s: int) -> Kind:
 
 GROUP_CRONTAB: Final = Kind(f"name of a group, and {CRONTAB.words}", _of_group(CRONTAB.parse))
 
+
+def _crontab(text: str) -> object:
+    from needfire_protocol.rc.crontab import parse_crontab
+
+    return parse_crontab(text)
+
+
 _WORKERS_MAX: Final = 64
 
 
@@ -296,6 +303,8 @@ def _member(value: bytes) -> str:
 
 def _address(value: bytes) -> str:
     try:
+        import ipaddress
+
         return str(ipaddress.ip_address(_text(value)))
     except ValueError:
         raise FormatError(f"{quoted(value)} is not an IP address") from None
@@ -453,7 +462,10 @@ ABSOLUTE_PATH: Final = Kind("an absolute path", _absolute_path)
 # ---- expressions and masks ------------------------------------------------------
 
 
-def _path_regex(value: bytes) -> PosixRegex:
+def _path_regex(value: bytes) -> "PosixRegex":
+    # Here, because few need it, and everybody would wait for it.
+    from needfire_protocol.rc.posix_regex import compile_posix_regex
+
     if not value.removeprefix(b"^").removeprefix(b"(").startswith(b"/"):
         raise FormatError(
             f"{quoted(value)} must begin with /: the expression must match the whole path"
