@@ -13,7 +13,8 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Final
@@ -52,6 +53,11 @@ _CHUNK_BYTES: Final = 512 * 1024
 _DROP_FROM_BYTES: Final = 16 * 1024
 """Contents from this size on are taken out of the page cache. To ask for less costs more than
 the few pages are worth."""
+
+_AHEAD_FILES: Final = 32
+"""Files whose contents are asked for together where the disk is slow: 8 MiB at most."""
+_SLOW_S: Final = 50e-6
+"""Seconds of waiting a file from which on the disk is slow; from memory there is none."""
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _LISTED: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
@@ -142,6 +148,9 @@ class Examiner:
         # each of its pages faulted in, again and again.
         self._buffer = memoryview(bytearray(_CHUNK_BYTES))
         self._buffers = (self._buffer,)
+        self._is_slow = False
+        self._fetched: set[bytes] = set()
+        """Names of the files whose contents were asked for, and so are in memory because of us."""
         self.hashed = 0
         """Files whose contents were read."""
         self.bytes_read = 0
@@ -181,6 +190,47 @@ class Examiner:
     def unread(self) -> int:
         """Objects whose extended attributes could not be read."""
         return self._inspector.unread
+
+    def ahead(
+        self, dir_fd: int, listing: Sequence[tuple[bytes, bool]]
+    ) -> Iterator[tuple[bytes, bool]]:
+        """Yield names, each with whether it is a regular file that will be read, as they come.
+
+        While reading has to wait for the disk, the contents of several files are asked for
+        together: the disk then works at all of them at once, where a process that reads one after
+        the other would wait for each. That takes more calls, so it begins when there was a wait,
+        and ends when everything is in memory anyway.
+        """
+        clock, cpu_clock = time.monotonic, time.thread_time
+        for first in range(0, len(listing), _AHEAD_FILES):
+            batch = listing[first : first + _AHEAD_FILES]
+            if self._is_slow:
+                self._is_slow = self._fetch(dir_fd, batch)
+            began_s, cpu_s = clock(), cpu_clock()
+            yield from batch
+            waited_s = clock() - began_s - (cpu_clock() - cpu_s)
+            if waited_s > _SLOW_S * len(batch):
+                self._is_slow = True
+
+    def _fetch(self, dir_fd: int, batch: Sequence[tuple[bytes, bool]]) -> bool:
+        """Ask for the contents of files; return whether any was not in memory."""
+        self._fetched.clear()
+        for name, is_regular in batch:
+            if not is_regular:
+                continue
+            with suppress(OSError):
+                fd = _open_quietly(name, _FLAGS, dir_fd)
+                try:
+                    if stat.S_ISREG(os.fstat(fd).st_mode) and not _is_cached(fd):
+                        os.posix_fadvise(fd, 0, _ONE_READ_BYTES, os.POSIX_FADV_WILLNEED)
+                        self._fetched.add(name)
+                finally:
+                    os.close(fd)
+        return bool(self._fetched)
+
+    def _is_ours(self, fd: int, name: bytes) -> bool:
+        """Return whether a file's contents are or will be in memory because of us."""
+        return name in self._fetched or not _is_cached(fd)
 
     def examine(
         self,
@@ -241,7 +291,7 @@ class Examiner:
             if not (0 < size <= _ONE_READ_BYTES and mode & _FORMAT == _REGULAR):
                 return None
             flags, project, looked, xattrs = inspector.of_open(fd)
-            is_ours = size >= self._drop_from_bytes and not _is_cached(fd)
+            is_ours = size >= self._drop_from_bytes and self._is_ours(fd, name)
             # The buffer is larger than the file should be, to see whether there is more.
             count = os.readv(fd, self._buffers)
             atime_ns = inspector.still(fd, a_s * _NS + a)
@@ -380,7 +430,7 @@ class Examiner:
                 return None
             size = before.st_size
             said = self._inspector.of_open(fd)
-            is_ours = size >= self._drop_from_bytes and not _is_cached(fd)
+            is_ours = size >= self._drop_from_bytes and self._is_ours(fd, name)
             digest, prefix = self._hash(fd, size, prefix_bytes)
             has_more = not grows and os.read(fd, 1) != b""
             after = self._inspector.times(fd, before.st_dev)

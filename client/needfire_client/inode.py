@@ -17,7 +17,6 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from needfire_protocol.baseline import INLINE_BYTES_MAX, XATTRS_MAX, FileEntry, Looked, Xattr
@@ -370,7 +369,9 @@ class _Gathered:
 def _sees_trusted() -> bool:
     """True where this process has CAP_SYS_ADMIN; others are not even shown ``trusted.*``."""
     try:
-        for line in Path("/proc/self/status").read_bytes().splitlines():
+        with open("/proc/self/status", "rb") as status:
+            lines = status.read().splitlines()
+        for line in lines:
             if line.startswith(b"CapEff:"):
                 return bool(int(line.split()[1], 16) >> 21 & 1)
     except (OSError, ValueError, IndexError):

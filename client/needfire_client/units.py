@@ -208,7 +208,7 @@ def encode_answer(
     """Return the message that answers a unit, and start the numbers of the next one.
 
     Args:
-        rows: the records' entries, packed.
+        rows: the records' entries, packed; the records keep their number and ``is_whole``.
     """
     message = encode(
         [
@@ -224,8 +224,7 @@ def encode_answer(
 
 
 def _plain_record(record: DirectoryRecord, row: bytes) -> list[Any]:
-    is_whole = record.is_readable and all(entry.is_known for _, entry in record.entries)
-    plain: list[Any] = [record.path, row, record.count, record.is_readable, is_whole]
+    plain: list[Any] = [record.path, row, record.count, record.is_readable, record.is_whole]
     if not (record.findings or record.prefixes or record.deferred or record.scope is not None):
         return plain
     return [

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from needfire_client.attributes import (
     ATTEMPTS_MAX,
@@ -30,10 +30,13 @@ from needfire_client.policy import Decision, Place, Ruleset
 from needfire_client.quick import QuickLook
 from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX, FileEntry, State
 from needfire_protocol.escape import escape_bytes, is_weird
-from needfire_protocol.event import FieldValue
 from needfire_protocol.rc.policies import Check, Policy, RuleKind
 from needfire_protocol.rc.skip_checksum import SkipLine
 from needfire_protocol.severity import Severity
+
+if TYPE_CHECKING:
+    # The processes of a scan make no events, and need not load the catalogue.
+    from needfire_protocol.event import FieldValue
 
 __all__ = ["DirectoryRecord", "Finding", "Rest", "Severities", "Walker", "join"]
 
@@ -64,7 +67,7 @@ class Finding:
     path: bytes
     severity: Severity | None
     """None: the catalogue's."""
-    fields: Mapping[str, FieldValue]
+    fields: "Mapping[str, FieldValue]"
     """Without the path."""
 
 
@@ -592,7 +595,8 @@ class Walker:
         skips_any = hashes and bool(self._skip_lines)
         at_once = self._examiner.at_once if hashes and not skips_any else _ask_patiently
         entries = record.entries
-        for name, is_regular in listing:
+        items = self._examiner.ahead(fd, listing) if hashes and not skips_any else listing
+        for name, is_regular in items:
             if is_regular and (entry := at_once(fd, name)) is not None:
                 entries.append((name, entry))
                 continue

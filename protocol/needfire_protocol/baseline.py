@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from enum import IntEnum, IntFlag
 from typing import Any, Final, NamedTuple
 
-from needfire_protocol.codec import decode, encode
+from needfire_protocol.codec import decode, encode, encode_array
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
 
@@ -260,7 +260,10 @@ def encode_entries(entries: Sequence[tuple[bytes, FileEntry]]) -> bytes:
     Raises:
         FormatError: a number has more than 64 bits; see ``clamped``.
     """
-    rows = encode([(name, entry[:_ATIME] + entry[_ATIME + 1 :]) for name, entry in entries])
+    # One at a time: a directory may be large, and there may be several processes.
+    rows = encode_array(
+        ((name, entry[:_ATIME] + entry[_ATIME + 1 :]) for name, entry in entries), len(entries)
+    )
     times = encode([entry[_ATIME] for _, entry in entries])
     return len(rows).to_bytes(_LENGTH_BYTES, "big") + rows + times
 

@@ -15,7 +15,7 @@ import msgpack
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "encode_array"]
 
 
 def encode(value: object) -> bytes:
@@ -30,6 +30,23 @@ def encode(value: object) -> bytes:
         packed: bytes = msgpack.packb(value, use_bin_type=True)
     except (ValueError, OverflowError) as error:
         raise FormatError(f"a value cannot be encoded: {error}") from error
+    return packed
+
+
+def encode_array(values: Iterable[object], count: int) -> bytes:
+    """Return the bytes of a list of ``count`` values, which are made one at a time.
+
+    Raises:
+        FormatError: as ``encode``.
+    """
+    packer = msgpack.Packer(use_bin_type=True, autoreset=False)
+    try:
+        packer.pack_array_header(count)
+        for value in values:
+            packer.pack(value)
+    except (ValueError, OverflowError) as error:
+        raise FormatError(f"a value cannot be encoded: {error}") from error
+    packed: bytes = packer.bytes()
     return packed
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from needfire_client import attributes
 from needfire_client.attributes import (
     ATTEMPTS_MAX,
     Examiner,
@@ -417,3 +418,43 @@ def test_numbers_without_a_name_are_shown_as_numbers() -> None:
     assert owner_name(0) == "root"
     assert owner_name(4_123_456_789) == "4123456789"
     assert group_name(4_123_456_789) == "4123456789"
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 65])
+def test_what_is_asked_for_ahead_is_found_as_it_is(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    names = [b"%03d" % number for number in range(count)]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(name * 9000)
+    # Listed as regular files, and something else or nothing by now: nobody may wait for them.
+    os.mkfifo(tmp_path / "fifo")
+    listing = [*((name, True) for name in names), (b"fifo", True), (b"gone", True), (b"x", False)]
+    plain = Examiner("sha256")
+    expected = [plain.examine(directory, name, hashes=True) for name, _ in listing]
+    monkeypatch.setattr(attributes, "_SLOW_S", -1.0)
+    examiner = Examiner("sha256", drops_cache=True)
+    for _ in range(2):
+        items = list(examiner.ahead(directory, listing))
+        assert items == listing
+    found = [
+        examiner.examine(directory, name, hashes=True, is_regular=is_regular)
+        for name, is_regular in examiner.ahead(directory, listing)
+    ]
+    assert found == expected
+
+
+def test_contents_that_were_asked_for_ahead_are_taken_out_of_memory_again(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 100_000)
+    # Not in memory when it is asked for, and there when it is read.
+    states, dropped = iter([False, True]), list[int]()
+    monkeypatch.setattr(attributes, "_is_cached", lambda _fd: next(states))
+    monkeypatch.setattr(attributes, "_drop", dropped.append)
+    monkeypatch.setattr(attributes, "_SLOW_S", -1.0)
+    examiner = Examiner("sha256", drops_cache=True)
+    assert list(examiner.ahead(directory, [(b"gone", True)])) == [(b"gone", True)]
+    for name, _ in examiner.ahead(directory, [(b"f", True)]):
+        assert examiner.at_once(directory, name) is not None
+    assert len(dropped) == 1

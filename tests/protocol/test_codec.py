@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from needfire_protocol.codec import decode, encode
+from needfire_protocol.codec import decode, encode, encode_array
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
 
@@ -64,6 +64,17 @@ def test_values_survive_encoding_and_decoding(value: object) -> None:
         return
     assert decoded == value
     assert repr(decoded) == repr(value)  # 1 is not True, and 0.0 is not 0
+
+
+@given(st.lists(values, max_size=20))
+def test_a_list_that_is_made_piece_by_piece_has_the_same_bytes(found: list[object]) -> None:
+    assert encode_array(iter(found), len(found)) == encode(found)
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800"])
+def test_a_piece_that_cannot_be_encoded_is_a_format_error(value: object) -> None:
+    with pytest.raises(FormatError):
+        encode_array([value], 1)
 
 
 @given(st.binary(max_size=300))
