@@ -1,7 +1,9 @@
 """How much a check of an unchanged tree costs, beside other programs that do the same.
 
-Builds three trees (a copy of a system directory, many small files, a few large ones), warms the
-page cache, and runs every program in turn, several times. Absolute numbers of a shared machine
+Builds trees (5,000 small files, a copy of a system directory, many small files, a few large ones),
+warms the page cache (or, with --cold, empties it before each run, which needs root and slows the
+whole host down), and runs every program in turn, several times. "million" is no tree: a synthetic
+baseline of a million objects is streamed beside the 5,000 files, to see what memory that takes. Absolute numbers of a shared machine
 mean little; the ratios of runs that took turns do. Memory is measured in a run of its own: the sum
 of the proportional set sizes (PSS) of all processes of a program, sampled.
 
@@ -21,7 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from needfire_client.baseline import BaselineWriter
+from needfire_protocol.baseline import FileEntry
+
 AGENT = Path(sys.executable).with_name("needfire-agent")
+ENTRIES = 1_000_000
 SIZES = {"small": (None, 20_000, 512), "full": (Path("/usr"), 200_000, 4096)}
 TIMEOUT_S = 1_800
 SAMPLE_S = 0.02
@@ -46,6 +52,9 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     trees = {name: build for name, build in builders(options).items() if name in options.trees}
     for name, build in trees.items():
+        if name == "million":
+            measure_million(work, options)
+            continue
         tree = work / "trees" / name
         if not tree.exists():
             print(f"building {tree} ...", flush=True)
@@ -61,9 +70,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--usr", type=Path, help="directory to copy (full: /usr)")
     parser.add_argument("--files", type=int, help="number of small files")
     parser.add_argument("--large-mib", type=int, help="MiB of large files")
-    parser.add_argument("--trees", nargs="+", default=["etc", "usr", "small", "large"])
+    parser.add_argument("--trees", nargs="+", default=["etc", "usr", "small", "large", "million"])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--workers", nargs="+", default=["1", "auto"], help="of this agent")
+    parser.add_argument("--cold", action="store_true", help="empty the page cache before each run")
     parser.add_argument("--skip", nargs="+", default=[], help="programs to leave out")
     options = parser.parse_args()
     usr, files, large = SIZES[options.size]
@@ -82,6 +92,7 @@ def builders(options: argparse.Namespace) -> dict[str, Callable[[Path], None]]:
         "usr": lambda tree: copy(options.usr, tree),
         "small": lambda tree: build_small(tree, options.files, 99),
         "large": lambda tree: build_large(tree, options.large_mib),
+        "million": lambda tree: None,
     }
 
 
@@ -124,10 +135,63 @@ def measure(name: str, tree: Path, state: Path, options: argparse.Namespace) -> 
         run(tool.command)
     for _ in range(options.runs):
         for tool in tools:
+            if options.cold:
+                empty_page_cache()
             tool.runs.append(run(tool.command))
     for tool in tools:
         tool.pss_mib = peak_pss_mib(tool.command)
-    report(name, tree, tools, missing)
+    report(f"{name}, cold" if options.cold else name, tree, tools, missing)
+
+
+def empty_page_cache() -> None:
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError as error:
+        sys.exit(f"--cold: the page cache cannot be emptied: {error.strerror}")
+    # The programs themselves are in memory, as on a host where the agent runs.
+    run([str(AGENT), "--version"])
+
+
+def measure_million(work: Path, options: argparse.Namespace) -> None:
+    """Stream a baseline of a million objects that no rule covers, beside a small tree."""
+    tree, state = work / "trees" / "etc", work / "state" / "million"
+    if not tree.exists():
+        builders(options)["etc"](tree)
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(parents=True)
+    baseline = state / "synthetic"
+    write_baseline(baseline, ENTRIES)
+    size_mib = baseline.stat().st_size / 2**20
+    print(f"\nmillion: a baseline of {ENTRIES} objects, {size_mib:.0f} MiB")
+    for workers in options.workers:
+        command = [*ours(tree, state, workers).command, "--baseline", str(baseline)]
+        # The files of the tree are new to it, so that it exits with 1.
+        cpu, wall = run(command, may_differ=True)
+        pss = peak_pss_mib(command)
+        print(f"needfire {workers:8}{cpu:8.2f} CPU s{wall:8.2f} wall s{pss:8.1f} MiB PSS")
+
+
+def write_baseline(path: Path, count: int, per_directory: int = 50) -> None:
+    facts = {"algorithm": "sha256", "host": "bench", "configuration_sha256": ""}
+    with BaselineWriter(path, **facts) as writer:
+        for number in range(count // per_directory):
+            times = (10**18 + number * 10**9,) * 3
+            writer.add(
+                b"/synthetic/%05d" % number,
+                [
+                    (
+                        b"file%03d" % each,
+                        FileEntry(
+                            *(0o100644, 0, 0, 5000, *times, number * 50 + each, 2049, 1, 0, None),
+                            hashlib.sha256(b"%d %d" % (number, each)).digest(),
+                            *(0, "", times[0], 0, 0, 15),
+                        ),
+                    )
+                    for each in range(per_directory)
+                ],
+            )
+        writer.finish(created_us=0)
 
 
 def prepare(
@@ -136,6 +200,7 @@ def prepare(
     tools = [limit(tree, state)]
     missing = {"samhain": "the path of its configuration is compiled in (/etc/samhain/samhainrc)"}
     tools += [ours(tree, state, workers) for workers in options.workers]
+    tools.append(Tool("find -printf", ["find", str(tree), "-printf", "%m%u%g%s%T@%C@%i%n%l%p\\n"]))
     for name, make in {"aide": aide, "integrit": integrit}.items():
         if name in options.skip:
             missing[name] = "left out"
@@ -196,13 +261,13 @@ def prepare_with(command: Sequence[str]) -> None:
 # ---- measuring -----------------------------------------------------------------------------------
 
 
-def run(command: Sequence[str]) -> tuple[float, float]:
+def run(command: Sequence[str], *, may_differ: bool = False) -> tuple[float, float]:
     """Return CPU and wall seconds of a command with all processes that it waited for."""
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode > may_differ:
         sys.exit(f"{' '.join(command)} ended with status {process.returncode}")
     return usage.ru_utime + usage.ru_stime, time.monotonic() - began
 
