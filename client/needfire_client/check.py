@@ -405,6 +405,7 @@ class Checker:
             return
         place = scan.ruleset.locate(path)[1]
         if not place.is_open:
+            # No rule covers anything in it: a large tree may have been taken out of the rules.
             return
         record = DirectoryRecord(path, place)
         self._compare_entries(scan, record, self._reference.unpacked(key, packed))
