@@ -208,7 +208,7 @@ def test_a_disk_that_refuses_leaves_no_half_baseline(
     places: dict[str, Callable[[], None]] = {
         "execute": lambda: monkeypatch.setattr("needfire_client.baseline._connect_new", refuse),
         "fsync": lambda: monkeypatch.setattr("os.fsync", refuse),
-        "rename": lambda: monkeypatch.setattr(Path, "rename", refuse),
+        "rename": lambda: monkeypatch.setattr("os.replace", refuse),
     }
     places[fails]()
     with pytest.raises(StorageError, match="No space left on device"):

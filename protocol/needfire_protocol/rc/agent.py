@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from needfire_protocol.errors import FormatError, Problem
 from needfire_protocol.escape import escape_bytes
@@ -162,7 +162,7 @@ EXPRESSIONS_MAX: Final = 500
 """Expressions of one file; each may keep about a MiB of memory."""
 _EXPRESSION_FIELDS: Final = ("ignore_added", "ignore_missing", "ignore_modified")
 _TIMES_OF_TWO: Final = "FileCheckScheduleTwo"
-_Timing = tuple[str, int | Crontab]
+_Timing: TypeAlias = "tuple[str, int | Crontab]"
 _POLICY_OF_SECTION: Final = {policy.section: policy for policy in Policy}
 
 
