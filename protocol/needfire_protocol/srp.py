@@ -5,6 +5,11 @@ The library is right in its mathematics and careless at its edges. What this mod
 * **One back end, on purpose.** ``import srp`` takes OpenSSL through ctypes if the host happens to
   have ``libssl.so`` (a link of the -dev package), else pure Python. The two differ: the former
   strips leading zero bytes of a salt and accepts B = N. ``srp._pysrp`` is the same everywhere.
+* **Powers by OpenSSL.** That back end's own are Python's: 24 ms a handshake for a server, one thread
+  at a time. ``power.py`` is put in the place of its ``pow``: 3 ms, on every core, in constant time
+  for the exponents, which are the secrets. The sums and products around them stay Python's. What
+  turns numbers into bytes and back is replaced as well: the library does it byte by byte, which
+  would take as long as the powers.
 * **The group** of 3072 bits of RFC 5054 appendix A with g = 5 and SHA-256. The defaults (SHA-1,
   2048 bits, salts of 4 bytes) are never used.
 * **Public values** have exactly 384 bytes and satisfy 1 < x < N - 1 before the library sees them:
@@ -25,6 +30,7 @@ import hmac
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Final, TypeAlias
 
@@ -33,6 +39,7 @@ from srp import _pysrp
 from needfire_protocol.errors import FormatError, LocalProtocolError, RemoteProtocolError
 from needfire_protocol.limits import PASSWORD_BYTES_MAX
 from needfire_protocol.names import parse_client_name
+from needfire_protocol.power import POWER_BACKEND, power
 
 __all__ = [
     "BACKEND",
@@ -52,7 +59,7 @@ __all__ = [
 RandomBytes: TypeAlias = Callable[[int], bytes]
 """Returns so many bytes that nobody can guess, as ``os.urandom`` does."""
 
-BACKEND: Final = f"srp {version('srp')} pure Python (_pysrp)"
+BACKEND: Final = f"srp {version('srp')} (_pysrp), powers by {POWER_BACKEND}"
 """For logs: which code does the arithmetic."""
 
 PUBLIC_BYTES: Final = 384
@@ -89,6 +96,26 @@ assert _N.bit_length() == PUBLIC_BYTES * 8
 
 # Process-global in the library; k and u are padded as RFC 5054 2.5.3 and 2.6 say.
 _pysrp.rfc5054_enable(True)
+
+
+def _long_to_bytes(number: int) -> bytes:
+    """As few bytes as the number needs, as the library's own; none for 0."""
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+def _bytes_to_long(raw: bytes) -> int:
+    return int.from_bytes(raw, "big")
+
+
+_REPLACED: Final = {
+    # A name of the module comes before one of Python's own, so every power of the library is ours.
+    "pow": power,
+    "long_to_bytes": _long_to_bytes,
+    "bytes_to_long": _bytes_to_long,
+    # The same for every exchange of one group.
+    "HNxorg": lru_cache(maxsize=4)(_pysrp.HNxorg),
+}
+vars(_pysrp).update(_REPLACED)
 
 
 # ---- verifiers and passwords -------------------------------------------------------------------
@@ -154,7 +181,7 @@ def make_verifier(password: str, random_bytes: RandomBytes) -> Verifier:
     salt = _salt_of(random_bytes(SALT_BYTES))
     # The library's own function draws the salt itself, and drops its leading zero bytes.
     x = _pysrp.gen_x(hashlib.sha256, salt, _IDENTITY, secret)
-    return Verifier(salt, pow(_G, x, _N).to_bytes(PUBLIC_BYTES, "big"))
+    return Verifier(salt, power(_G, x, _N).to_bytes(PUBLIC_BYTES, "big"))
 
 
 def generate_password(random_bytes: RandomBytes) -> str:
@@ -319,8 +346,10 @@ class _ConstantTimeBytes(bytes):
 
 
 def _check_library() -> None:
-    """Any other code in the process could have turned the library's global switches."""
-    if not _pysrp._rfc5054_compat or _pysrp._no_username_in_x:
+    """Any other code in the process could have turned the library's global switches, or our own."""
+    is_switched = not _pysrp._rfc5054_compat or _pysrp._no_username_in_x
+    is_replaced = all(getattr(_pysrp, name) is ours for name, ours in _REPLACED.items())
+    if is_switched or not is_replaced:
         raise LocalProtocolError("the global switches of the srp library were changed")
 
 

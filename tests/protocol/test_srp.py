@@ -1,7 +1,9 @@
 """The guard around the srp library: right arithmetic, and no way around its edges."""
 
+import builtins
 import hashlib
 import hmac
+import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from srp import _pysrp
 
 from needfire_protocol import srp
 from needfire_protocol.errors import FormatError, LocalProtocolError, RemoteProtocolError
+from needfire_protocol.power import POWER_BACKEND, power
 from needfire_protocol.srp import (
     AgentSrp,
     ServerSrp,
@@ -111,7 +114,7 @@ def test_the_back_end_computes_the_vectors_of_rfc_5054_appendix_b() -> None:
 
 def test_the_product_uses_the_back_end_that_the_vectors_were_run_with() -> None:
     assert vars(srp)["_pysrp"] is _pysrp
-    assert f"srp {version('srp')} pure Python (_pysrp)" == srp.BACKEND
+    assert f"srp {version('srp')} (_pysrp), powers by {POWER_BACKEND}" == srp.BACKEND
     assert version("srp") == "1.0.22"
 
 
@@ -458,6 +461,54 @@ def test_a_global_switch_that_somebody_turned_is_noticed_on_both_sides(switch: s
         ServerSrp(verifier_of(PASSWORD), agent_public, os.urandom)
     with pytest.raises(LocalProtocolError, match="switches"):
         make_verifier(PASSWORD, os.urandom)
+
+
+@pytest.mark.parametrize("name", ["pow", "long_to_bytes", "bytes_to_long", "HNxorg"])
+def test_a_function_of_ours_that_somebody_took_out_is_noticed_on_both_sides(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_public = AgentSrp(PASSWORD, os.urandom).public
+    monkeypatch.setattr(_pysrp, name, lambda *_: 1)
+    with pytest.raises(LocalProtocolError, match="switches"):
+        AgentSrp(PASSWORD, os.urandom)
+    with pytest.raises(LocalProtocolError, match="switches"):
+        ServerSrp(verifier_of(PASSWORD), agent_public, os.urandom)
+
+
+def test_every_power_of_an_exchange_is_calculated_in_constant_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python's own power takes longer the more bits of a secret exponent are set."""
+    ours = vars(srp)["_REPLACED"]
+    calls = []
+
+    def counted(base: int, exponent: int, modulus: int) -> int:
+        calls.append(modulus)
+        return power(base, exponent, modulus)
+
+    monkeypatch.setitem(ours, "pow", counted)
+    monkeypatch.setattr(_pysrp, "pow", counted)
+    monkeypatch.setattr(builtins, "pow", None)
+    agent, server = exchange()
+    proof, _ = agent.answer(server.salt, server.public)
+    assert server.verify(proof)[0] is not None
+    # A, v and S of the agent; B, v to the power of u, and S of the server.
+    assert calls == [N] * 6
+
+
+def test_what_replaces_the_library_s_conversions_gives_the_same() -> None:
+    fresh = importlib.util.find_spec("srp._pysrp")
+    assert fresh is not None
+    assert fresh.loader is not None
+    original = importlib.util.module_from_spec(fresh)
+    fresh.loader.exec_module(original)
+    original.rfc5054_enable(True)
+    for number in (0, 1, 255, 256, 2**64 - 1, N - 1, N):
+        raw = original.long_to_bytes(number)
+        assert _pysrp.long_to_bytes(number) == raw
+        assert _pysrp.bytes_to_long(raw) == original.bytes_to_long(raw) == number
+    expected = original.HNxorg(hashlib.sha256, N, 5)
+    assert _pysrp.HNxorg(hashlib.sha256, N, 5) == expected
 
 
 def test_the_library_is_in_the_mode_of_rfc_5054() -> None:
