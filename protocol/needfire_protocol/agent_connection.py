@@ -28,6 +28,8 @@ __all__ = ["AgentConnection"]
 class AgentConnection(Connection[AgentState]):
     """The agent's end. Made by ``negotiate`` or ``resume``."""
 
+    __slots__ = ("_negotiation", "_resumption")
+
     def __init__(self, handshake: AgentNegotiation | AgentResumption) -> None:
         """Not for owners: use the two class methods."""
         if isinstance(handshake, AgentNegotiation):

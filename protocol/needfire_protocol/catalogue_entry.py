@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from string import Formatter
 
 from needfire_protocol.severity import Severity
@@ -70,4 +71,10 @@ class Entry:
 
     def msg_fields(self) -> frozenset[str]:
         """Names of the fields that the text holds already; the classic line omits them."""
-        return frozenset(name for _, name, _, _ in Formatter().parse(self.msg) if name)
+        return _named_in(self.msg)
+
+
+@cache
+def _named_in(msg: str) -> frozenset[str]:
+    """Kept, because each line of a log asks; there are as many as the catalogue has texts."""
+    return frozenset(name for _, name, _, _ in Formatter().parse(msg) if name)

@@ -8,6 +8,7 @@ could end a value early (quotes and angle brackets) is escaped as each form does
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.escape import printable
@@ -17,6 +18,9 @@ __all__ = ["text_line", "xml_line"]
 
 _OURS = frozenset({"sev", "tstamp", "msg", "remote_host"})
 """Names that a record has already. A field of an agent's event must not pass for one of them."""
+_OURS_WITH_CLIENT = _OURS | {"client"}
+_TEXT_MAX = 20_000
+"""Characters of one value; an event has made it so already."""
 _XML_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
 _TEXT_LABELS = {"ERRO": "ERROR", "DEBG": "DEBUG", "NOTE": "NOTICE", "ALRT": "ALERT"}
 
@@ -44,15 +48,22 @@ def text_line(event: Event) -> str:
 
 
 def _xml_record(event: Event, *, with_client: bool = True) -> str:
-    fields = " ".join(f'{name}="{_xml(value)}"' for name, value in _pairs(event, with_client))
-    head = f'<log sev="{event.severity.label}" tstamp="{_stamp(event.time_us)}" '
-    return head + f'msg="{_xml(event.msg)}" ' + (fields + " />" if fields else "/>")
+    pairs = [("msg", event.msg), *_pairs(event, with_client)]
+    texts = [value if type(value) is str else _plain(value) for _, value in pairs]
+    # One look at all of them: hardly a line has anything to escape.
+    together = "".join(texts)
+    if len(together) > _TEXT_MAX or not together.isprintable():
+        texts = [_plain(text) for text in texts]
+    if "&" in together or "<" in together or ">" in together or '"' in together:
+        texts = [text.translate(_XML_ENTITIES) for text in texts]
+    fields = " ".join([f'{name}="{text}"' for (name, _), text in zip(pairs, texts, strict=True)])
+    return f'<log sev="{event.severity.label}" tstamp="{_stamp(event.time_us)}" {fields} />'
 
 
 def _pairs(event: Event, with_client: bool) -> list[tuple[str, FieldValue]]:
     entry = CATALOGUE.get(event.code)
     told = frozenset() if entry is None else entry.msg_fields()
-    ours = _OURS if event.client is None else _OURS | {"client"}
+    ours = _OURS if event.client is None else _OURS_WITH_CLIENT
     pairs = [
         (f"{name}_" if name in ours else name, value)
         for name, value in event.fields.items()
@@ -64,11 +75,13 @@ def _pairs(event: Event, with_client: bool) -> list[tuple[str, FieldValue]]:
 
 
 def _plain(value: FieldValue) -> str:
+    if type(value) is str:
+        return printable(value, _TEXT_MAX)
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return printable(str(value), 20_000)
+    return str(value)
 
 
 def _xml(value: FieldValue) -> str:
@@ -80,6 +93,14 @@ def _text(value: FieldValue) -> str:
 
 
 def _stamp(time_us: int) -> str:
-    """UTC with a numeric zone: Samhain writes local time, which no two hosts agree on."""
-    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
+    return _stamp_of_second(time_us // 1_000_000)
+
+
+@lru_cache(maxsize=64)
+def _stamp_of_second(time_s: int) -> str:
+    """UTC with a numeric zone: Samhain writes local time, which no two hosts agree on.
+
+    Kept, because lines come many in a second.
+    """
+    moment = datetime.fromtimestamp(time_s, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}+0000"

@@ -8,7 +8,8 @@ extension types and timestamps, and whatever exceeds the limits that the caller 
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 import msgpack
 
@@ -16,6 +17,8 @@ from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
 
 __all__ = ["decode", "encode", "encode_array"]
+
+_TEXT_ONLY: Final = frozenset({str})
 
 
 def encode(value: object) -> bytes:
@@ -91,28 +94,28 @@ def _refuse_duplicates(pairs: list[tuple[object, object]]) -> dict[object, objec
     merged = dict(pairs)
     if len(merged) != len(pairs):
         raise FormatError("a key stands twice in a map")
-    if any(type(key) is not str for key in merged):
+    if not _TEXT_ONLY.issuperset(map(type, merged)):
         raise FormatError("a key of a map is not text")
     return merged
 
 
-def _check_depth(value: object, depth_max: int) -> None:
+def _check_depth(value: Any, depth_max: int) -> None:
     """Walk level by level, not by recursion: the depth is the peer's choice."""
-    level = [value]
+    level: Iterable[Any] = (value,)
     for _ in range(depth_max + 1):
-        _check_finite(level)
-        containers = [item for item in level if isinstance(item, (list, dict))]
+        containers: list[Iterable[Any]] = []
+        # The decoder makes no subclasses; most of what it makes is text and numbers.
+        for item in level:
+            kind = type(item)
+            if kind is str or kind is int:
+                continue
+            if kind is dict:
+                containers.append(item.values())
+            elif kind is list:
+                containers.append(item)
+            elif kind is float and not math.isfinite(item):
+                raise FormatError("a number is not finite")
         if not containers:
             return
-        level = [inner for outer in containers for inner in _items(outer)]
+        level = chain.from_iterable(containers)
     raise FormatError(f"values are nested deeper than {depth_max}")
-
-
-def _items(container: list[object] | dict[str, object]) -> Iterable[object]:
-    return container.values() if isinstance(container, dict) else container
-
-
-def _check_finite(values: list[object]) -> None:
-    for value in values:
-        if type(value) is float and not math.isfinite(value):
-            raise FormatError("a number is not finite")

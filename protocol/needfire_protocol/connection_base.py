@@ -30,6 +30,22 @@ class MalformedMessageError(RemoteProtocolError):
 class Connection(Generic[_State]):
     """What both sides have in common: frames, sealing, and how everything ends."""
 
+    # A server holds thousands of them.
+    __slots__ = (
+        "_keys",
+        "_machine",
+        "_open_state",
+        "_opener",
+        "_out",
+        "_reader",
+        "_receivable",
+        "_receive_direction",
+        "_sealer",
+        "_send_direction",
+        "_sendable",
+        "_untold",
+    )
+
     def __init__(
         self,
         machine: Machine[_State],

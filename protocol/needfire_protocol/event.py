@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, TypeAlias, TypeVar
 
 from needfire_protocol.catalogue import CATALOGUE, EventClass
@@ -42,6 +43,9 @@ MSG_TEXT_MAX: Final = 1_024
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
 _FIELD_NAME = re.compile(r"[a-z][A-Za-z0-9_]{0,47}", re.ASCII)
 _EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_PARTS: Final = frozenset({"id", "time_us", "code", "class", "severity", "msg", "fields"})
+_CLASSES: Final = {member.value: member for member in EventClass}
+_SEVERITIES: Final = {int(member): member for member in Severity}
 _RANGE_64_BIT: Final = range(-(2**63), 2**64)
 _TIME_US_MAX: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999: what the JSON form can write."""
@@ -75,6 +79,8 @@ class Event:
 
     def received(self, client: str, received_us: int) -> "Event":
         """Return the event as the server keeps it: whose it is, and when it came."""
+        if self.client == client and self.received_us == received_us:
+            return self
         # Not dataclasses.replace: each report passes here, and that costs it five times as much.
         return Event(
             self.id,
@@ -184,50 +190,67 @@ def pack_event(event: Event) -> dict[str, Any]:
     }
 
 
-def unpack_event(data: object) -> Event:
+def unpack_event(
+    data: object, *, client: str | None = None, received_us: int | None = None
+) -> Event:
     """Return the event of a report's decoded body, with every part checked.
 
     The words are the peer's: text is made printable and bounded, the code need not be one that
-    this catalogue knows (a newer agent may have more), client and receipt are the server's to add.
+    this catalogue knows (a newer agent may have more). Client and receipt are the server's to say.
 
     Raises:
         FormatError: a part is missing, has another type, or is beyond its limit.
     """
-    if type(data) is not dict or set(data) != {
-        "id",
-        "time_us",
-        "code",
-        "class",
-        "severity",
-        "msg",
-        "fields",
-    }:
+    if type(data) is not dict or data.keys() != _PARTS:
         raise FormatError("a report's body is not a map of the seven parts of an event")
-    fields = data["fields"]
-    if type(fields) is not dict or len(fields) > FIELD_COUNT_MAX:
-        raise FormatError(f"the fields of an event must be a map of at most {FIELD_COUNT_MAX}")
     return Event(
         id=_matching(data["id"], _EVENT_ID, "id"),
         time_us=_integer(data["time_us"], 0, _TIME_US_MAX, "time_us"),
         code=_matching(data["code"], _CODE, "code"),
-        event_class=_member(data["class"], EventClass, "class"),
-        severity=_member(data["severity"], Severity, "severity"),
+        event_class=_member(data["class"], str, _CLASSES, "class"),
+        severity=_member(data["severity"], int, _SEVERITIES, "severity"),
         msg=printable(_text(data["msg"], "msg"), MSG_TEXT_MAX),
-        fields={
-            _matching(name, _FIELD_NAME, "a field's name"): _field_value(value)
-            for name, value in fields.items()
-        },
+        fields=_fields(data["fields"]),
+        client=client,
+        received_us=received_us,
     )
 
 
+def _fields(fields: object) -> dict[str, FieldValue]:
+    if type(fields) is not dict or len(fields) > FIELD_COUNT_MAX:
+        raise FormatError(f"the fields of an event must be a map of at most {FIELD_COUNT_MAX}")
+    _check_names(tuple(fields))
+    # As a rule there is nothing to do, and one look at all texts together says so.
+    texts = "".join([value for value in fields.values() if type(value) is str])
+    if len(texts) <= FIELD_TEXT_MAX and texts.isprintable():
+        return {
+            name: value if type(value) is str else _field_value(value)
+            for name, value in fields.items()
+        }
+    return {name: _field_value(value) for name, value in fields.items()}
+
+
+@lru_cache(maxsize=256)
+def _check_names(names: tuple[object, ...]) -> None:
+    """Refuse what is no name of a field.
+
+    The same names come again and again, one list for each kind of event. Only right ones are
+    remembered: at most 96 names of 48 characters each.
+    """
+    for name in names:
+        _matching(name, _FIELD_NAME, "a field's name")
+
+
 def _field_value(value: object) -> FieldValue:
+    if type(value) is str:
+        return printable(value, FIELD_TEXT_MAX)
     if value is None or type(value) is bool:
         return value
     if type(value) is int:
         if value not in _RANGE_64_BIT:
             raise FormatError("a number in a field has more than 64 bits")
         return value
-    return printable(_text(value, "a field"), FIELD_TEXT_MAX)
+    return _text(value, "a field")
 
 
 def _text(value: object, what: str) -> str:
@@ -250,10 +273,11 @@ def _matching(value: object, pattern: re.Pattern[str], what: str) -> str:
     return text
 
 
-def _member(value: object, kind: type[_E], what: str) -> _E:
-    if type(value) not in (str, int):
+def _member(value: object, type_: type, members: Mapping[Any, _E], what: str) -> _E:
+    # bool is a subclass of int, and True is equal to 1.
+    if type(value) is not type_:
         raise FormatError(f"{what} of an event has the wrong type")
-    try:
-        return kind(value)
-    except ValueError:
-        raise FormatError(f"{what} of an event is none of the known ones") from None
+    member = members.get(value)
+    if member is None:
+        raise FormatError(f"{what} of an event is none of the known ones")
+    return member

@@ -71,6 +71,8 @@ def frame_bytes(frame_type: FrameType, body: bytes) -> bytes:
 class FrameReader:
     """Cuts a stream into frames. After an error it must not be used any more."""
 
+    __slots__ = ("_buffer",)
+
     def __init__(self) -> None:
         self._buffer = bytearray()
 

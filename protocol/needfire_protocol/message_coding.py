@@ -5,7 +5,6 @@ The tables are the whole of it: encoder and decoder read the same ones.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 from needfire_protocol.errors import FormatError
@@ -96,10 +95,13 @@ class _Reports:
     def unpack(self, value: object) -> tuple[Report, ...]:
         if type(value) is not list or not 1 <= len(value) <= REPORTS_PER_BATCH_MAX:
             raise FormatError(f"expected an array of 1 to {REPORTS_PER_BATCH_MAX} reports")
-        reports = tuple(_unpack_report(item) for item in value)
-        if any(b.sequence <= a.sequence for a, b in pairwise(reports)):
-            raise FormatError("reports are not in ascending sequence")
-        size = sum(len(r.body) + REPORT_OVERHEAD_BYTES_MAX for r in reports)
+        reports = tuple([_unpack_report(item) for item in value])
+        before = size = 0
+        for report in reports:
+            if report.sequence <= before:
+                raise FormatError("reports are not in ascending sequence")
+            before = report.sequence
+            size += len(report.body) + REPORT_OVERHEAD_BYTES_MAX
         if size > REPORT_BATCH_BYTES_MAX:
             raise FormatError(
                 f"reports of {size} bytes exceed the limit of {REPORT_BATCH_BYTES_MAX}"

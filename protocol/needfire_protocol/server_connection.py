@@ -24,7 +24,7 @@ from needfire_protocol.connection_events import (
 from needfire_protocol.errors import LocalProtocolError, RemoteProtocolError
 from needfire_protocol.framing import Frame, FrameType
 from needfire_protocol.handshake import AUTHENTICATION_REFUSAL, plain_refusal
-from needfire_protocol.keys import SessionKeys, is_report_signed
+from needfire_protocol.keys import ReportVerifier, SessionKeys
 from needfire_protocol.message_coding import AGENT_MESSAGES, SERVER_MESSAGES
 from needfire_protocol.messages import Message, Refusal, RefusalCode, ReportBatch
 from needfire_protocol.negotiation import ServerNegotiation
@@ -38,6 +38,16 @@ __all__ = ["ServerConnection"]
 
 class ServerConnection(Connection[ServerState]):
     """The server's end."""
+
+    __slots__ = (
+        "_fake_salt_key",
+        "_features",
+        "_negotiation",
+        "_random_bytes",
+        "_resumption",
+        "_suites",
+        "_versions",
+    )
 
     def __init__(
         self,
@@ -233,15 +243,9 @@ class ServerConnection(Connection[ServerState]):
 
     def _verified(self, batch: ReportBatch) -> MessageReceived | SignatureInvalid:
         assert self._keys is not None
+        verifier = ReportVerifier(self._keys, batch.stream)
         for report in batch.reports:
-            if not is_report_signed(
-                self._keys,
-                batch.stream,
-                report.sequence,
-                report.type,
-                report.body,
-                report.signature,
-            ):
+            if not verifier.is_signed(report.sequence, report.type, report.body, report.signature):
                 self.refuse(RefusalCode.PROTOCOL, "a report's signature does not verify")
                 return SignatureInvalid(batch.stream, report.sequence)
         return MessageReceived(batch)

@@ -27,6 +27,9 @@ __all__ = [
 class AgentState(Enum):
     """What an agent's connection waits for."""
 
+    # One object each; asked for several times a frame, and Enum's own hash is slow.
+    __hash__ = object.__hash__
+
     AWAIT_CHALLENGE = "the server's challenge"
     AWAIT_CONFIRMATION = "the server's confirmation"
     AWAIT_RESUMPTION_ANSWER = "the server's answer to the resumption"
@@ -36,6 +39,8 @@ class AgentState(Enum):
 
 class ServerState(Enum):
     """What a server's connection waits for."""
+
+    __hash__ = object.__hash__
 
     AWAIT_FIRST_FRAME = "a hello or a resumption"
     AWAIT_VERIFIER = "our owner's verifier"
@@ -49,6 +54,8 @@ class ServerState(Enum):
 
 class Answer(Enum):
     """What the owner of a server's connection decided."""
+
+    __hash__ = object.__hash__
 
     CHALLENGE = "challenge"
     CONFIRM = "verify_proof, and the proof was right"
@@ -97,6 +104,8 @@ _State = TypeVar("_State", bound=AgentState | ServerState)
 
 class Machine(Generic[_State]):
     """The state of one connection."""
+
+    __slots__ = ("_closed", "_state", "_transitions")
 
     def __init__(
         self,

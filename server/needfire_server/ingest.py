@@ -1,7 +1,5 @@
 """How a batch of reports is taken: read, stored, then acknowledged, in this order."""
 
-from collections.abc import Sequence
-
 from needfire_protocol.codec import decode
 from needfire_protocol.errors import FormatError
 from needfire_protocol.event import unpack_event
@@ -27,7 +25,7 @@ async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Ackno
     if not batch.reports:
         return None
     received_us = now_us()
-    incoming = [_read(report) for report in batch.reports]
+    incoming = [_read(report, client, received_us) for report in batch.reports]
     # Its state goes into the same commit: an agent that was told that its EXIT arrived must not be
     # called killed after a crash of the server, and it will not send it twice.
     result = await runtime.store.ingest(
@@ -52,27 +50,20 @@ async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Ackno
         last, following = result.gap
         runtime.journal.raise_event("SEQUENCE_GAP", client=client, last=last, next=following)
     runtime.fleet.heard(client, result.accepted, saved=result.saved)
-    for event in result.accepted:
-        runtime.logbook.write_report(event)
+    runtime.logbook.write_reports(result.accepted)
     if result.accepted:
         runtime.on_new_events()
-    return Acknowledge(batch.stream, _last_sequence(batch.reports))
+    # The last one has the highest number: a batch in another order is no message.
+    return Acknowledge(batch.stream, batch.reports[-1].sequence)
 
 
-def _last_sequence(reports: Sequence[Report]) -> int:
-    return max(report.sequence for report in reports)
-
-
-def _read(report: Report) -> IncomingReport:
+def _read(report: Report, client: str, received_us: int) -> IncomingReport:
     if report.type != EVENT_REPORT:
         problem = f"type {report.type} is not known; expected {EVENT_REPORT}"
         return IncomingReport(report.sequence, None, report.body, problem)
     try:
-        return IncomingReport(
-            report.sequence,
-            unpack_event(decode(report.body, limits=EVENT_DECODING)),
-            report.body,
-            None,
-        )
+        data = decode(report.body, limits=EVENT_DECODING)
+        event = unpack_event(data, client=client, received_us=received_us)
+        return IncomingReport(report.sequence, event, report.body, None)
     except FormatError as error:
         return IncomingReport(report.sequence, None, report.body, str(error))

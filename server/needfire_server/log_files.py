@@ -29,7 +29,7 @@ _FLAGS: Final = (
 
 
 class LogFile:
-    """A file to which lines are appended, each in one write.
+    """A file to which lines are appended, no line in more than one write.
 
     Attributes:
         path: as configured.
@@ -56,19 +56,22 @@ class LogFile:
             shown = printable(self.path, 200)
             raise StorageError(f"the log file {shown} cannot be opened: {error.strerror}") from None
 
-    def write(self, line: str) -> bool:
-        """Append a line; False where it is lost. Opens the file again if it has to."""
-        data = line.encode("utf-8", "backslashreplace") + b"\n"
+    def write(self, text: str, lines: int = 1) -> bool:
+        """Append so many lines in one write; False where some of them are lost.
+
+        Opens the file again if it has to. After a write that was cut, all are counted as lost.
+        """
+        data = text.encode("utf-8", "backslashreplace") + b"\n"
         try:
             handle = self._open()
             # A full disk may have taken the first half of the line before.
             written = os.write(handle, b"\n" + data if self._is_torn else data)
         except OSError as error:
             self.close()
-            return self._lose(error.strerror or str(error))
+            return self._lose(error.strerror or str(error), lines)
         if written < len(data):
             self._is_torn = self._is_torn or written > 0
-            return self._lose(os.strerror(errno.ENOSPC))
+            return self._lose(os.strerror(errno.ENOSPC), lines)
         self._is_torn = False
         self.reason = ""
         return True
@@ -79,8 +82,8 @@ class LogFile:
             os.close(self._handle)
             self._handle = None
 
-    def _lose(self, reason: str) -> bool:
-        self.lost += 1
+    def _lose(self, reason: str, lines: int) -> bool:
+        self.lost += lines
         self.reason = reason
         return False
 

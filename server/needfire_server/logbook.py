@@ -9,15 +9,16 @@ said, so that silence is never mistaken for peace.
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.classic import text_line, xml_line
 from needfire_protocol.event import Event, FieldValue, event_to_json, make_event
-from needfire_protocol.severity import SeverityFilter
+from needfire_protocol.severity import Severity, SeverityFilter
 from needfire_server.addresses import is_address, neighbourhood, plain_address
 from needfire_server.clock import now_us
 from needfire_server.log_files import ClientFiles, Console, LogFile
@@ -109,6 +110,12 @@ class Logbook:
         logbook._main.open()
         return logbook
 
+    def takes(self, severity: Severity) -> bool:
+        """Whether an event of the server's own of this severity is written anywhere."""
+        settings = self._settings
+        is_shown = self._console is not None and severity in settings.print_severity
+        return is_shown or severity in settings.log_severity
+
     def write(self, event: Event) -> bool:
         """Write an event of the server's own where its severity belongs.
 
@@ -123,14 +130,17 @@ class Logbook:
         self._write_own(event)
         return True
 
-    def write_report(self, event: Event) -> None:
-        """Write what a client reported, whatever its severity."""
-        assert event.client is not None
-        line = self._line(event)
+    def write_reports(self, events: Sequence[Event]) -> None:
+        """Write what one client reported, whatever its severity; one write for all of it."""
+        if not events:
+            return
+        client = events[0].client
+        assert client is not None
+        text = "\n".join(map(self._line, events))
         if self._console is not None:
-            self._console.write(line)
-        file = self._files.file_of(event.client) if self._settings.use_separate_logs else None
-        self._append(file or self._main, line)
+            self._console.write(text)
+        file = self._files.file_of(client) if self._settings.use_separate_logs else None
+        self._append(file or self._main, text, len(events))
 
     def configure(self, settings: LogSettings) -> None:
         """Go on with other settings. A file that cannot be opened is tried again at each line."""
@@ -179,23 +189,25 @@ class Logbook:
         if self._console is not None:
             self._console.write(self._line(event))
 
-    def _append(self, file: LogFile, line: str) -> None:
-        """Append a line; say once that a file cannot be written, and once that it can again."""
+    def _append(self, file: LogFile, text: str, lines: int = 1) -> None:
+        """Append lines; say once that a file cannot be written, and once that it can again."""
         if file.lost:
             recovered = self._event("LOG_RECOVERED", path=file.path, lost=file.lost)
-            if file.write(self._line(recovered)):
+            if file.write(self._line(recovered), lines):
                 file.lost = 0
                 self._print(recovered)
             else:
-                # The message itself is no loss; the line that was to follow it is.
+                # The message itself is no loss; the lines that were to follow it are.
                 return
-        if not file.write(line):
+        if not file.write(text, lines):
             self._print(self._event("LOG_FAILED", path=file.path, reason=file.reason))
 
     def _line(self, event: Event) -> str:
         form = self._settings.log_format
         if event.client is not None and self._settings.strip_domain and form != "json":
-            event = replace(event, client=_without_domain(event.client))
+            short = _without_domain(event.client)
+            if short != event.client:
+                event = replace(event, client=short)
         return _FORMS[form](event)
 
 
@@ -203,6 +215,7 @@ def _path(settings: LogSettings, default_path: str) -> str:
     return default_path if settings.log_file is None else os.fsdecode(settings.log_file)
 
 
+@lru_cache(maxsize=16_384)
 def _without_domain(client: str) -> str:
     """The first label of a host name; an address is no name and stays as it is."""
     return client if is_address(client) else client.partition(".")[0]

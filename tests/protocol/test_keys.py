@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from needfire_protocol.keys import (
     KeyLabel,
+    ReportVerifier,
     SessionKeys,
     derive,
     derive_session_keys,
     derive_traffic_keys,
     extract,
     finished_value,
-    is_report_signed,
     sign_report,
 )
 
@@ -25,6 +25,12 @@ MASTER = bytes(range(32))
 TRANSCRIPT = bytes(range(32, 64))
 KEYS = derive_session_keys(MASTER, TRANSCRIPT, version=1, suite=1, features=0)
 STREAM = bytes(range(16))
+
+
+def is_report_signed(
+    keys: SessionKeys, stream: bytes, sequence: int, type: int, body: bytes, signature: bytes
+) -> bool:
+    return ReportVerifier(keys, stream).is_signed(sequence, type, body, signature)
 
 
 def test_no_label_is_used_twice_or_begins_another() -> None:

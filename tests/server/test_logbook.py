@@ -103,35 +103,35 @@ def test_reports_of_clients_are_written_whatever_their_severity(book: _Book) -> 
         _Settings(print_severity=SeverityFilter(()), log_severity=SeverityFilter(()))
     )
 
-    book.logbook.write_report(_report())
+    book.logbook.write_reports([_report()])
 
     assert '<log sev="RCVT"' in book.console()
     assert '<log sev="RCVT"' in book.log()
 
 
 def test_the_domain_is_left_out_of_a_classic_line(book: _Book) -> None:
-    book.logbook.write_report(_report("web1.example.org"))
+    book.logbook.write_reports([_report("web1.example.org")])
 
     assert 'remote_host="web1"' in book.log()
 
 
 @pytest.mark.parametrize("client", ["192.0.2.1", "2001:db8::1"])
 def test_an_address_has_no_domain_to_leave_out(book: _Book, client: str) -> None:
-    book.logbook.write_report(_report(client))
+    book.logbook.write_reports([_report(client)])
 
     assert f'remote_host="{client}"' in book.log()
 
 
 def test_the_domain_is_kept_if_that_is_wanted(book: _Book) -> None:
     book.logbook.configure(_Settings(strip_domain=False))
-    book.logbook.write_report(_report("web1.example.org"))
+    book.logbook.write_reports([_report("web1.example.org")])
 
     assert 'remote_host="web1.example.org"' in book.log()
 
 
 def test_json_lines_hold_the_whole_name(book: _Book) -> None:
     book.logbook.configure(_Settings(log_format="json"))
-    book.logbook.write_report(_report("web1.example.org"))
+    book.logbook.write_reports([_report("web1.example.org")])
 
     assert json.loads(book.log())["client"] == "web1.example.org"
 
@@ -155,8 +155,8 @@ def test_settings_take_effect_at_once(book: _Book) -> None:
 
 def test_each_client_has_its_own_file(book: _Book) -> None:
     book.logbook.configure(_Settings(use_separate_logs=True))
-    book.logbook.write_report(_report("web1.example.org"))
-    book.logbook.write_report(_report("web2.example.org"))
+    book.logbook.write_reports([_report("web1.example.org")])
+    book.logbook.write_reports([_report("web2.example.org")])
     book.logbook.write(_event("SERVER_UP", address="x"))
 
     assert book.log("log.web1.example.org").count("\n") == 1
@@ -168,7 +168,7 @@ def test_each_client_has_its_own_file(book: _Book) -> None:
 @pytest.mark.parametrize("client", ["../../etc/x", ".hidden", "a/b", "", "x" * 255])
 def test_a_name_that_can_be_no_file_goes_to_the_main_log(book: _Book, client: str) -> None:
     book.logbook.configure(_Settings(use_separate_logs=True))
-    book.logbook.write_report(_report(client))
+    book.logbook.write_reports([_report(client)])
 
     assert "RCVT" in book.log()
     assert os.listdir(book.directory) == ["log"]
@@ -258,7 +258,7 @@ def test_a_rotated_file_is_let_go(book: _Book) -> None:
 
 def test_a_hostile_name_cannot_make_a_second_line(book: _Book) -> None:
     event = _event("POLICY_ADDED", path='/tmp/\n<log sev="ALRT" msg="EXIT" />')
-    book.logbook.write_report(event.received("web1", TIME_US))
+    book.logbook.write_reports([event.received("web1", TIME_US)])
 
     assert book.log().count("\n") == 1
     assert '<log sev="ALRT"' not in book.log()
@@ -415,6 +415,6 @@ def test_what_was_left_out_is_said_at_the_end_at_the_latest(book: _Book) -> None
 def test_reports_and_events_without_a_peer_are_never_left_out(book: _Book) -> None:
     for _ in range(logbook_module.STRANGER_BURST + 50):
         assert book.logbook.write(_event("CLIENT_REGISTERED", client="web1", user="root"))
-        book.logbook.write_report(replace(_report(), fields={"peer": "192.0.2.1"}))
+        book.logbook.write_reports([replace(_report(), fields={"peer": "192.0.2.1"})])
 
     assert book.log().count("RCVT") == logbook_module.STRANGER_BURST + 50
