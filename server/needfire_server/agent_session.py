@@ -1,6 +1,7 @@
 """One logged-in client on one connection: from its announcement to its goodbye."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from needfire_protocol.connection_events import (
@@ -48,6 +49,8 @@ which process it is must not be able to collect open connections."""
 class AgentSession:
     """Serves the messages of one client until one side ends the connection."""
 
+    __slots__ = ("_is_over", "_login", "_proposal", "_runtime", "_sending", "_session", "_wire")
+
     def __init__(self, wire: Wire, runtime: Runtime, login: Login) -> None:
         self._wire = wire
         self._runtime = runtime
@@ -72,25 +75,32 @@ class AgentSession:
         ours, theirs = self._session, other._session
         return ours is not None and theirs is not None and ours.instance == theirs.instance
 
-    async def run(self, on_announced: asyncio.Event) -> None:
+    async def run(self, on_announced: Callable[["AgentSession"], None]) -> None:
         """Serve until the connection ends.
 
         Args:
-            on_announced: set once the client has announced itself and may get commands.
+            on_announced: called once, when the client has announced itself and may get commands.
 
         Raises:
             OSError: the connection broke.
         """
         events: list[ConnectionEvent] = list(self._login.rest)
+        is_announced = False
         try:
             while not self._has_ended():
                 for event in events:
                     await self._handle(event)
                     if self._has_ended():
                         return
-                if self._session is not None:
-                    on_announced.set()
-                events = await self._next_events()
+                if self._session is not None and not is_announced:
+                    is_announced = True
+                    on_announced(self)
+                # Nearly all of the time is spent here, by thousands of connections: so no more
+                # coroutines stand between this one and the socket than needs be.
+                try:
+                    events = await self._wire.receive(self._limit_s())
+                except TimeoutError:
+                    self._timed_out()
         finally:
             if self._proposal is not None:
                 self._proposal.abandon()
@@ -98,32 +108,28 @@ class AgentSession:
     def _has_ended(self) -> bool:
         return self._is_over
 
-    async def send_commands(self) -> None:
-        """Send every command that waits for this client; does nothing before its announcement.
+    async def send_commands(self) -> bool:
+        """Send every command that waits for this client; False where none does.
 
         Raises:
             OSError: the connection broke.
         """
-        if self._session is None or self._is_over:
-            return
         async with self._sending:
-            for command in await self._runtime.store.pending_commands(self.client):
+            commands = await self._runtime.store.pending_commands(self.client)
+            for command in commands:
                 await self._wire.send(Command(command.id, command.verb))
                 await self._runtime.store.mark_command_delivered(command.id, now_us=now_us())
+        return bool(commands)
 
-    async def _next_events(self) -> list[ConnectionEvent]:
+    def _limit_s(self) -> int:
         limit_s = self._runtime.settings.connection_timeout_s
-        if self._session is None:
-            limit_s = min(limit_s, ANNOUNCEMENT_LIMIT_S)
-        try:
-            async with asyncio.timeout(limit_s):
-                return await self._wire.receive()
-        except TimeoutError:
-            self._runtime.journal.raise_event(
-                "CONNECTION_TIMEOUT", client=self.client, peer=self._wire.peer, limit_s=limit_s
-            )
-            self._is_over = True
-            return []
+        return limit_s if self._session is not None else min(limit_s, ANNOUNCEMENT_LIMIT_S)
+
+    def _timed_out(self) -> None:
+        self._runtime.journal.raise_event(
+            "CONNECTION_TIMEOUT", client=self.client, peer=self._wire.peer, limit_s=self._limit_s()
+        )
+        self._is_over = True
 
     async def _handle(self, event: ConnectionEvent) -> None:
         match event:
@@ -166,13 +172,23 @@ class AgentSession:
         if session is None:
             return
         try:
-            is_illegal = await self._runtime.fleet.started(
+            started = self._runtime.fleet.started(
                 self.client,
                 announce.instance,
                 self._wire.address,
                 prior_exit_pending=announce.prior_exit_pending,
             )
+            verifier = self._login.verifier
+            if verifier is None:
+                # It was resumed, and survives the server's process already.
+                is_illegal = await started
+            else:
+                # Together, so that they share a commit.
+                keep = self._runtime.keeper.keep(session, verifier)
+                is_illegal, _ = await asyncio.gather(started, keep)
         except StorageError as error:
+            if self._login.resumed is None:
+                self._runtime.sessions.end(session)
             self._runtime.journal.store_failed(error)
             await self._refuse(RefusalCode.BUSY, "the server cannot store reports now")
             return
@@ -261,7 +277,7 @@ class AgentSession:
     async def _goodbye(self, reason: str, session: Session) -> None:
         status = ClientStatus.EXITED if reason == "exit" else ClientStatus.SUSPENDED
         await self._runtime.fleet.note(self.client, status)
-        self._runtime.sessions.end(session)
+        await self._runtime.keeper.end(session)
         await self._send(GoodbyeAccepted())
         self._raise("CONNECTION_CLOSED", reason=f"goodbye: {reason}")
         self._is_over = True

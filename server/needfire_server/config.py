@@ -67,7 +67,7 @@ class ServerSettings:
     connection_timeout_s: int = 900
     session_key_lifetime_s: int = 7_200
     connection_limit: int = 1_000
-    handshake_limit: int = 64
+    handshake_limit: int = 256
     proposal_size_limit_bytes: int = 2**30
     socket_allow_uids: tuple[int, ...] = (0,)
     administrators: tuple[str, ...] = ("root",)

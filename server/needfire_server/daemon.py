@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import socket
@@ -18,6 +19,11 @@ from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.clock import monotonic_s
 from needfire_server.config import ServerSettings
 from needfire_server.datafiles import DataFiles
+from needfire_server.descriptors import (
+    DESCRIPTORS_SPARE,
+    connections_possible,
+    raise_descriptor_limit,
+)
 from needfire_server.fleet import Fleet
 from needfire_server.journal import Journal
 from needfire_server.listener import Listener
@@ -27,6 +33,9 @@ from needfire_server.privileges import drop_privileges
 from needfire_server.registry import Registry
 from needfire_server.retention import retain
 from needfire_server.runtime import Runtime
+from needfire_server.seal_key import load_seal_key, read_credential
+from needfire_server.session_keeper import SessionKeeper
+from needfire_server.session_seal import SessionSeal
 from needfire_server.sessions import SessionTable
 from needfire_server.storage.opening import OpenStore, how_to_open
 from needfire_server.storage.store import DatabaseStore
@@ -36,6 +45,7 @@ __all__ = ["ServeOptions", "serve"]
 
 _SWEEP_INTERVAL_S: Final = 3
 """How often silent clients are looked for; Samhain's interval."""
+_SESSION_SWEEP_INTERVAL_S: Final = 60
 _FLUSH_LIMIT_S: Final = 5
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
@@ -59,12 +69,13 @@ def serve(options: ServeOptions, settings: ServerSettings) -> None:
     """
     sockets = _bind(options.listen)
     try:
+        credential = read_credential(os.environ)
         # Its password may be for root's eyes only.
         open_store = how_to_open(
             options.data_directory, settings.store_url, settings.store_password_file
         )
         user = drop_privileges(settings.server_user, options.data_directory)
-        asyncio.run(_Server(options, settings, sockets, user, open_store).run())
+        asyncio.run(_Server(options, settings, sockets, user, credential, open_store).run())
     finally:
         for bound in sockets:
             bound.close()
@@ -111,12 +122,14 @@ class _Server:
         settings: ServerSettings,
         sockets: list[socket.socket],
         user: str | None,
+        credential: bytes | None,
         open_store: OpenStore,
     ) -> None:
         self._options = options
         self._settings = settings
         self._sockets = sockets
         self._user = user
+        self._credential = credential
         self._stop = asyncio.Event()
         self._stop_status = "SIGTERM"
         self._reload = asyncio.Event()
@@ -173,10 +186,14 @@ class _Server:
                 logbook=logbook,
                 journal=journal,
                 fleet=Fleet(store, journal, await store.load_client_states()),
-                sessions=SessionTable(),
+                keeper=SessionKeeper(
+                    SessionTable(), store, SessionSeal(self._load_seal_key(), os.urandom)
+                ),
                 fake_salt_key=await store.secret("fake-salt-key"),
                 on_new_events=on_new_events,
+                connections_possible=connections_possible(raise_descriptor_limit()),
             )
+            await runtime.keeper.restore(registry, settings.session_key_lifetime_s)
             listener = Listener(runtime)
             service = AdminService(
                 store,
@@ -212,6 +229,7 @@ class _Server:
                     group.create_task(self._reload_when_told(runtime, listener, endpoint)),
                 ]
                 await listener.start(self._sockets)
+                _spare_the_collector()
                 self._announce_start(runtime)
                 with others:
                     await self._stop.wait()
@@ -251,11 +269,17 @@ class _Server:
             print(f"listening on {address}", flush=True)  # noqa: T201  # contract: scripts read it
         notify("READY=1")
 
+    def _load_seal_key(self) -> bytes:
+        return self._credential or load_seal_key(self._options.data_directory, os.urandom)
+
     async def _sweep(self, runtime: Runtime) -> None:
+        swept_s = monotonic_s()
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL_S)
-            runtime.sessions.sweep(monotonic_s())
             try:
+                if monotonic_s() - swept_s >= _SESSION_SWEEP_INTERVAL_S:
+                    swept_s = monotonic_s()
+                    await runtime.keeper.sweep()
                 await runtime.fleet.sweep(
                     runtime.registry.names(), runtime.settings.client_time_limit_s
                 )
@@ -309,6 +333,17 @@ class _Server:
         _raise_configuration_events(runtime)
 
 
+def _spare_the_collector() -> None:
+    """Look for cycles less often: what is loaded by now stays, and thousands of connections do.
+
+    A full collection goes through every object of every connection, 50 ms for ten thousand; at the
+    rates that Python starts with, a burst of reports would cause one after the other.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+
+
 def _forget(runtime: Runtime, listener: Listener, client: str) -> None:
     runtime.sessions.drop_client(client)
     listener.drop(client)
@@ -322,6 +357,15 @@ def _raise_configuration_events(runtime: Runtime) -> None:
         )
     for name in unknown_members(settings):
         journal.raise_event("ROLE_MEMBER_UNKNOWN", name=name, path=settings.source)
+    if settings.connection_limit > runtime.connections_possible:
+        journal.raise_event(
+            "CONFIGURATION_NOTICE",
+            text=f"ConnectionLimit is {settings.connection_limit}, but the system allows "
+            f"{runtime.connections_possible + DESCRIPTORS_SPARE} open files, of which "
+            f"{DESCRIPTORS_SPARE} are needed for other things: only "
+            f"{runtime.connections_possible} connections are taken; raise LimitNOFILE of the service",
+            path=settings.source,
+        )
     for twice in runtime.registry.listed_twice():
         journal.raise_event(
             "CLIENT_LISTED_TWICE", client=twice.client, used=twice.used, other=twice.other

@@ -48,9 +48,12 @@ class Fleet:
         """
         state = self.state(client)
         if state.instance == instance:
-            # The same process again. It may have come back out of a suspension.
-            status = ClientStatus.MESSAGE if state.status in _AT_REST else state.status
-            await self._set(client, status, instance=instance, address=address)
+            # The same process again. It may have come back out of a suspension. If not, nothing
+            # has changed that a crash must not take away: a fleet that resumes writes nothing.
+            if state.status in _AT_REST:
+                await self._set(client, ClientStatus.MESSAGE, instance=instance, address=address)
+            else:
+                self._change(replace(state, last_seen_us=now_us(), address=address))
             return False
         illegal = is_illegal_restart(state, instance, prior_exit_pending=prior_exit_pending)
         status = ClientStatus.ILLEGAL if illegal else ClientStatus.STARTED

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event, FieldValue, make_event
@@ -45,12 +46,20 @@ class Journal:
 
     def raise_event(
         self, code: str, severity: Severity | None = None, /, **fields: FieldValue
-    ) -> Event:
-        """Log an event of the server's own and hand it to the store; return it."""
+    ) -> Event | None:
+        """Log an event of the server's own and hand it to the store; return it.
+
+        None where nobody wants it: what each of thousands of connections would say, and what
+        neither log nor store takes, is not even put into words.
+        """
+        entry = CATALOGUE[code]
+        level = entry.severity if severity is None else severity
+        if not _is_persisted(entry.event_class, level) and not self._logbook.takes(level):
+            return None
         event = make_event(
             code, severity, time_us=now_us(), random_10_bytes=os.urandom(10), **fields
         )
-        if self._logbook.write(event) and _is_persisted(event):
+        if self._logbook.write(event) and _is_persisted(event.event_class, event.severity):
             try:
                 self._waiting.put_nowait(event)
             except asyncio.QueueFull:
@@ -101,6 +110,6 @@ class Journal:
             _logger.debug("%d events did not reach the store", self._waiting.qsize())
 
 
-def _is_persisted(event: Event) -> bool:
+def _is_persisted(event_class: EventClass, severity: Severity) -> bool:
     """Ordinary traffic is only logged (spec/events.md 1); what needs a person is always kept."""
-    return event.event_class is not EventClass.TRAFFIC or event.severity >= Severity.WARN
+    return event_class is not EventClass.TRAFFIC or severity >= Severity.WARN

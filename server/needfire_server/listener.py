@@ -4,8 +4,7 @@ import asyncio
 import os
 import socket
 import traceback
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Final
 
 from needfire_protocol.connection import ServerConnection
@@ -13,7 +12,8 @@ from needfire_protocol.errors import StorageError
 from needfire_server.access import check_access
 from needfire_server.addresses import neighbourhood, plain_address
 from needfire_server.agent_session import AgentSession
-from needfire_server.login import log_in
+from needfire_server.anteroom import SILENT_FACTOR, Visit
+from needfire_server.login import Login, log_in
 from needfire_server.runtime import Runtime
 from needfire_server.wire import Wire
 
@@ -22,13 +22,13 @@ __all__ = ["Listener"]
 HANDSHAKE_LIMIT_S: Final = 10
 """From the connection to the proof of who it is."""
 
-_BACKLOG: Final = 1024
+_ACCEPT_BURST: Final = 64
+_BACKLOG: Final = 4096
+"""Connections that the kernel keeps for us: a whole fleet may come back in a second."""
 _STOP_LIMIT_S: Final = 5
 _UNANNOUNCED_MAX: Final = 8
 """Connections of one client that have not said yet which process they are: its secret alone must
 not be enough to use up everybody's connections."""
-_HANDSHAKES_PER_ADDRESS_MIN: Final = 4
-"""Log-ins at the same time that one address may always have; above, a quarter of HandshakeLimit."""
 _ACCESS_NOTES_MAX: Final = 1_000
 
 
@@ -40,16 +40,24 @@ class Listener:
         self._servers: list[asyncio.Server] = []
         self._open: set[Wire] = set()
         self._serving: set[asyncio.Task[None]] = set()
-        self._handshakes: Counter[str] = Counter()
         self._sessions: dict[str, AgentSession] = {}
-        self._wake: dict[str, asyncio.Event] = {}
-        self._unannounced: Counter[str] = Counter()
+        self._unannounced: dict[str, set[AgentSession]] = {}
         self._access_notes: set[str] = set()
+        self._with_commands: set[str] = set()
+        """Clients that may have commands waiting. A fleet that comes back asks the store nothing."""
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Begin to accept on sockets that are bound already."""
+        """Begin to accept on sockets that are bound already.
+
+        Raises:
+            StorageError: it is not known which clients have commands waiting.
+        """
+        self._with_commands |= await self._runtime.store.clients_with_commands()
+        loop = asyncio.get_running_loop()
         for bound in sockets:
-            server = await asyncio.start_server(self._accepted, sock=bound, backlog=_BACKLOG)
+            # asyncio accepts so many at once before anybody is served.
+            server = await loop.create_server(self._new_wire, sock=bound, backlog=_ACCEPT_BURST)
+            bound.listen(_BACKLOG)
             self._servers.append(server)
 
     async def stop(self) -> None:
@@ -80,9 +88,13 @@ class Listener:
         Args:
             client: None where it may be any.
         """
-        for event in self._wake.values() if client is None else (self._wake.get(client),):
-            if event is not None:
-                event.set()
+        if client is None:
+            self._spawn(self._look_for_commands())
+            return
+        self._with_commands.add(client)
+        session = self._sessions.get(client)
+        if session is not None:
+            self._spawn(self._send_commands(session))
 
     def drop(self, client: str) -> None:
         """Close the connection of a client that is no longer registered."""
@@ -90,28 +102,50 @@ class Listener:
         if session is not None:
             session.wire.abort()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+    def _new_wire(self) -> Wire:
         connection = ServerConnection(
             random_bytes=os.urandom, fake_salt_key=self._runtime.fake_salt_key
         )
-        wire = Wire(reader, writer, connection)
+        return Wire(connection, self._opened)
+
+    def _opened(self, wire: Wire) -> None:
         if not wire.has_address:
             # It was gone before we asked who it is.
             wire.abort()
-            return
-        if len(self._open) >= (limit := self._runtime.settings.connection_limit):
+        elif len(self._open) >= (limit := self._runtime.connection_limit):
             self._too_many(wire, limit)
-            return
-        self._open.add(wire)
+        else:
+            self._open.add(wire)
+            visit = Visit(_source(wire), wire.reset)
+            places = self._runtime.settings.handshake_limit
+            displaced = self._runtime.anteroom.enter(visit, places)
+            if displaced is not None:
+                self._runtime.journal.raise_event(
+                    "TOO_MANY_CONNECTIONS",
+                    peer=displaced.source,
+                    limit=places * SILENT_FACTOR,
+                )
+            self._spawn(self._serve_wire(wire, visit))
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Run work that nobody waits for but ``stop``, and that tells its failures itself."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve_wire(self, wire: Wire, visit: Visit) -> None:
         try:
-            if not await self._is_admitted(wire):
-                wire.reset()
-                return
-            await self._serve(wire)
+            login = await self._log_in(wire, visit)
+            if login is None:
+                self._runtime.anteroom.refused(visit)
+            else:
+                self._runtime.anteroom.leave(visit)
+                session = AgentSession(wire, self._runtime, login)
+                if self._is_one_more_unannounced(session):
+                    try:
+                        await session.run(self._announced)
+                    finally:
+                        self._ended(session)
         except OSError as error:
             self._runtime.journal.raise_event(
                 "CONNECTION_CLOSED", peer=wire.peer, reason=str(error) or type(error).__name__
@@ -129,8 +163,10 @@ class Listener:
             )
             wire.abort()
         finally:
-            self._open.discard(wire)
             await wire.close()
+            # A connection that lingers counts: the limits are ones of memory and of descriptors.
+            self._open.discard(wire)
+            self._runtime.anteroom.leave(visit)
 
     async def _is_admitted(self, wire: Wire) -> bool:
         settings, journal = self._runtime.settings, self._runtime.journal
@@ -146,15 +182,6 @@ class Listener:
                 "REFUSED_CONNECTION", peer=wire.address, subroutine="libwrap", rule=decision.rule
             )
             return False
-        # One address must not be able to keep all others from logging in.
-        per_address = max(_HANDSHAKES_PER_ADDRESS_MIN, settings.handshake_limit // 4)
-        for count, limit in (
-            (self._handshakes.total(), settings.handshake_limit),
-            (self._handshakes[_source(wire)], per_address),
-        ):
-            if count >= limit:
-                journal.raise_event("TOO_MANY_CONNECTIONS", peer=wire.address, limit=limit)
-                return False
         journal.raise_event("NEW_CONNECTION", peer=wire.peer)
         return True
 
@@ -169,70 +196,75 @@ class Listener:
                 self._access_notes.add(note)
                 self._runtime.journal.raise_event("ACCESS_LIST_NOTICE", text=note)
 
-    async def _serve(self, wire: Wire) -> None:
-        source = _source(wire)
-        self._handshakes[source] += 1
+    async def _log_in(self, wire: Wire, visit: Visit) -> Login | None:
+        """Return who the peer is; None where it is not let in, which has been told then."""
+        if not await self._is_admitted(wire):
+            wire.reset()
+            return None
         try:
             async with asyncio.timeout(HANDSHAKE_LIMIT_S):
-                login = await log_in(wire, self._runtime)
+                return await log_in(wire, self._runtime, visit)
         except TimeoutError:
             self._runtime.journal.raise_event(
                 "CONNECTION_TIMEOUT", peer=wire.peer, limit_s=HANDSHAKE_LIMIT_S
             )
             wire.abort()
-            return
-        finally:
-            self._handshakes[source] -= 1
-            if not self._handshakes[source]:
-                del self._handshakes[source]
-        if login is not None:
-            await self._serve_client(AgentSession(wire, self._runtime, login))
+            return None
 
-    async def _serve_client(self, session: AgentSession) -> None:
-        client = session.client
-        if self._unannounced[client] >= _UNANNOUNCED_MAX:
+    def _is_one_more_unannounced(self, session: AgentSession) -> bool:
+        if len(self._unannounced.get(session.client, ())) >= _UNANNOUNCED_MAX:
             self._too_many(session.wire, _UNANNOUNCED_MAX)
-            return
-        announced = asyncio.Event()
-        self._unannounced[client] += 1
-        wake = asyncio.Event()
-        try:
-            async with asyncio.TaskGroup() as group:
-                commands = group.create_task(self._send_commands(session, announced, wake))
-                await session.run(announced)
-                commands.cancel()
-        except* (OSError, StorageError) as group:
-            # Both tasks may fail at once; the first reason is the one to tell.
-            raise group.exceptions[0] from None
-        finally:
-            if not announced.is_set():
-                self._one_unannounced_less(client)
-            if self._sessions.get(client) is session:
-                del self._sessions[client]
-                self._wake.pop(client, None)
+            return False
+        self._unannounced.setdefault(session.client, set()).add(session)
+        return True
 
-    def _one_unannounced_less(self, client: str) -> None:
-        self._unannounced[client] -= 1
-        if not self._unannounced[client]:
-            del self._unannounced[client]
+    def _announced(self, session: AgentSession) -> None:
+        """Register a session, and only now.
 
-    async def _send_commands(
-        self, session: AgentSession, announced: asyncio.Event, wake: asyncio.Event
-    ) -> None:
-        await announced.wait()
-        self._one_unannounced_less(session.client)
-        # Registered here only: a peer that has logged in but has not been admitted must not
-        # displace the connection of the process that holds the session.
+        A peer that has logged in but has not been admitted must not displace the connection of the
+        process that holds the session.
+        """
+        self._forget_unannounced(session)
         earlier = self._sessions.get(session.client)
         if earlier is not None and earlier.is_same_process(session):
             # The client reconnected before we noticed that its old connection is dead.
             earlier.wire.abort()
         self._sessions[session.client] = session
-        self._wake[session.client] = wake
-        while True:
-            await session.send_commands()
-            await wake.wait()
-            wake.clear()
+        if session.client in self._with_commands:
+            self._spawn(self._send_commands(session))
+
+    def _ended(self, session: AgentSession) -> None:
+        self._forget_unannounced(session)
+        if self._sessions.get(session.client) is session:
+            del self._sessions[session.client]
+
+    def _forget_unannounced(self, session: AgentSession) -> None:
+        waiting = self._unannounced.get(session.client)
+        if waiting is not None:
+            waiting.discard(session)
+            if not waiting:
+                del self._unannounced[session.client]
+
+    async def _look_for_commands(self) -> None:
+        """Nobody knows for whom something waits: ask, and send it to those who are here."""
+        try:
+            clients = await self._runtime.store.clients_with_commands()
+        except StorageError as error:
+            self._runtime.journal.store_failed(error)
+            return
+        for client in clients:
+            self.wake(client)
+
+    async def _send_commands(self, session: AgentSession) -> None:
+        try:
+            if not await session.send_commands():
+                self._with_commands.discard(session.client)
+        except OSError:
+            # The task that receives sees the same, and tells it.
+            session.wire.abort()
+        except StorageError as error:
+            self._runtime.journal.store_failed(error)
+            session.wire.abort()
 
 
 def _place(error: Exception) -> str:

@@ -22,6 +22,7 @@ from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import RefusalCode
 from needfire_protocol.severity import Severity
 from needfire_protocol.srp import Verifier
+from needfire_server.anteroom import Visit
 from needfire_server.clock import monotonic_s
 from needfire_server.runtime import Runtime
 from needfire_server.sessions import Session
@@ -63,7 +64,7 @@ class _Claim:
     """The name checks refused it (RequireLookup), which has been logged already."""
 
 
-async def log_in(wire: Wire, runtime: Runtime) -> Login | None:
+async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
     """Drive the handshake to its end; return None where it failed, with the reason logged.
 
     The caller sets the time limit.
@@ -81,16 +82,19 @@ async def log_in(wire: Wire, runtime: Runtime) -> Login | None:
         event, *events = events
         match event:
             case NegotiationRequested():
+                # Before anything is looked up or calculated for it.
+                places = runtime.settings.handshake_limit
+                if not runtime.anteroom.negotiate(visit, places, monotonic_s()):
+                    await _no_place(wire, runtime, places)
+                    return None
                 await _negotiate(wire, runtime, claim, event)
+                visit.owes_since_s = monotonic_s()
             case ResumptionRequested():
                 if not await _resume(wire, runtime, claim, event):
                     return None
             case ProofReceived():
-                async with runtime.mathematics:
-                    events = [
-                        *await runtime.calculate(wire.connection.verify_proof),
-                        *events,
-                    ]
+                visit.owes_since_s = None
+                events = [*await runtime.calculate(wire.connection.verify_proof), *events]
                 await wire.flush()
             case Established(keys=keys):
                 await wire.flush()
@@ -135,8 +139,13 @@ async def _negotiate(
             claim.is_lookup_refused = True
     verifier = None if claim.is_lookup_refused else runtime.registry.lookup(claim.client)
     claim.verifier = verifier
-    async with runtime.mathematics:
-        await runtime.calculate(partial(wire.connection.challenge, verifier, name=claim.client))
+    await runtime.calculate(partial(wire.connection.challenge, verifier, name=claim.client))
+    await wire.flush()
+
+
+async def _no_place(wire: Wire, runtime: Runtime, places: int) -> None:
+    runtime.journal.raise_event("TOO_MANY_CONNECTIONS", peer=wire.address, limit=places)
+    wire.connection.refuse(RefusalCode.BUSY)
     await wire.flush()
 
 

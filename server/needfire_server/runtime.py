@@ -1,11 +1,13 @@
 """What the parts of a running server share: who is who, made once by the daemon."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from needfire_server.anteroom import Anteroom
 from needfire_server.config import ServerSettings
 from needfire_server.datafiles import DataFiles
 from needfire_server.fleet import Fleet
@@ -13,12 +15,20 @@ from needfire_server.journal import Journal
 from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
 from needfire_server.registry import Registry
+from needfire_server.session_keeper import SessionKeeper
 from needfire_server.sessions import SessionTable
 from needfire_server.storage.base import Store
 
 __all__ = ["Runtime"]
 
 _T = TypeVar("_T")
+
+_CALCULATORS_MAX: Final = 8
+
+
+def _calculators_max() -> int:
+    """One thread for each core: powers run beside Python, and nothing else of it takes long."""
+    return min(_CALCULATORS_MAX, os.cpu_count() or 1)
 
 
 @dataclass(slots=True)
@@ -36,21 +46,36 @@ class Runtime:
     logbook: Logbook
     journal: Journal
     fleet: Fleet
-    sessions: SessionTable
+    keeper: SessionKeeper
     fake_salt_key: bytes
     """Makes salts for names that nobody registered, the same ones each time (32 random bytes)."""
     on_new_events: Callable[[], None]
     """Tells those who follow events that the store has new ones."""
-    mathematics: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
-    """Log-ins that calculate at the same time; each keeps a core busy for some 25 ms."""
+    connections_possible: int = 2**31
+    """What the system allows; ConnectionLimit may be less."""
+    anteroom: Anteroom = field(default_factory=Anteroom)
+    """Peers that have no session yet."""
     _calculators: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="needfire-log-in")
+        default_factory=lambda: ThreadPoolExecutor(
+            _calculators_max(), thread_name_prefix="needfire-log-in"
+        )
     )
+
+    @property
+    def sessions(self) -> SessionTable:
+        """Which session keys are valid."""
+        return self.keeper.table
+
+    @property
+    def connection_limit(self) -> int:
+        """Connections at the same time."""
+        return min(self.settings.connection_limit, self.connections_possible)
 
     async def calculate(self, work: Callable[[], _T]) -> _T:
         """Run the arithmetic of a log-in in a thread.
 
         Its threads are its own: files that are hashed for clients, or an administrator's check of
-        a strange baseline, must not be able to keep everybody from logging in.
+        a strange baseline, must not be able to keep everybody from logging in. What waits for them
+        is bounded by the places of the anteroom.
         """
         return await asyncio.get_running_loop().run_in_executor(self._calculators, work)

@@ -16,6 +16,8 @@ __all__ = ["Session", "SessionTable"]
 
 _SUPERSEDED_MAX: Final = 4
 """Superseded keys remembered for each client: a bound on what one client can make us hold."""
+_GRACE_S: Final = 7_200
+"""Seconds for which an expired session is remembered; more than any silence of a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,20 @@ class SessionTable:
         holder = self._current.get(client)
         return holder is not None and holder.instance != instance and holder.expires_s > now_s
 
+    def known(self, client: str) -> tuple[bytes, ...]:
+        """Return the identifiers of all sessions of a client that are remembered."""
+        current = self._current.get(client)
+        older = [each.keys.session_id for each in self._superseded.get(client, ())]
+        return (*older, *(() if current is None else (current.keys.session_id,)))
+
+    def restore(self, session: Session, *, is_current: bool) -> None:
+        """Take a session of an earlier process of the server."""
+        if is_current:
+            self.install(session)
+        else:
+            self._by_id[session.keys.session_id] = session
+            self._remember(session)
+
     def install(self, session: Session) -> Session | None:
         """Make a session the current one of its client; return the one that it replaces."""
         replaced = self._current.get(session.client)
@@ -81,7 +97,14 @@ class SessionTable:
                 self._by_id.pop(session.keys.session_id, None)
 
     def sweep(self, now_s: float) -> None:
-        """Forget superseded sessions that have expired."""
+        """Forget what has expired.
+
+        Of the current ones only those that nobody can be using any more: a client that speaks with
+        a key that is too old is to be told so, and not that somebody took its place.
+        """
+        for session in list(self._current.values()):
+            if session.expires_s + _GRACE_S <= now_s:
+                self.end(session)
         for client, sessions in list(self._superseded.items()):
             while sessions and sessions[0].expires_s <= now_s:
                 self._by_id.pop(sessions.popleft().keys.session_id, None)

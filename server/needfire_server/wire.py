@@ -1,8 +1,17 @@
-"""One accepted TCP connection: moves bytes between the socket and the protocol, and nothing else."""
+"""One accepted TCP connection: moves bytes between the socket and the protocol, and nothing else.
+
+Made for many connections that hardly ever say anything: it is asyncio's protocol itself, without
+the reader, the writer and the buffers of a stream, and what it holds while nobody speaks is a
+socket and a state machine. One task receives; any may send.
+
+What a peer sends is taken from the kernel once and then no more until the task asks for it, so
+that TCP holds a peer back who is faster than we are.
+"""
 
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from needfire_protocol.connection import ServerConnection
@@ -20,34 +29,67 @@ _LINGER_BYTES_MAX: Final = 4 * 1024 * 1024
 """What a peer may still send after we have ended; more than a window of reports."""
 
 
-class Wire:
+class Wire(asyncio.Protocol):
     """A connection of one peer, with the protocol's state machine on it."""
 
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        connection: ServerConnection,
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
-        self.connection = connection
-        name = writer.get_extra_info("peername")
-        self.has_address = bool(name)
-        self.address: str = name[0] if name else "unknown"
-        """The peer's address as text, without a port."""
-        self.peer: str = _host_port(name[0], name[1]) if name else "unknown"
+    __slots__ = (
+        "_awaited",
+        "_discarded_bytes",
+        "_has_ended",
+        "_lost",
+        "_on_open",
+        "_received",
+        "_transport",
+        "_writable",
+        "address",
+        "connection",
+        "has_address",
+        "peer",
+    )
 
-    async def receive(self) -> list[ConnectionEvent]:
+    def __init__(self, connection: ServerConnection, on_open: Callable[["Wire"], None]) -> None:
+        """Args:
+        on_open: called once the connection is there; must not wait.
+        """
+        self.connection = connection
+        self.has_address = False
+        self.address = "unknown"
+        """The peer's address as text, without a port."""
+        self.peer = "unknown"
+        self._on_open = on_open
+        self._transport: asyncio.Transport | None = None
+        self._received = b""
+        self._has_ended = False
+        """The peer sends no more."""
+        self._lost: OSError | None = None
+        """Why nothing can be sent or received any more."""
+        self._awaited: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        """Exists while the peer does not take what we send."""
+        self._discarded_bytes: int | None = None
+        """Counts what comes after we have ended; None until then."""
+
+    # ---- for the server
+
+    async def receive(self, limit_s: float | None = None) -> list[ConnectionEvent]:
         """Wait for bytes and return what they mean.
+
+        Args:
+            limit_s: how long to wait.
 
         Raises:
             OSError: the connection broke.
+            TimeoutError: nothing came within the limit.
         """
-        data = await self._reader.read(_READ_BYTES_MAX)
-        if not data:
-            return self.connection.receive_eof()
-        return self.connection.receive_data(data)
+        if not self._received and not self._has_ended and self._lost is None:
+            await self._until_something(limit_s)
+        if self._received:
+            data, self._received = self._received, b""
+            self._resume_reading()
+            return self.connection.receive_data(data)
+        if self._lost is not None and not self._has_ended:
+            raise self._lost
+        return self.connection.receive_eof()
 
     async def send(self, *messages: Message) -> None:
         """Seal and send messages, and wait until the peer has taken most of them.
@@ -63,12 +105,23 @@ class Wire:
         await self.flush()
 
     async def flush(self) -> None:
-        """Send what the state machine has to say."""
+        """Send what the state machine has to say.
+
+        Raises:
+            OSError: the connection broke, or the peer takes nothing (TimeoutError).
+        """
         data = self.connection.data_to_send()
-        if data:
-            self._writer.write(data)
-        async with asyncio.timeout(_WRITE_LIMIT_S):
-            await self._writer.drain()
+        if self._lost is not None:
+            raise self._lost
+        if data and self._transport is not None:
+            self._transport.write(data)
+        if self._writable is not None:
+            # Several may wait for it, and one that is cancelled must not take it from the others.
+            done, _ = await asyncio.wait((self._writable,), timeout=_WRITE_LIMIT_S)
+            if not done:
+                raise TimeoutError("the peer takes nothing")
+            if self._lost is not None:
+                raise self._lost
 
     async def close(self) -> None:
         """Close the connection after what was sent; never raises for a peer that is gone.
@@ -77,27 +130,29 @@ class Wire:
         the peer has not read yet: the very refusal or farewell that we have just sent. So we end
         our direction first and give the peer a moment to end its own.
         """
+        transport = self._transport
+        if transport is None or self._lost is not None:
+            return
         try:
-            async with asyncio.timeout(_LINGER_LIMIT_S):
-                if self._writer.can_write_eof() and not self._writer.is_closing():
-                    self._writer.write_eof()
-                    await self._discard(_LINGER_BYTES_MAX)
+            if not transport.is_closing():
+                transport.write_eof()
+                self._discarded_bytes, self._received = 0, b""
+                self._resume_reading()
+                if not self._has_ended:
+                    await self._until_something(_LINGER_LIMIT_S)
         except (OSError, TimeoutError):
             pass
+        transport.close()
         try:
-            async with asyncio.timeout(_WRITE_LIMIT_S):
-                self._writer.close()
-                await self._writer.wait_closed()
-        except (OSError, TimeoutError):
-            self._writer.transport.abort()
-
-    async def _discard(self, bytes_max: int) -> None:
-        while bytes_max > 0 and (data := await self._reader.read(_READ_BYTES_MAX)):
-            bytes_max -= len(data)
+            if self._lost is None:
+                await self._until_something(_WRITE_LIMIT_S)
+        except TimeoutError:
+            transport.abort()
 
     def abort(self) -> None:
         """Close at once; what waits to be sent is lost."""
-        self._writer.transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     def reset(self) -> None:
         """Close at once with a reset, so that the peer sees "Connection reset by peer".
@@ -105,10 +160,96 @@ class Wire:
         Documented state 2: a refused peer reports exactly these words. An ordinary close of a
         connection from which nothing was read would be a reset only by luck.
         """
-        connected = self._writer.get_extra_info("socket")
+        if self._transport is None:
+            return
+        connected = self._transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
+        self._transport.abort()
+
+    # ---- for asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        # Of asyncio's own transports; 256 KiB at once is more than a stranger should cost.
+        transport.max_size = _READ_BYTES_MAX  # type: ignore[attr-defined]
+        name = transport.get_extra_info("peername")
+        if name:
+            self.has_address = True
+            self.address = name[0]
+            self.peer = _host_port(name[0], name[1])
+        self._on_open(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._discarded_bytes is not None:
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > _LINGER_BYTES_MAX:
+                self._has_ended = True
+                self._wake()
+            return
+        self._received = self._received + data if self._received else data
+        if self._awaited is None and self._transport is not None:
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        self._has_ended = True
+        self._wake()
+        # We may have something to say still; asyncio would close.
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is None:
+            # We ended it ourselves; whoever still reads sees an end.
+            self._has_ended = True
+        is_known = isinstance(error, OSError)
+        self._lost = error if is_known else ConnectionResetError("the connection is closed")  # type: ignore[assignment]
+        self._wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        if self._writable is None:
+            self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None:
+            writable.set_result(None)
+
+    # ---- inside
+
+    async def _until_something(self, limit_s: float | None) -> None:
+        """Wait until bytes or the end have come.
+
+        Raises:
+            TimeoutError: nothing came within the limit.
+        """
+        assert self._awaited is None, "one task receives"
+        loop = asyncio.get_running_loop()
+        self._awaited = awaited = loop.create_future()
+        # Cheaper than asyncio.timeout, and there is one for every connection.
+        timer = None if limit_s is None else loop.call_later(limit_s, _give_up, awaited)
+        try:
+            await awaited
+        finally:
+            self._awaited = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)
+
+    def _resume_reading(self) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing() and not transport.is_reading():
+            transport.resume_reading()
+
+
+def _give_up(awaited: asyncio.Future[None]) -> None:
+    if not awaited.done():
+        awaited.set_exception(TimeoutError())
 
 
 def _host_port(host: str, port: int) -> str:

@@ -156,7 +156,7 @@ def test_commands_in_the_documents_exist(path: Path) -> None:
     "words",
     [
         "Root on a watched host can stop the agent, or lie",
-        "do not take constant time",
+        "not computed in constant time throughout",
         "pose as *the server*",
         "guess a weak password",
         "Who can write the baseline",

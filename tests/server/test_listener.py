@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from needfire_protocol.connection import AgentConnection
 from needfire_protocol.connection_events import ConnectionEvent, Established, Refused
 from needfire_protocol.limits import HANDSHAKE_FRAME_BYTES_MAX
 from needfire_protocol.messages import RefusalCode
 from needfire_protocol.srp import make_verifier
 from needfire_server import agent_session as agent_session_module
+from needfire_server import anteroom as anteroom_module
 from needfire_server import listener as listener_module
 from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, live_server
 
@@ -152,11 +154,10 @@ async def test_a_peer_that_resets_is_noted_and_leaves_nothing_behind(server: Liv
     await server.until_said("CONNECTION_CLOSED")
 
 
-@pytest.mark.parametrize("limit", ["connection_limit", "handshake_limit"])
 async def test_beyond_the_limit_a_connection_is_refused_and_below_it_taken(
-    limit: str, server: LiveServer
+    server: LiveServer,
 ) -> None:
-    server.configure(**{limit: 2})
+    server.configure(connection_limit=2)
     first, second = await server.connect(), await server.connect()
     await server.until_said("NEW_CONNECTION", count=2)
     third = await server.connect()
@@ -168,20 +169,81 @@ async def test_beyond_the_limit_a_connection_is_refused_and_below_it_taken(
     await second.close()
 
 
-async def test_one_address_cannot_use_up_all_log_ins(server: LiveServer) -> None:
-    server.configure(handshake_limit=40)
-    for _ in range(10):
-        await server.connect()
-    await server.until_said("NEW_CONNECTION", count=10)
-    eleventh = await server.connect()
+async def test_a_connection_that_lingers_counts_against_the_limit(server: LiveServer) -> None:
+    server.configure(connection_limit=1)
+    lingering = await server.connect()
+    lingering.writer.write(b"this is no frame")
+    await server.until_said("PROTOCOL_ERROR")
+    # It has been refused, and it keeps its own end open.
+    await (await server.connect()).until_closed()
+    assert server.codes().count("TOO_MANY_CONNECTIONS") == 1
+
+
+async def test_of_too_many_silent_peers_of_an_address_the_oldest_makes_room(
+    server: LiveServer,
+) -> None:
+    server.configure(handshake_limit=1)
+    silent = [await server.connect() for _ in range(4)]
+    await server.until_said("NEW_CONNECTION", count=4)
+    assert "TOO_MANY_CONNECTIONS" not in server.codes()
+    await server.log_in()
     event = await server.until_said("TOO_MANY_CONNECTIONS")
-    assert event.fields["limit"] == 10
-    await eleventh.until_closed()
-    elsewhere = Peer(
-        *await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.9", 0))
-    )
-    server.peers.append(elsewhere)
+    assert event.fields["limit"] == 16
+    with pytest.raises(ConnectionResetError):
+        await silent[0].reader.read(1)
+
+
+async def say_hello(server: LiveServer, address: str = "127.0.0.1") -> Peer:
+    """A peer that begins to log in, and does not go on."""
+    peer = await connect_from(server, address)
+    hello = AgentConnection.negotiate(NAME, PASSWORD, takeover=True, random_bytes=os.urandom)
+    peer.writer.write(hello.data_to_send())
+    assert await peer.reader.readexactly(5)
+    return peer
+
+
+async def connect_from(server: LiveServer, address: str) -> Peer:
+    peer = Peer(*await asyncio.open_connection("127.0.0.1", server.port, local_addr=(address, 0)))
+    server.peers.append(peer)
+    return peer
+
+
+async def test_where_no_place_is_left_a_log_in_is_refused_as_busy(server: LiveServer) -> None:
+    server.configure(handshake_limit=1)
+    await say_hello(server)
+    (outcome,) = await (await server.connect()).negotiate(NAME, PASSWORD)
+    assert outcome == Refused(RefusalCode.BUSY, "", authenticated=False)
+    event = await server.until_said("TOO_MANY_CONNECTIONS")
+    assert event.fields["limit"] == 1
+
+
+async def test_who_owes_its_proof_for_long_makes_room_for_a_log_in(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anteroom_module, "PROOF_PATIENCE_S", -1.0)
+    server.configure(handshake_limit=1)
+    debtor = await say_hello(server)
+    await server.log_in()
+    await debtor.until_closed()
+
+
+async def test_one_address_cannot_use_up_all_log_ins(server: LiveServer) -> None:
+    server.configure(handshake_limit=20)
+    for _ in range(5):
+        await say_hello(server)
+    (outcome,) = await (await server.connect()).negotiate(NAME, PASSWORD)
+    assert isinstance(outcome, Refused)
+    assert outcome.code is RefusalCode.BUSY
+    elsewhere = await connect_from(server, "127.0.0.9")
     (outcome,) = await elsewhere.negotiate(NAME, PASSWORD)
+    assert isinstance(outcome, Established)
+
+
+async def test_a_session_is_resumed_while_no_log_in_has_a_place(server: LiveServer) -> None:
+    server.configure(handshake_limit=1)
+    keys = (await server.log_in()).keys
+    await say_hello(server)
+    (outcome,) = await (await server.connect()).resume(keys)
     assert isinstance(outcome, Established)
 
 

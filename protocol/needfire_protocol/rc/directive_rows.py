@@ -698,10 +698,11 @@ _SERVING: Final = (
         "HandshakeLimit",
         _MISC_OR_SERVER,
         integer(1, 100_000),
+        "256",
         "64",
-        "16",
-        "Peers at the same time that have not proved who they are yet; one address may be a "
-        "quarter of them.",
+        "Peers at the same time that log in with their password; one address may be a quarter of "
+        "them. Four times as many may be connected without having said anything; beyond that "
+        "the one that has been silent for longest makes room.",
         server=Honoured("handshake_limit"),
         is_ours=True,
     ),

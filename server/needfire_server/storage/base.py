@@ -267,6 +267,9 @@ class Store(Protocol):
             now_us: decides what has expired; None takes the clock.
         """
 
+    async def clients_with_commands(self) -> set[str]:
+        """Return the clients for which at least one command waits, expired or not."""
+
     async def mark_command_delivered(self, command_id: int, now_us: int) -> None:
         """Note that a command was sent."""
 

@@ -32,6 +32,7 @@ __all__ = [
     "add_proposal",
     "client_record",
     "clients",
+    "clients_with_commands",
     "event_query",
     "highest_sequence",
     "last_rowid",
@@ -276,6 +277,13 @@ def pending_commands(connection: sa.Connection, client: str, now_us: int) -> lis
         .order_by(column.id)
     )
     return [Command(*row) for row in rows]
+
+
+def clients_with_commands(connection: sa.Connection) -> set[str]:
+    """Return the clients that have not acknowledged something."""
+    table = tables.commands
+    query = sa.select(table.c.client).where(table.c.acknowledged_us.is_(None)).distinct()
+    return set(connection.execute(query).scalars())
 
 
 def mark_command_delivered(connection: sa.Connection, command_id: int, now_us: int) -> None:

@@ -18,8 +18,9 @@ from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_protocol.srp import Verifier
 from needfire_server import clock
+from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState
-from needfire_server.storage import expiry, statements
+from needfire_server.storage import expiry, session_rows, statements
 from needfire_server.storage.base import (
     ClientRecord,
     Command,
@@ -155,6 +156,9 @@ class DatabaseStore:
         moment_us = clock.now_us() if now_us is None else now_us
         return await self._read(statements.pending_commands, client, moment_us)
 
+    async def clients_with_commands(self) -> set[str]:
+        return await self._read(statements.clients_with_commands)
+
     async def mark_command_delivered(self, command_id: int, now_us: int) -> None:
         await self._write(statements.mark_command_delivered, command_id, now_us)
 
@@ -220,6 +224,20 @@ class DatabaseStore:
 
         with self._engine.watch(lambda: call(on_events), lambda client: call(on_commands, client)):
             yield
+
+    # ---- SessionRows ---------------------------------------------------------------------------
+
+    async def load_sessions(self) -> list[SealedSession]:
+        return await self._read(session_rows.load_sessions)
+
+    async def keep_session(self, row: SealedSession, known: tuple[bytes, ...]) -> None:
+        await self._write(session_rows.keep_session, row, known)
+
+    async def end_session(self, session_id: bytes) -> None:
+        await self._write(session_rows.end_session, session_id)
+
+    async def sweep_sessions(self, now_us: int) -> None:
+        await self._write(session_rows.sweep_sessions, now_us)
 
     # ---- how -----------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ __all__ = [
     "rare_class",
     "rare_code",
     "secrets",
+    "sessions",
     "stream_gaps",
     "streams",
     "unusable_reports",
@@ -83,6 +84,17 @@ client_states: Final = sa.Table(
     _text("latest"),
 )
 """``latest`` is JSON: status -> time."""
+
+sessions: Final = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("session_id", Bytes, primary_key=True),
+    _text("client"),
+    _number("expires_us"),
+    _number("is_current"),
+    _bytes("sealed"),
+)
+"""Of agents, so that they outlive the server's process; sealed with a key that is not here."""
 
 commands: Final = sa.Table(
     "commands",

@@ -27,6 +27,7 @@ from needfire_protocol.messages import (
     Report,
     ReportBatch,
 )
+from needfire_protocol.severity import SeverityFilter
 from needfire_protocol.srp import make_verifier
 from needfire_server.clock import now_us
 from needfire_server.config import ServerSettings
@@ -38,6 +39,8 @@ from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
 from needfire_server.registry import Registry
 from needfire_server.runtime import Runtime
+from needfire_server.session_keeper import SessionKeeper
+from needfire_server.session_seal import SessionSeal
 from needfire_server.sessions import SessionTable
 from needfire_server.storage.base import EventQuery
 from needfire_server.storage.sqlite import SqliteStore
@@ -47,6 +50,7 @@ __all__ = ["NAME", "PASSWORD", "LiveServer", "Peer", "event_body", "live_server"
 
 NAME = "localhost"
 PASSWORD = "correct horse battery staple"
+SEAL_KEY = bytes(range(32))
 WAIT_LIMIT_S = 15.0
 
 
@@ -222,6 +226,7 @@ async def live_server(
         ServerSettings(
             hosts_allow_file=str(directory / "hosts.allow"),
             hosts_deny_file=str(directory / "hosts.deny"),
+            log_severity=SeverityFilter.parse("*"),
         ),
         **settings,
     )
@@ -239,10 +244,11 @@ async def live_server(
         logbook=logbook,
         journal=journal,
         fleet=Fleet(store, journal, await store.load_client_states()),
-        sessions=SessionTable(),
+        keeper=SessionKeeper(SessionTable(), store, SessionSeal(SEAL_KEY, os.urandom)),
         fake_salt_key=bytes(32),
         on_new_events=lambda: None,
     )
+    await runtime.keeper.restore(runtime.registry, chosen.session_key_lifetime_s)
     listener = Listener(runtime)
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
@@ -269,5 +275,6 @@ class _ListeningJournal(Journal):
 
     def raise_event(self, code: str, severity: Any = None, /, **fields: Any) -> Event:
         event = super().raise_event(code, severity, **fields)
+        assert event is not None, "the test's log takes everything"
         self._said.append(event)
         return event

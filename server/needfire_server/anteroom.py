@@ -1,0 +1,131 @@
+"""Who may stand between the door and a session, and who makes room when it is full.
+
+A stranger costs memory while it waits and arithmetic once it has said hello. Both are bounded, for
+all of them together and for one source, and neither bound can be used up for long:
+
+* **Silent** peers have not sent a first frame, or have been refused and linger. An honest agent
+  sends its first frame at once, so when there are too many, whoever has been here longest makes
+  room: first among those of the newcomer's own source, if they are too many.
+* **Negotiating** peers have said hello and cost two portions of arithmetic. When all places are
+  taken, the newcomer is refused, in a few bytes; unless somebody has kept us waiting for its proof
+  for longer than any honest agent needs: then that one makes room.
+
+Who resumes a session never comes into the second room: it needs no arithmetic worth the name. So a
+flood of strangers does not keep a fleet out that is known already.
+
+Pure: times come in as monotonic seconds.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["SILENT_FACTOR", "Anteroom", "Visit", "share_of_one_source"]
+
+SILENT_FACTOR: Final = 16
+"""Silent peers for each place of a negotiating one: they cost 6 KiB and no arithmetic. Those who
+resume are among them until they have proved themselves, and a whole fleet may do that at once."""
+PROOF_PATIENCE_S: Final = 2.0
+"""Seconds after which a peer that owes us its proof may be sent away for a newcomer. The arithmetic
+takes an agent 30 ms, or ten times that on a slow host."""
+_SHARE_MIN: Final = 4
+
+
+def share_of_one_source(places: int) -> int:
+    """Return how many of the places one source may have: a quarter, and never less than four."""
+    return max(_SHARE_MIN, places // 4)
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """One peer, from its connection to its session."""
+
+    source: str
+    send_away: Callable[[], None]
+    """Ends its connection; called when it has to make room."""
+    is_negotiating: bool = False
+    owes_since_s: float | None = None
+    """Since when it is expected to send its proof; None while the work is ours."""
+
+
+class Anteroom:
+    """All peers that have no session yet."""
+
+    def __init__(self) -> None:
+        # Dictionaries as ordered sets: the first one has been here longest.
+        self._silent: dict[Visit, None] = {}
+        self._negotiating: dict[Visit, None] = {}
+        self._silent_of: Counter[str] = Counter()
+        self._negotiating_of: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._silent) + len(self._negotiating)
+
+    def enter(self, visit: Visit, places: int) -> Visit | None:
+        """Take a peer in; return whom it displaced, who has been sent away already.
+
+        Args:
+            places: for negotiating peers; ``SILENT_FACTOR`` times as many may be silent.
+        """
+        limit = places * SILENT_FACTOR
+        displaced = None
+        if self._silent_of[visit.source] >= share_of_one_source(limit):
+            displaced = next(each for each in self._silent if each.source == visit.source)
+        elif len(self._silent) >= limit:
+            displaced = next(iter(self._silent))
+        self._silent[visit] = None
+        self._silent_of[visit.source] += 1
+        self._send_away(displaced)
+        return displaced
+
+    def negotiate(self, visit: Visit, places: int, now_s: float) -> bool:
+        """A peer has said hello; False where there is no place for it: refuse it."""
+        if visit not in self._silent:
+            return False
+        if self._negotiating_of[visit.source] >= share_of_one_source(places):
+            return False
+        if len(self._negotiating) >= places:
+            debtor = self._debtor(now_s)
+            if debtor is None:
+                return False
+            self._send_away(debtor)
+        self._take_out(visit)
+        visit.is_negotiating = True
+        self._negotiating[visit] = None
+        self._negotiating_of[visit.source] += 1
+        return True
+
+    def refused(self, visit: Visit) -> None:
+        """The peer gets no session; it may linger until it has read why, as a silent one."""
+        if visit in self._negotiating:
+            self._take_out(visit)
+            visit.is_negotiating = False
+            self._silent[visit] = None
+            self._silent_of[visit.source] += 1
+
+    def leave(self, visit: Visit) -> None:
+        """The peer has a session, or its connection is gone."""
+        self._take_out(visit)
+
+    def _debtor(self, now_s: float) -> Visit | None:
+        for visit in self._negotiating:
+            if visit.owes_since_s is not None and now_s - visit.owes_since_s > PROOF_PATIENCE_S:
+                return visit
+        return None
+
+    def _send_away(self, visit: Visit | None) -> None:
+        if visit is not None:
+            self._take_out(visit)
+            visit.send_away()
+
+    def _take_out(self, visit: Visit) -> None:
+        for visits, count in (
+            (self._silent, self._silent_of),
+            (self._negotiating, self._negotiating_of),
+        ):
+            if visit in visits:
+                del visits[visit]
+                count[visit.source] -= 1
+                if not count[visit.source]:
+                    del count[visit.source]

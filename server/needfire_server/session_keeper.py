@@ -1,0 +1,115 @@
+"""How sessions outlive the process: in memory for use, in the store for the next start.
+
+After a restart, or a crash, every agent goes on with the session that it has. Without this, a fleet
+of ten thousand would have to log in with passwords at the same time: half a minute of two cores.
+"""
+
+from typing import Final, Protocol
+
+from needfire_protocol.srp import Verifier
+from needfire_server.clock import monotonic_s, now_us
+from needfire_server.registry import Registry
+from needfire_server.session_seal import (
+    SealedSession,
+    SessionSeal,
+    StoredSession,
+    registration_of,
+)
+from needfire_server.sessions import Session, SessionTable
+
+__all__ = ["SessionKeeper", "SessionRows"]
+
+_US_PER_S: Final = 1_000_000
+
+
+class SessionRows(Protocol):
+    """What a store has to do with sessions. Each method raises StorageError."""
+
+    async def load_sessions(self) -> list[SealedSession]:
+        """Return every row; where several servers share the store, those of all."""
+
+    async def keep_session(self, row: SealedSession, known: tuple[bytes, ...]) -> None:
+        """Keep the current session of a client; durable when it returns.
+
+        The rows that the client had become superseded, but for those that are not among the
+        session ids in known: they are removed.
+        """
+
+    async def end_session(self, session_id: bytes) -> None:
+        """Remove a session."""
+
+    async def sweep_sessions(self, now_us: int) -> None:
+        """Remove every session that has expired."""
+
+
+class SessionKeeper:
+    """The table of sessions, and its shadow in the store."""
+
+    def __init__(self, table: SessionTable, rows: SessionRows, seal: SessionSeal) -> None:
+        self.table = table
+        self._rows = rows
+        self._seal = seal
+
+    async def restore(self, registry: Registry, lifetime_limit_s: int) -> int:
+        """Take what the store has; return how many sessions can be resumed.
+
+        Left out is what has expired, what was sealed with another key, and what was negotiated
+        with a password that does not count any more.
+
+        Args:
+            lifetime_limit_s: no session lives longer from now, however the clock was changed.
+        """
+        restored = 0
+        for row in await self._rows.load_sessions():
+            left_s = min((row.expires_us - now_us()) / _US_PER_S, lifetime_limit_s)
+            stored = self._seal.open(row) if left_s > 0 else None
+            if stored is None or not _is_registered(registry, stored):
+                continue
+            session = Session(stored.client, stored.keys, stored.instance, monotonic_s() + left_s)
+            self.table.restore(session, is_current=row.is_current)
+            restored += row.is_current
+        return restored
+
+    async def keep(self, session: Session, verifier: Verifier) -> None:
+        """Make a current session survive the process; durable when it returns.
+
+        Before that, its agent must not be welcomed: it would take the place of another one that
+        a crash would bring back.
+
+        Raises:
+            StorageError: it may not survive.
+        """
+        left_us = int((session.expires_s - monotonic_s()) * _US_PER_S)
+        stored = StoredSession(
+            session.client,
+            session.keys,
+            session.instance,
+            registration_of(verifier),
+            now_us() + left_us,
+        )
+        known = self.table.known(session.client)
+        await self._rows.keep_session(self._seal.seal(stored), known)
+
+    async def end(self, session: Session) -> None:
+        """Forget a session whose agent said goodbye, if it is still the current one.
+
+        Raises:
+            StorageError: the store still has it; it expires there.
+        """
+        if self.table.is_current(session):
+            self.table.end(session)
+            await self._rows.end_session(session.keys.session_id)
+
+    async def sweep(self) -> None:
+        """Forget what has expired, here and in the store.
+
+        Raises:
+            StorageError: the store still has some of it.
+        """
+        self.table.sweep(monotonic_s())
+        await self._rows.sweep_sessions(now_us())
+
+
+def _is_registered(registry: Registry, stored: StoredSession) -> bool:
+    verifier = registry.lookup(stored.client)
+    return verifier is not None and registration_of(verifier) == stored.registration
