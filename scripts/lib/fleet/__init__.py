@@ -1,0 +1,1 @@
+"""A fleet on one machine: the parts of scripts/bench/fleet."""

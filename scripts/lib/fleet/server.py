@@ -1,0 +1,124 @@
+"""The server that is measured: a process of its own, started, killed, and watched through /proc."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from needfire_protocol.keys import SessionKeys
+from needfire_protocol.srp import Verifier
+from needfire_server.seal_key import load_seal_key
+from needfire_server.session_seal import SessionSeal, StoredSession, registration_of
+from needfire_server.storage.sqlite import SqliteStore
+
+START_LIMIT_S = 60
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has used until a moment, and holds then."""
+
+    at_s: float
+    cpu_s: float
+    rss_kib: int
+    descriptors: int
+    threads: int
+
+
+class MeasuredServer:
+    """needfire-server on a directory of its own."""
+
+    def __init__(self, program: Path, directory: Path, misc: str) -> None:
+        self._program = program
+        shutil.rmtree(directory, ignore_errors=True)
+        self.data = directory / "data"
+        self.data.mkdir(parents=True, mode=0o700)
+        self._config = directory / "serverrc"
+        self._output = directory / "output"
+        user = "ServerUser=root\n" if os.geteuid() == 0 else ""
+        self._config.write_text(
+            f"[Misc]\n{user}HostsAllowFile={directory}/hosts.allow\n"
+            f"HostsDenyFile={directory}/hosts.deny\n{misc}\n[Log]\nPrintSeverity=none\n"
+        )
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def register(self, names: list[str], verifier: Verifier) -> None:
+        """Put clients into the store, all with one verifier: making 10,000 would take a minute."""
+        store = SqliteStore.open(str(self.data / "needfire.sqlite"))
+        try:
+            for at in range(0, len(names), 256):
+                some = names[at : at + 256]
+                await asyncio.gather(
+                    *(store.register(name, verifier, now_us=1, user="bench") for name in some)
+                )
+        finally:
+            store.close()
+
+    async def plant(
+        self, sessions: list[tuple[str, SessionKeys, bytes]], verifier: Verifier
+    ) -> None:
+        """Put sessions into the store as if those agents had logged in before, in no time."""
+        seal = SessionSeal(load_seal_key(str(self.data), os.urandom), os.urandom)
+        expires_us = time.time_ns() // 1000 + 7_200 * 1_000_000
+        registration = registration_of(verifier)
+        store = SqliteStore.open(str(self.data / "needfire.sqlite"))
+        try:
+            for at in range(0, len(sessions), 256):
+                rows = [
+                    seal.seal(StoredSession(name, keys, instance, registration, expires_us))
+                    for name, keys, instance in sessions[at : at + 256]
+                ]
+                await asyncio.gather(*(store.keep_session(row, ()) for row in rows))
+        finally:
+            store.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> float:
+        """Start it and wait until it listens; return how many seconds that took."""
+        began = time.monotonic()
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    str(self._program),
+                    "serve",
+                    f"--config={self._config}",
+                    f"--data-dir={self.data}",
+                    f"--listen=0.0.0.0:{self.port}",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        while b"listening on" not in self._output.read_bytes():
+            if self._process.poll() is not None or time.monotonic() > began + START_LIMIT_S:
+                raise SystemExit(f"the server did not start:\n{self._output.read_text()}")
+            time.sleep(0.01)
+        self.port = int(self._output.read_text().split("listening on ")[1].split()[0].split(":")[1])
+        return time.monotonic() - began
+
+    def kill(self) -> None:
+        """SIGKILL: what a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def usage(self) -> Usage:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+        rss_kib = next(line.split()[1] for line in rollup.splitlines() if line.startswith("Rss:"))
+        return Usage(
+            at_s=time.monotonic(),
+            cpu_s=(int(fields[11]) + int(fields[12])) / TICKS_PER_S,
+            rss_kib=int(rss_kib),
+            descriptors=len(os.listdir(f"/proc/{self.pid}/fd")),
+            threads=int(fields[17]),
+        )
