@@ -34,6 +34,12 @@ _RELOAD_CONNECT_S: Final = 15.0
 _WISHES_MAX: Final = 64
 """Wishes that may wait. A server that sends orders faster than they are done is not believed."""
 
+_ANSWERS_MAX: Final = 64
+"""Answers that may wait behind them: to orders that came again, or for which there was no room."""
+
+_STOPS_MAX: Final = 16
+"""Orders to stop that are answered at the end; each that is not would stop the next process."""
+
 _UNUSABLE = (ConfigError, FormatError, StorageError, LinkError, FileRefusedError, CommandError)
 
 
@@ -53,7 +59,8 @@ class Daemon:
             runtime.state.position,
             on_bug=runtime.bug,
         )
-        self._wishes: asyncio.Queue[Request] = asyncio.Queue(_WISHES_MAX)
+        self._wishes: asyncio.Queue[Request] = asyncio.Queue(_WISHES_MAX + _ANSWERS_MAX)
+        self._more_stops: list[Request] = []
         self._stopping: asyncio.Future[Request] = asyncio.get_running_loop().create_future()
         self._beside: list[asyncio.Task[None]] = []
         self._tasks: asyncio.TaskGroup
@@ -103,7 +110,8 @@ class Daemon:
             self._spawn(self._mark_time(), "timestamps")
             self._spawn(self._obey(), "wishes")
         request = await asyncio.shield(self._stopping)
-        await self._orders.answer(request, "done")
+        for each in (request, *self._more_stops):
+            await self._orders.answer(each, "done")
         await self._end(request.status)
         return None
 
@@ -165,9 +173,24 @@ class Daemon:
     def _take(self, request: Request) -> None:
         """Note a wish; to stop is not queued behind others, which may take long."""
         if request.wish is Wish.STOP:
-            if not self._stopping.done():
-                self._stopping.set_result(request)
-        elif not self._wishes.full():
+            self._take_stop(request)
+        elif request.wish is Wish.ANSWER_AGAIN:
+            self._take_answer(request)
+        elif self._wishes.qsize() < _WISHES_MAX:
+            self._wishes.put_nowait(request)
+        elif request.order is not None:
+            reason = f"{_WISHES_MAX} others wait; send it again later"
+            self._take_answer(self._orders.refused(request, reason))
+
+    def _take_stop(self, request: Request) -> None:
+        if not self._stopping.done():
+            self._stopping.set_result(request)
+        elif len(self._more_stops) < _STOPS_MAX:
+            self._more_stops.append(request)
+
+    def _take_answer(self, request: Request) -> None:
+        """Let an answer wait for its turn. One that is dropped is asked for again."""
+        if not self._wishes.full():
             self._wishes.put_nowait(request)
 
     async def _mark_time(self) -> None:

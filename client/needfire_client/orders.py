@@ -46,6 +46,12 @@ class Orders:
         elif self._outcomes[order.command_id] is not None:
             self._take(replace(request, wish=Wish.ANSWER_AGAIN))
 
+    def refused(self, request: Request, reason: str) -> Request:
+        """A command will not be carried out; return the request to answer it."""
+        assert request.order is not None
+        self._remember(request.order.command_id, ("failed", reason))
+        return replace(request, wish=Wish.ANSWER_AGAIN)
+
     async def answer(self, request: Request, outcome: str = "", detail: str = "") -> None:
         """Tell the server what became of a request, if it was the server that asked."""
         if request.order is None or request.session is None:

@@ -619,3 +619,24 @@ async def test_a_log_file_and_the_json_form(home: Home) -> None:
         assert codes[-1] == "EXIT"
         assert "START" in codes
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+async def test_every_order_is_answered_however_many_come_at_once(home: Home) -> None:
+    async with running_server() as server, daemon(home, *home.local, *at(server)) as agent:
+        await until(has(server, "CHECK_COMPLETED"), "the first check")
+        for number in range(1, 121):
+            await server.order(number, "reload")
+        await until(lambda: len({each.command_id for each in server.results}) == 120, "all answers")
+        assert {each.outcome for each in server.results} <= {"done", "failed"}
+        assert agent.process.returncode is None
+
+
+async def test_every_order_to_stop_is_answered_so_that_none_stops_the_next_process(
+    home: Home,
+) -> None:
+    async with running_server() as server, daemon(home, *home.local, *at(server)) as agent:
+        await until(has(server, "CHECK_COMPLETED"), "the first check")
+        for number in (1, 2, 3):
+            await server.order(number, "stop")
+        assert await agent.ends() == 0
+        assert {each.command_id for each in server.results} == {1, 2, 3}
