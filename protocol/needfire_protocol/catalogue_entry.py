@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from string import Formatter
+from typing import Any
 
 from needfire_protocol.severity import Severity
 
@@ -68,6 +69,20 @@ class Entry:
     title: str | None = None
     alert: AlertForm | None = None
     is_planned: bool = False
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "code": self.code,
+            "class": self.event_class.value,
+            "severity": self.severity.word,
+            "msg": self.msg,
+            "description": self.description,
+            "remedy": self.remedy,
+            "fields": dict(self.fields),
+            "state": self.state,
+            "source": self.source,
+        }
 
     def msg_fields(self) -> frozenset[str]:
         """Names of the fields that the text holds already; the classic line omits them."""

@@ -1,9 +1,11 @@
 """The command line of needfire-server: what was asked for, and how it ends."""
 
+import json
 import os
 import sys
 import traceback
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import click
 
@@ -35,6 +37,9 @@ class _ServeByDefault(click.Group):
         if not args or (args[0].startswith("-") and args[0] not in own):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
 @click.group(
@@ -96,10 +101,14 @@ def serve_command(
 
 @cli.command("check-config")
 @click.argument("file", required=False, type=click.Path())
-def check_config(file: str | None) -> None:
+@_json_option
+def check_config(file: str | None, as_json: bool) -> None:
     """Read FILE as the server would, and say what is wrong with it."""
     path = file or DEFAULT_CONFIG
     settings = read_server_settings(path, HostFacts())
+    if as_json:
+        _print_json({"path": path, "notices": [str(notice) for notice in settings.notices]})
+        return
     for notice in settings.notices:
         click.echo(f"notice: {notice}", err=True)
     click.echo(f"{path}: no errors, {len(settings.notices)} notices")
@@ -107,12 +116,25 @@ def check_config(file: str | None) -> None:
 
 @cli.command("explain")
 @click.argument("code", nargs=-1, required=True)
-def explain(code: tuple[str, ...]) -> None:
+@_json_option
+def explain(code: tuple[str, ...], as_json: bool) -> None:
     """Say what a code, a documented state (state 3) or words of a message mean."""
     entries = find_entries(" ".join(code))
     if not entries:
         raise click.UsageError(f"no event has the code or the words {' '.join(code)!r}")
+    if as_json:
+        for entry in entries:
+            _print_json(entry.as_data())
+        return
     click.echo("\n\n".join(explain_entry(entry) for entry in entries))
+
+
+for _command in cli.commands.values():
+    click.version_option(__version__, prog_name="needfire-server")(_command)
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def _read(config: str | None) -> ServerSettings:

@@ -39,8 +39,9 @@ def config() -> None:
 @config.command("put")
 @click.argument("name_and_file", nargs=-1, metavar="NAME|--default FILE")
 @click.option("--default", "for_all", is_flag=True, help="For every client without its own.")
+@json_option
 @server_options
-def put_config(name_and_file: tuple[str, ...], for_all: bool) -> None:
+def put_config(name_and_file: tuple[str, ...], for_all: bool, as_json: bool) -> None:
     """Put FILE (-: standard input) in place as the configuration of NAME, or of all others.
 
     It is read as the agent will read it; one with errors is not put in place.
@@ -51,6 +52,8 @@ def put_config(name_and_file: tuple[str, ...], for_all: bool) -> None:
         put = server.call("config-put", arguments, file).result
     for notice in put["notices"]:
         warn(notice)
+    if as_json:
+        print_json(put)
     _say_put("configuration", put)
     if put["rules"] == 0:
         warn("no rule in it says what to watch: the host would watch nothing")
@@ -80,8 +83,11 @@ def baseline() -> None:
 @click.argument("name_and_file", nargs=-1, metavar="NAME|--default [FILE]")
 @click.option("--default", "for_all", is_flag=True, help="For every client without its own.")
 @click.option("--proposal", type=click.IntRange(1), help="What a client proposed, by its number.")
+@json_option
 @server_options
-def put_baseline(name_and_file: tuple[str, ...], for_all: bool, proposal: int | None) -> None:
+def put_baseline(
+    name_and_file: tuple[str, ...], for_all: bool, proposal: int | None, as_json: bool
+) -> None:
     """Put FILE (-: standard input), or a proposal, in place as the baseline of NAME or of all."""
     if proposal is None:
         name, path = _name_and_file(name_and_file, for_all)
@@ -93,6 +99,8 @@ def put_baseline(name_and_file: tuple[str, ...], for_all: bool, proposal: int | 
         name = None if for_all else name_and_file[0]
         with backend() as server:
             put = server.call("baseline-put", {"name": name, "proposal": proposal}).result
+    if as_json:
+        print_json(put)
     _say_put("baseline", put)
     if put["client"] is not None and not _is_same_host(put["client"], put["host"]):
         warn(f"it was made on {shown(put['host'])}, not on {put['client']}")
