@@ -913,7 +913,7 @@ _SERVER_ENTRIES: Final = (
         _ALARM,
         Severity.NOTICE,
         "Client returned",
-        "A client from which nothing was heard for longer than its limit speaks again.",
+        "A client that had been reported as silent or dead speaks again.",
         "Nothing.",
         {"client": _CLIENT},
     ),
@@ -925,6 +925,90 @@ _SERVER_ENTRIES: Final = (
         "Nothing was heard from a client for longer than SetClientTimeLimit.",
         "Look at the host and at the network between. The client reports its return by itself.",
         {"client": _CLIENT, "limit_s": "seconds", "last": "when it was last heard"},
+    ),
+    Entry(
+        "STOPPED_WITHOUT_GOODBYE",
+        _ALARM,
+        Severity.ERR,
+        "Stopped without goodbye",
+        "An agent that said neither that it stops nor that it pauses has been silent for longer "
+        "than SilenceLimit: it was killed, it crashed, or its host or the network went down.",
+        "Look at the host and at the network between. Whoever wants to work unseen kills the "
+        "agent first. Its return is reported.",
+        {
+            "client": _CLIENT,
+            "silent_s": "seconds since it was last heard",
+            "last": "when it was last heard",
+            "connection": "open or closed",
+        },
+    ),
+    Entry(
+        "CLONE_DETECTED",
+        _ALARM,
+        Severity.CRIT,
+        "Clone detected: two agents with one identity",
+        "Two agents that have the name and the password of one client live at the same time, and "
+        "they do not run on one host: a machine was copied with its state directory, or the "
+        "password is known to somebody else.",
+        "Find both addresses. If one is a copy of yours, register it under its own name and remove "
+        "the state directory on it. If one is not yours, register the client anew at once: its "
+        "password got out.",
+        {
+            "client": _CLIENT,
+            "address": "where one of them connects from",
+            "boot_id": "what the kernel there calls its boot",
+            "other_address": "where the other one connects from",
+            "other_boot_id": "what the kernel there calls its boot",
+            "reason": "what gave them away",
+        },
+    ),
+    Entry(
+        "AGENT_RESTORED",
+        _ALARM,
+        Severity.WARN,
+        "Agent restored from an earlier state",
+        "An agent numbers new reports as it numbered others before: its state directory, or the "
+        "whole machine, was set back to an earlier state, from a snapshot or a backup. It was told "
+        "to begin a new numbering; no report is lost.",
+        "Nothing, if somebody restored the machine. If nobody did, find out who can: setting a "
+        "machine back removes traces. If Clone detected follows, a copy runs as well.",
+        {
+            "client": _CLIENT,
+            "peer": "address of the peer",
+            "boot_id": "what the kernel there calls its boot",
+            "sequence": "the first number that came twice with different contents",
+        },
+    ),
+    Entry(
+        "CLOCK_MOVED",
+        _ALARM,
+        Severity.WARN,
+        "Clock moved by {seconds} s",
+        "The clock of a client's host was put forward (or back, if negative) between two "
+        "heartbeats, by more than ClockLimit. The times in its reports moved with it.",
+        "Nothing, if somebody set the clock or it had gone wrong. Else look at the host: a clock "
+        "that is put back makes changes look old. received says when a report arrived here.",
+        {"client": _CLIENT, "seconds": "how far, by the server's clock that never jumps"},
+    ),
+    Entry(
+        "CLOCK_DIFFERS",
+        _ALARM,
+        Severity.WARN,
+        "Clock differs from the server's by {seconds} s",
+        "The clocks of a client's host and of the server differ by more than ClockLimit; told once "
+        "until they agree again.",
+        "Let both follow NTP.",
+        {"client": _CLIENT, "seconds": "the client's minus the server's"},
+    ),
+    Entry(
+        "SERVER_CLOCK_MOVED",
+        _ALARM,
+        Severity.WARN,
+        "Clock of the server moved by {seconds} s",
+        "The clock of the log host was put forward (or back, if negative) while the server ran. "
+        "Times of receipt moved with it.",
+        "Let it follow NTP. If nobody set it, look at the log host.",
+        {"seconds": "how far, by the clock that never jumps"},
     ),
     Entry(
         "FORCE_AUTHENTICATION",
@@ -1040,7 +1124,50 @@ _SERVER_ENTRIES: Final = (
         "Command acknowledged: {command}",
         "A client took a command.",
         "Nothing.",
-        {"client": _CLIENT, "command": "the command", "command_id": "number", "outcome": "result"},
+        {
+            "client": _CLIENT,
+            "command": "the command",
+            "command_id": "number",
+            "outcome": "result",
+            "detail": "more about the result",
+            "user": "who sent it",
+        },
+    ),
+    Entry(
+        "COMMAND_EXPIRED",
+        _ADMINISTRATION,
+        Severity.WARN,
+        "Command expired: {command}",
+        "A command was not answered in its time. It is not sent any more; where it was delivered, "
+        "the client may have begun it.",
+        "See needfire-admin status NAME; send it again if it is still wanted.",
+        {
+            "client": _CLIENT,
+            "command": "the command",
+            "command_id": "number",
+            "user": "who sent it",
+            "delivered": "when it was last sent to the client; empty: never",
+        },
+    ),
+    Entry(
+        "COMMAND_CANCELLED",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Command cancelled: {command}",
+        "An administrator took a command back before the client had answered it.",
+        "Nothing.",
+        {"client": _CLIENT, "command": "the command", "command_id": "number", "user": "who"},
+    ),
+    Entry(
+        "STATUS_PAGE_FAILED",
+        _SYSTEM,
+        Severity.ERR,
+        "Error writing HTML status",
+        "The status page (HtmlStatusFile) cannot be written; said once until it can.",
+        "See the reason. The directory must exist, and the server's user must be able to write in "
+        "it.",
+        {"path": "the page", "reason": "what the system said"},
+        source="Samhain manual",
     ),
     Entry(
         "CLIENT_REGISTERED",

@@ -33,10 +33,13 @@ from needfire_protocol.messages import (
 from needfire_server.clock import monotonic_s, now_us
 from needfire_server.ingest import take_batch
 from needfire_server.login import Login
+from needfire_server.orders import settle_stops
 from needfire_server.runtime import Runtime
 from needfire_server.sessions import Session
 from needfire_server.states import ClientStatus
+from needfire_server.storage.base import Command as QueuedCommand
 from needfire_server.transfers import ProposalTransfer, send_file
+from needfire_server.vitals import Voice
 from needfire_server.wire import Wire
 
 __all__ = ["AgentSession"]
@@ -49,13 +52,23 @@ which process it is must not be able to collect open connections."""
 class AgentSession:
     """Serves the messages of one client until one side ends the connection."""
 
-    __slots__ = ("_is_over", "_login", "_proposal", "_runtime", "_sending", "_session", "_wire")
+    __slots__ = (
+        "_is_over",
+        "_login",
+        "_proposal",
+        "_runtime",
+        "_sending",
+        "_session",
+        "_voice",
+        "_wire",
+    )
 
     def __init__(self, wire: Wire, runtime: Runtime, login: Login) -> None:
         self._wire = wire
         self._runtime = runtime
         self._login = login
         self._session: Session | None = None
+        self._voice: Voice | None = None
         self._proposal: ProposalTransfer | None = None
         self._is_over = False
         self._sending = asyncio.Lock()
@@ -104,6 +117,8 @@ class AgentSession:
         finally:
             if self._proposal is not None:
                 self._proposal.abandon()
+            if self._voice is not None:
+                self._runtime.vitals.closed(self._voice)
 
     def _has_ended(self) -> bool:
         return self._is_over
@@ -154,8 +169,10 @@ class AgentSession:
         elif self._session is None:
             await self._refuse(RefusalCode.PROTOCOL, "announce yourself first")
         elif await self._session_may_speak(self._session):
+            assert self._voice is not None
+            self._runtime.vitals.heard(self._voice)
             try:
-                await self._serve(message, self._session)
+                await self._serve(message, self._session, self._voice)
             except RemoteProtocolError as error:
                 self._raise("PROTOCOL_ERROR", reason=str(error))
                 await self._refuse(RefusalCode.PROTOCOL, str(error))
@@ -168,10 +185,16 @@ class AgentSession:
         if self._session is not None:
             await self._refuse(RefusalCode.PROTOCOL, "announced twice")
             return
+        vitals = self._runtime.vitals
+        voice = vitals.announced(self.client, announce, self._wire.address)
         session = await self._admit(announce)
         if session is None:
             return
+        self._voice = voice
+        vitals.opened(voice, announce)
         try:
+            if announce.prior_exit_pending:
+                await self._settle_stops()
             started = self._runtime.fleet.started(
                 self.client,
                 announce.instance,
@@ -248,13 +271,15 @@ class AgentSession:
             return False
         return True
 
-    async def _serve(self, message: Message, session: Session) -> None:
+    async def _serve(self, message: Message, session: Session, voice: Voice) -> None:
         match message:
             case ReportBatch():
-                acknowledgement = await take_batch(self._runtime, self.client, message)
-                if acknowledgement is not None:
+                for acknowledgement in await take_batch(
+                    self._runtime, self.client, message, voice, self._wire.peer
+                ):
                     await self._send(acknowledgement)
             case Heartbeat():
+                self._runtime.vitals.beat(voice, message, self._runtime.settings.clock_limit_s)
                 self._runtime.fleet.heard(self.client)
             case FileRequest(kind=kind):
                 async with self._sending:
@@ -277,6 +302,8 @@ class AgentSession:
     async def _goodbye(self, reason: str, session: Session) -> None:
         status = ClientStatus.EXITED if reason == "exit" else ClientStatus.SUSPENDED
         await self._runtime.fleet.note(self.client, status)
+        if status is ClientStatus.EXITED:
+            await self._settle_stops()
         await self._runtime.keeper.end(session)
         await self._send(GoodbyeAccepted())
         self._raise("CONNECTION_CLOSED", reason=f"goodbye: {reason}")
@@ -287,12 +314,24 @@ class AgentSession:
             result.command_id, result.outcome, result.detail, client=self.client, now_us=now_us()
         )
         if command is not None:
-            self._raise_for_client(
-                "COMMAND_ACKNOWLEDGED",
-                command=command.verb,
-                command_id=command.id,
-                outcome=result.outcome,
-            )
+            self._command_told(command)
+
+    async def _settle_stops(self) -> None:
+        # The lock: a command that has just been sent is not noted as delivered before it is free.
+        async with self._sending:
+            settled = await settle_stops(self._runtime.store, self.client, now_us())
+        for command in settled:
+            self._command_told(command)
+
+    def _command_told(self, command: QueuedCommand) -> None:
+        self._raise_for_client(
+            "COMMAND_ACKNOWLEDGED",
+            command=command.verb,
+            command_id=command.id,
+            outcome=command.outcome or "",
+            detail=command.detail or "",
+            user=command.user,
+        )
 
     async def _proposal_begins(self, begin: ProposalBegin) -> None:
         if self._proposal is not None:

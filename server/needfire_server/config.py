@@ -64,6 +64,12 @@ class ServerSettings:
     retain_provisioning_s: int = 180 * _DAY_S
     server_user: str | None = None
     client_time_limit_s: int = 86_400
+    silence_limit_s: int = 180
+    """0: silence is not reported before client_time_limit_s."""
+    clock_limit_s: int = 60
+    """0: clocks are not compared."""
+    html_status_file: str | None = None
+    metrics_listen: tuple[str, int] | None = None
     connection_timeout_s: int = 900
     session_key_lifetime_s: int = 7_200
     connection_limit: int = 1_000
@@ -166,6 +172,7 @@ _PATH_FIELDS: Final = (
     "hosts_allow_file",
     "hosts_deny_file",
     "log_file",
+    "html_status_file",
 )
 
 

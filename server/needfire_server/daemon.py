@@ -16,7 +16,6 @@ from needfire_protocol.srp import BACKEND
 from needfire_server.admin.endpoint import AdminEndpoint
 from needfire_server.admin.members import access_of, lockout_of, unknown_members
 from needfire_server.admin.service import AdminHooks, AdminService
-from needfire_server.clock import monotonic_s
 from needfire_server.config import ServerSettings
 from needfire_server.datafiles import DataFiles
 from needfire_server.descriptors import (
@@ -29,6 +28,7 @@ from needfire_server.journal import Journal
 from needfire_server.listener import Listener
 from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
+from needfire_server.loop_watch import watch_loop
 from needfire_server.privileges import drop_privileges
 from needfire_server.registry import Registry
 from needfire_server.retention import retain
@@ -40,12 +40,10 @@ from needfire_server.sessions import SessionTable
 from needfire_server.storage.opening import OpenStore, how_to_open
 from needfire_server.storage.store import DatabaseStore
 from needfire_server.systemd_notify import notify, notify_reloading
+from needfire_server.upkeep import Upkeep
 
 __all__ = ["ServeOptions", "serve"]
 
-_SWEEP_INTERVAL_S: Final = 3
-"""How often silent clients are looked for; Samhain's interval."""
-_SESSION_SWEEP_INTERVAL_S: Final = 60
 _FLUSH_LIMIT_S: Final = 5
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
@@ -68,16 +66,20 @@ def serve(options: ServeOptions, settings: ServerSettings) -> None:
         ConfigError, StorageError, OSError: it cannot start; the message says why.
     """
     sockets = _bind(options.listen)
+    monitoring: list[socket.socket] = []
     try:
         credential = read_credential(os.environ)
+        if settings.metrics_listen is not None:
+            monitoring = _bind((settings.metrics_listen,))
         # Its password may be for root's eyes only.
         open_store = how_to_open(
             options.data_directory, settings.store_url, settings.store_password_file
         )
         user = drop_privileges(settings.server_user, options.data_directory)
-        asyncio.run(_Server(options, settings, sockets, user, credential, open_store).run())
+        server = _Server(options, settings, sockets, monitoring, user, credential, open_store)
+        asyncio.run(server.run())
     finally:
-        for bound in sockets:
+        for bound in (*sockets, *monitoring):
             bound.close()
 
 
@@ -121,6 +123,7 @@ class _Server:
         options: ServeOptions,
         settings: ServerSettings,
         sockets: list[socket.socket],
+        monitoring: list[socket.socket],
         user: str | None,
         credential: bytes | None,
         open_store: OpenStore,
@@ -128,6 +131,7 @@ class _Server:
         self._options = options
         self._settings = settings
         self._sockets = sockets
+        self._monitoring = monitoring
         self._user = user
         self._credential = credential
         self._stop = asyncio.Event()
@@ -149,10 +153,10 @@ class _Server:
             loop.add_signal_handler(number, lambda: None)
         store = self._open_store()
         try:
-            async with self._runtime(store) as (runtime, listener, service):
+            async with self._runtime(store) as (runtime, listener, service, upkeep):
                 # What a crash left half-written, and files of proposals that the store forgot.
                 runtime.data_files.sweep([each.path for each in await store.proposals()])
-                await self._serve(runtime, listener, service)
+                await self._serve(runtime, listener, service, upkeep)
         finally:
             store.close()
 
@@ -163,7 +167,7 @@ class _Server:
     @asynccontextmanager
     async def _runtime(
         self, store: DatabaseStore
-    ) -> AsyncIterator[tuple[Runtime, Listener, AdminService]]:
+    ) -> AsyncIterator[tuple[Runtime, Listener, AdminService, Upkeep]]:
         settings = self._settings
         service: AdminService | None = None
 
@@ -195,23 +199,28 @@ class _Server:
             )
             await runtime.keeper.restore(registry, settings.session_key_lifetime_s)
             listener = Listener(runtime)
+            upkeep = Upkeep(runtime, listener, self._options.data_directory)
             service = AdminService(
                 store,
                 registry,
                 runtime.data_files,
                 AdminHooks(
-                    on_command_queued=listener.wake,
+                    on_command_queued=upkeep.command_queued,
                     on_client_removed=lambda client: _forget(runtime, listener, client),
                     record_event=journal.raise_event,
                     connected=listener.connected,
                     states=runtime.fleet.states,
+                    pulse=runtime.vitals.pulse,
+                    health=upkeep.health.look,
                 ),
             )
-            yield runtime, listener, service
+            yield runtime, listener, service, upkeep
         finally:
             logbook.close()
 
-    async def _serve(self, runtime: Runtime, listener: Listener, service: AdminService) -> None:
+    async def _serve(
+        self, runtime: Runtime, listener: Listener, service: AdminService, upkeep: Upkeep
+    ) -> None:
         endpoint = AdminEndpoint(
             service,
             os.path.join(self._options.data_directory, "control.sock"),
@@ -224,15 +233,20 @@ class _Server:
             async with asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(runtime.journal.store_waiting(runtime.store)),
-                    group.create_task(self._sweep(runtime)),
+                    group.create_task(upkeep.run()),
+                    group.create_task(watch_loop(runtime.metrics)),
                     group.create_task(retain(runtime)),
                     group.create_task(self._reload_when_told(runtime, listener, endpoint)),
                 ]
+                for bound in self._monitoring:
+                    await upkeep.serve_monitoring(bound)
                 await listener.start(self._sockets)
                 _spare_the_collector()
+                upkeep.health.service = "ok"
                 self._announce_start(runtime)
                 with others:
                     await self._stop.wait()
+                upkeep.health.service = "stopping"
                 notify("STOPPING=1")
                 await listener.stop()
                 runtime.journal.raise_event(
@@ -241,6 +255,7 @@ class _Server:
                 await self._save(runtime)
                 for task in background:
                     task.cancel()
+                await upkeep.end()
         finally:
             await endpoint.close()
 
@@ -267,24 +282,12 @@ class _Server:
             address = _address(bound)
             journal.raise_event("SERVER_UP", address=address, backend=BACKEND)
             print(f"listening on {address}", flush=True)  # noqa: T201  # contract: scripts read it
+        for bound in self._monitoring:
+            print(f"monitoring on {_address(bound)}", flush=True)  # noqa: T201  # as the line above
         notify("READY=1")
 
     def _load_seal_key(self) -> bytes:
         return self._credential or load_seal_key(self._options.data_directory, os.urandom)
-
-    async def _sweep(self, runtime: Runtime) -> None:
-        swept_s = monotonic_s()
-        while True:
-            await asyncio.sleep(_SWEEP_INTERVAL_S)
-            try:
-                if monotonic_s() - swept_s >= _SESSION_SWEEP_INTERVAL_S:
-                    swept_s = monotonic_s()
-                    await runtime.keeper.sweep()
-                await runtime.fleet.sweep(
-                    runtime.registry.names(), runtime.settings.client_time_limit_s
-                )
-            except StorageError as error:
-                runtime.journal.store_failed(error)
 
     async def _reload_when_told(
         self, runtime: Runtime, listener: Listener, endpoint: AdminEndpoint
@@ -346,6 +349,7 @@ def _spare_the_collector() -> None:
 
 def _forget(runtime: Runtime, listener: Listener, client: str) -> None:
     runtime.sessions.drop_client(client)
+    runtime.vitals.forget(client)
     listener.drop(client)
 
 

@@ -80,6 +80,16 @@ class Fleet:
         else:
             self._unsaved.add(client)
 
+    def adopt(self, stored: Iterable[ClientState]) -> list[ClientState]:
+        """Take over what another server on the same store has heard since; return those states."""
+        newer = [
+            state
+            for state in stored
+            if (state.last_seen_us or 0) > (self.state(state.name).last_seen_us or 0)
+        ]
+        self._states.update({state.name: state for state in newer})
+        return newer
+
     async def note(self, client: str, status: ClientStatus) -> None:
         """Note something that the server itself saw of a client."""
         await self._set(client, status)

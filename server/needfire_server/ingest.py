@@ -1,19 +1,29 @@
 """How a batch of reports is taken: read, stored, then acknowledged, in this order."""
 
+from collections.abc import Sequence
+from typing import Final
+
 from needfire_protocol.codec import decode
-from needfire_protocol.errors import FormatError
+from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import unpack_event
 from needfire_protocol.limits import EVENT_DECODING
 from needfire_protocol.messages import EVENT_REPORT, Acknowledge, Report, ReportBatch
 from needfire_server.clock import now_us
+from needfire_server.restores import first_of_another_history
 from needfire_server.runtime import Runtime
-from needfire_server.storage.base import IncomingReport
+from needfire_server.storage.base import IncomingReport, IngestResult
+from needfire_server.vitals import Voice
 
 __all__ = ["take_batch"]
 
+_NEVER_GIVEN: Final = 2**63 - 1
+"""The highest number there is."""
 
-async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Acknowledge | None:
-    """Store a batch whose signatures have been verified; return the acknowledgement to send.
+
+async def take_batch(
+    runtime: Runtime, client: str, batch: ReportBatch, voice: Voice, peer: str
+) -> tuple[Acknowledge, ...]:
+    """Store a batch whose signatures have been verified; return the acknowledgements to send.
 
     When it returns, every report of the batch is on disk, whatever happens next. A report that
     came before is not stored again. One that is no event is kept raw, and its client is told that
@@ -23,18 +33,24 @@ async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Ackno
         StorageError: nothing of the batch is promised; do not acknowledge.
     """
     if not batch.reports:
-        return None
+        return ()
+    runtime.vitals.wrote(voice, batch.stream)
     received_us = now_us()
     incoming = [_read(report, client, received_us) for report in batch.reports]
-    # Its state goes into the same commit: an agent that was told that its EXIT arrived must not be
-    # called killed after a crash of the server, and it will not send it twice.
-    result = await runtime.store.ingest(
-        client,
-        batch.stream,
-        incoming,
-        received_us=received_us,
-        state=runtime.fleet.state(client),
-    )
+    try:
+        with runtime.metrics.commit():
+            # Its state goes into the same commit: an agent that was told that its EXIT arrived must
+            # not be called killed after a crash of the server, and it will not send it twice.
+            result = await runtime.store.ingest(
+                client,
+                batch.stream,
+                incoming,
+                received_us=received_us,
+                state=runtime.fleet.state(client),
+            )
+    except StorageError:
+        runtime.metrics.reports("refused", len(incoming))
+        raise
     runtime.journal.store_works()
     unusable = [report for report in incoming if report.problem is not None]
     if unusable:
@@ -53,8 +69,25 @@ async def take_batch(runtime: Runtime, client: str, batch: ReportBatch) -> Ackno
     runtime.logbook.write_reports(result.accepted)
     if result.accepted:
         runtime.on_new_events()
-    # The last one has the highest number: a batch in another order is no message.
-    return Acknowledge(batch.stream, batch.reports[-1].sequence)
+    _count(runtime, incoming, result, len(unusable))
+    other = await first_of_another_history(runtime.store, client, incoming, result.accepted)
+    if other is None:
+        # The last one has the highest number: a batch in another order is no message.
+        return (Acknowledge(batch.stream, batch.reports[-1].sequence),)
+    runtime.vitals.restored(voice, peer, batch.stream, other)
+    # What came before the histories parted is ours. A number that was never given tells the agent
+    # that its numbering is an old one: it sends all that it still has in a new stream.
+    known = [Acknowledge(batch.stream, other - 1)] if other > batch.reports[0].sequence else []
+    return (*known, Acknowledge(batch.stream, _NEVER_GIVEN))
+
+
+def _count(
+    runtime: Runtime, incoming: Sequence[IncomingReport], result: IngestResult, unusable: int
+) -> None:
+    accepted = len(result.accepted)
+    runtime.metrics.reports("accepted", accepted)
+    runtime.metrics.reports("unusable", unusable)
+    runtime.metrics.reports("duplicate", len(incoming) - unusable - accepted)
 
 
 def _read(report: Report, client: str, received_us: int) -> IncomingReport:

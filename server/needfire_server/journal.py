@@ -71,6 +71,16 @@ class Journal:
         self._logbook.write(event)
         self._on_recorded()
 
+    @property
+    def is_store_failing(self) -> bool:
+        """Whether a write failed, and none has succeeded since."""
+        return self._is_store_failing
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait for the store."""
+        return self._waiting.qsize()
+
     def store_failed(self, error: StorageError) -> None:
         """Say that the store cannot be written: once, until it works again."""
         if not self._is_store_failing:

@@ -78,6 +78,10 @@ class Listener:
         """Return the address of each client that has a session open."""
         return {client: session.wire.peer for client, session in self._sessions.items()}
 
+    def open_connections(self) -> int:
+        """Return how many connections are open, of clients and of strangers."""
+        return len(self._open)
+
     def reloaded(self) -> None:
         """The configuration was read again: what is odd about the access lists is told anew."""
         self._access_notes.clear()
@@ -112,7 +116,10 @@ class Listener:
         if not wire.has_address:
             # It was gone before we asked who it is.
             wire.abort()
-        elif len(self._open) >= (limit := self._runtime.connection_limit):
+            return
+        self._runtime.metrics.accepted()
+        if len(self._open) >= (limit := self._runtime.connection_limit):
+            self._runtime.metrics.refused("connection_limit")
             self._too_many(wire, limit)
         else:
             self._open.add(wire)
@@ -120,6 +127,7 @@ class Listener:
             places = self._runtime.settings.handshake_limit
             displaced = self._runtime.anteroom.enter(visit, places)
             if displaced is not None:
+                self._runtime.metrics.refused("handshake_limit")
                 self._runtime.journal.raise_event(
                     "TOO_MANY_CONNECTIONS",
                     peer=displaced.source,
@@ -178,6 +186,7 @@ class Listener:
         )
         self._tell_notes(decision.notes)
         if not decision.allowed:
+            self._runtime.metrics.refused("access_list")
             journal.raise_event(
                 "REFUSED_CONNECTION", peer=wire.address, subroutine="libwrap", rule=decision.rule
             )
@@ -205,6 +214,7 @@ class Listener:
             async with asyncio.timeout(HANDSHAKE_LIMIT_S):
                 return await log_in(wire, self._runtime, visit)
         except TimeoutError:
+            self._runtime.metrics.handshake("timed_out")
             self._runtime.journal.raise_event(
                 "CONNECTION_TIMEOUT", peer=wire.peer, limit_s=HANDSHAKE_LIMIT_S
             )

@@ -98,6 +98,7 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
                 await wire.flush()
             case Established(keys=keys):
                 await wire.flush()
+                runtime.metrics.handshake("resumed" if claim.resumed else "negotiated")
                 return Login(
                     claim.client, claim.verifier, keys, claim.resumed, claim.takeover, tuple(events)
                 )
@@ -105,12 +106,14 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
                 await _authentication_failed(wire, runtime, claim, reason)
                 return None
             case Failed(error=error):
+                runtime.metrics.handshake("protocol_error")
                 runtime.journal.raise_event(
                     "PROTOCOL_ERROR", client=claim.client, peer=wire.peer, reason=str(error)
                 )
                 await wire.flush()
                 return None
             case Closed():
+                runtime.metrics.handshake("closed")
                 runtime.journal.raise_event(
                     "CONNECTION_CLOSED",
                     client=claim.client,
@@ -154,11 +157,14 @@ async def _resume(wire: Wire, runtime: Runtime, claim: _Claim, event: Resumption
     sessions = runtime.sessions
     session = sessions.find(event.session_id)
     if session is None or runtime.registry.lookup(session.client) is None:
+        runtime.metrics.handshake("session_unknown")
         wire.connection.refuse_resumption(RefusalCode.SESSION_UNKNOWN, None)
     elif not sessions.is_current(session):
         runtime.journal.raise_event("SIGNATURE_MISMATCH", client=session.client, peer=wire.peer)
+        runtime.metrics.handshake("session_superseded")
         wire.connection.refuse_resumption(RefusalCode.SESSION_SUPERSEDED, session.keys)
     elif session.expires_s <= monotonic_s():
+        runtime.metrics.handshake("session_expired")
         runtime.journal.raise_event("FORCE_AUTHENTICATION", client=session.client)
         wire.connection.refuse_resumption(RefusalCode.SESSION_UNKNOWN, None)
     else:
@@ -176,7 +182,10 @@ async def _authentication_failed(
     # Send first: what we log must not be measurable in the time of the answer.
     await wire.flush()
     if claim.is_lookup_refused:
+        runtime.metrics.handshake("lookup_refused")
         return
+    is_unknown = claim.resumed is None and reason is AuthenticationFailure.UNKNOWN_NAME
+    runtime.metrics.handshake("unknown_name" if is_unknown else "wrong_password")
     if claim.resumed is not None:
         runtime.journal.raise_event("SIGNATURE_MISMATCH", client=claim.client, peer=wire.peer)
     elif reason is AuthenticationFailure.UNKNOWN_NAME:

@@ -14,10 +14,12 @@ from needfire_server.fleet import Fleet
 from needfire_server.journal import Journal
 from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
+from needfire_server.metrics import Metrics
 from needfire_server.registry import Registry
 from needfire_server.session_keeper import SessionKeeper
 from needfire_server.sessions import SessionTable
 from needfire_server.storage.base import Store
+from needfire_server.vitals import Vitals
 
 __all__ = ["Runtime"]
 
@@ -55,11 +57,16 @@ class Runtime:
     """What the system allows; ConnectionLimit may be less."""
     anteroom: Anteroom = field(default_factory=Anteroom)
     """Peers that have no session yet."""
+    metrics: Metrics = field(default_factory=Metrics)
+    vitals: Vitals = field(init=False)
     _calculators: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(
             _calculators_max(), thread_name_prefix="needfire-log-in"
         )
     )
+
+    def __post_init__(self) -> None:
+        self.vitals = Vitals(self.journal, self.fleet)
 
     @property
     def sessions(self) -> SessionTable:

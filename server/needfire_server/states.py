@@ -17,6 +17,7 @@ __all__ = [
     "is_illegal_restart",
     "must_survive",
     "overdue",
+    "says_goodbye",
     "status_of",
     "status_of_server_event",
 ]
@@ -138,7 +139,9 @@ def status_of(code: str) -> ClientStatus:
 def heard(state: ClientState, codes: Sequence[str], now_us: int) -> ClientState:
     """Return the state of a client that was heard, after reports with these codes, if any."""
     if not codes:
-        return replace(state, last_seen_us=now_us, is_overdue=False)
+        # One that was called dead and only beats is neither dead any more nor anything else.
+        now = state.with_status(ClientStatus.MESSAGE, now_us) if state.is_overdue else state
+        return replace(now, last_seen_us=now_us, is_overdue=False)
     latest = {**state.latest, **{status_of(code): now_us for code in set(codes)}}
     return replace(
         state,
@@ -160,6 +163,11 @@ def must_survive(state: ClientState, codes: Iterable[str]) -> bool:
 def status_of_server_event(code: str) -> ClientStatus | None:
     """Return the status that an event of the server's own gives the client it is about, if any."""
     return _OF_SERVER_EVENTS.get(code)
+
+
+def says_goodbye(status: ClientStatus) -> bool:
+    """True for the states in which a client may be silent for as long as it likes."""
+    return status in _SAID_GOODBYE
 
 
 def is_illegal_restart(

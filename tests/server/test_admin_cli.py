@@ -125,6 +125,27 @@ async def test_explain_gives_its_data_as_json() -> None:
     assert (entry["code"], entry["state"], entry["severity"]) == ("SESSION_KEY_MISMATCH", 3, "crit")
 
 
+async def test_what_changes_something_gives_its_data_as_json(
+    server: AdminServer, tmp_path: Path
+) -> None:
+    async def data(*arguments: str) -> dict[str, object]:
+        ended = await run_admin(*arguments, "--json", directory=server.directory)
+        assert ended.status == 0, ended.err
+        [found] = [json.loads(line) for line in ended.out.splitlines()]
+        assert isinstance(found, dict)
+        return found
+
+    (tmp_path / "rc").write_bytes(RC)
+    (tmp_path / "password").write_text(PASSWORD)
+    assert len(str((await data("gen-password"))["password"])) == 43
+    line = await data("verifier", "--password-file", str(tmp_path / "password"), "--name", "web1")
+    assert str(line["line"]).startswith("Client=web1@")
+    made = await data("register", "web1")
+    assert (made["name"], made["replaced"], len(str(made["password"]))) == ("web1", False, 43)
+    assert (await data("config", "put", "web1", str(tmp_path / "rc")))["rules"] == 1
+    assert (await data("clients", "remove", "web1"))["name"] == "web1"
+
+
 def test_every_verb_tells_its_version() -> None:
     def walk(command: click.Command) -> Iterator[click.Command]:
         yield command

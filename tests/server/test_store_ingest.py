@@ -57,6 +57,29 @@ async def test_a_jump_is_a_gap_and_is_told_once(store: DatabaseStore) -> None:
     assert after.gap is None
 
 
+async def test_numbers_that_never_came_are_counted_even_where_a_client_is_hostile(
+    store: DatabaseStore,
+) -> None:
+    assert await store.missing_reports() == 0
+    await store.ingest("web1", STREAM, [incoming(1), incoming(5)], received_us=NOW_US)
+    await store.ingest("web2", STREAM, [incoming(3)], received_us=NOW_US)
+    assert await store.missing_reports() == 5
+    await store.ingest("web1", STREAM, [incoming(3)], received_us=NOW_US)
+    assert await store.missing_reports() == 4
+    for name in ("web3", "web4"):
+        await store.ingest(name, STREAM, [incoming(2**63 - 1)], received_us=NOW_US)
+    assert await store.missing_reports() > 2**63
+
+
+async def test_a_report_is_known_by_its_client_identifier_and_time(store: DatabaseStore) -> None:
+    result = await store.ingest("web1", STREAM, [incoming(1)], received_us=NOW_US)
+    [kept] = result.accepted
+    assert await store.has_report("web1", kept.id, kept.time_us)
+    assert not await store.has_report("web2", kept.id, kept.time_us)
+    assert not await store.has_report("web1", kept.id, kept.time_us + 1)
+    assert not await store.has_report("web1", "0" * 26, kept.time_us)
+
+
 async def test_a_stream_that_does_not_begin_with_one_has_a_gap(store: DatabaseStore) -> None:
     result = await store.ingest("web1", STREAM, [incoming(3)], received_us=NOW_US)
     assert result.gap == (0, 3)

@@ -17,6 +17,7 @@ from needfire_protocol.rc.values import (
     GROUP_CRONTAB,
     LISTEN_ADDRESS,
     LOG_FORMAT,
+    LOOPBACK_OR_ADDRESS,
     MASK_CHANGE,
     MATCHED_PATH,
     MEMBER,
@@ -664,6 +665,50 @@ _SERVING: Final = (
         "1h",
         "Silence after which a client is reported as dead.",
         server=Honoured("client_time_limit_s"),
+    ),
+    _row(
+        "SilenceLimit",
+        _MISC_OR_SERVER,
+        duration(0, YEAR_S),
+        "180",
+        "10m",
+        "Silence after which an agent that did not say goodbye is reported as stopped; three "
+        "heartbeats where those come less often. 0 reports none.",
+        server=Honoured("silence_limit_s"),
+        is_ours=True,
+    ),
+    _row(
+        "ClockLimit",
+        _MISC_OR_SERVER,
+        duration(0, YEAR_S),
+        "60",
+        "5m",
+        "How far the clock of a host may jump, or be from the server's, before it is reported. "
+        "0 reports none.",
+        server=Honoured("clock_limit_s"),
+        is_ours=True,
+    ),
+    _row(
+        "HtmlStatusFile",
+        _MISC_OR_SERVER,
+        ABSOLUTE_PATH,
+        None,
+        "/var/lib/needfire/status.html",
+        "Status page for a browser, written when something changed; emptied when the server ends. "
+        "Without it none is written.",
+        server=Honoured("html_status_file"),
+        is_ours=True,
+    ),
+    _row(
+        "MetricsListen",
+        _MISC_OR_SERVER,
+        LOOPBACK_OR_ADDRESS,
+        None,
+        "9777",
+        "Where /metrics (Prometheus), /healthz and /readyz are served, without a password: a port "
+        "on 127.0.0.1, or ADDRESS:PORT. Counts at a start, not at a reload.",
+        server=Honoured("metrics_listen"),
+        is_ours=True,
     ),
     _row(
         "SetConnectionTimeout",

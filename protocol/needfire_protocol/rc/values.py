@@ -27,6 +27,7 @@ __all__ = [
     "GROUP_CRONTAB",
     "LISTEN_ADDRESS",
     "LOG_FORMAT",
+    "LOOPBACK_OR_ADDRESS",
     "MASK_CHANGE",
     "MATCHED_PATH",
     "MEMBER",
@@ -334,7 +335,22 @@ def _port(value: bytes) -> int:
     return _between(_number(value), 1, 65_535, value)
 
 
+def _loopback_or_address(value: bytes) -> tuple[str, int]:
+    """``PORT`` on loopback, or ``ADDRESS:PORT``; port 0 picks a free one."""
+    host, separator, port = value.rpartition(b":")
+    if host.startswith(b"[") and host.endswith(b"]"):
+        host = host[1:-1]
+    elif b":" in host:
+        raise FormatError(f"{quoted(value)} is not PORT, ADDRESS:PORT or [IPv6]:PORT")
+    address = _address(host) if separator else "127.0.0.1"
+    return address, _between(_number(port), 0, 65_535, value)
+
+
 PORT: Final = Kind("a port, 1 to 65535", _port)
+LOOPBACK_OR_ADDRESS: Final = Kind(
+    "PORT (on 127.0.0.1), ADDRESS:PORT or [IPv6]:PORT; port 0 picks a free one",
+    _loopback_or_address,
+)
 USER: Final = Kind("the name of a user", _user)
 MEMBER: Final = Kind("the name of a user, or @ and the name of a group", _member)
 UID: Final = integer(0, 2**32 - 2)

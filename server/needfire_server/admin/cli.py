@@ -15,6 +15,8 @@ from needfire_server.admin.commands.clients import clients, register
 from needfire_server.admin.commands.events import events
 from needfire_server.admin.commands.explain import explain
 from needfire_server.admin.commands.files import baseline, config
+from needfire_server.admin.commands.health import health
+from needfire_server.admin.commands.orders import cancel, commands
 from needfire_server.admin.commands.passwords import gen_password, verifier
 from needfire_server.admin.commands.report import report
 from needfire_server.admin.commands.send import send
@@ -69,7 +71,10 @@ for _command in (
     status,
     events,
     report,
+    health,
     send,
+    commands,
+    cancel,
     explain,
 ):
     cli.add_command(_command)

@@ -27,11 +27,18 @@ class SocketConnection:
 
     is_server = True
 
-    def __init__(self, path: str, on_notice: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(
+        self,
+        path: str,
+        on_notice: Callable[[str], None] = lambda _text: None,
+        *,
+        timeout_s: float | None = None,
+    ) -> None:
         """Connect.
 
         Args:
             on_notice: takes what the server has to say to the user beside its replies.
+            timeout_s: for connecting, and for each time that the server is silent.
 
         Raises:
             UnreachableError: nobody listens at the path.
@@ -40,6 +47,7 @@ class SocketConnection:
         self._path = path
         self._on_notice = on_notice
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout_s)
         self._buffer = bytearray()
         self._files: list[int] = []
         try:
@@ -47,6 +55,10 @@ class SocketConnection:
         except (FileNotFoundError, ConnectionRefusedError) as error:
             self._socket.close()
             raise UnreachableError(f"no server listens at {path}") from error
+        except (TimeoutError, BlockingIOError) as error:
+            # The second one: its queue is full, and nobody takes anything out.
+            self._socket.close()
+            raise UnreachableError(_silent(path)) from error
         except OSError as error:
             self._socket.close()
             raise StorageError(f"{path}: {error.strerror}") from error
@@ -111,6 +123,8 @@ class SocketConnection:
             data, files, _, _ = socket.recv_fds(
                 self._socket, _RECEIVE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
             )
+        except TimeoutError as error:
+            raise UnreachableError(_silent(self._path)) from error
         except OSError as error:
             raise UnreachableError(f"{self._path}: {error.strerror}") from error
         self._files += files
@@ -120,3 +134,7 @@ class SocketConnection:
 
     def _take_file(self) -> BinaryIO | None:
         return os.fdopen(self._files.pop(0), "rb") if self._files else None
+
+
+def _silent(path: str) -> str:
+    return f"the server at {path} does not answer in time"

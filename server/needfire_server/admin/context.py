@@ -26,8 +26,11 @@ class Target:
     socket: str | None = None
 
 
-def backend(*, needs_server: bool = False) -> Backend:
+def backend(*, needs_server: bool = False, timeout_s: float | None = None) -> Backend:
     """Return where the current command is carried out: the server, or its store if none runs.
+
+    Args:
+        timeout_s: how long a server may be silent; None: as long as it takes.
 
     Raises:
         UnreachableError: there is no server, and one was asked for.
@@ -35,9 +38,10 @@ def backend(*, needs_server: bool = False) -> Backend:
     """
     target = click.get_current_context().ensure_object(Target)
     if target.socket is not None:
-        return SocketConnection(target.socket, hint)
+        return SocketConnection(target.socket, hint, timeout_s=timeout_s)
     try:
-        return SocketConnection(socket_path_of(target.data_directory), hint)
+        path = socket_path_of(target.data_directory)
+        return SocketConnection(path, hint, timeout_s=timeout_s)
     except UnreachableError:
         if needs_server:
             raise

@@ -30,6 +30,8 @@ _AUDITORS: Final = frozenset({Role.AUDITORS})
 _ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
     {
         "status": _ANY,
+        "health": _ANY,
+        "commands": _ANY,
         "events": _ANY,
         "clients-list": _ANY,
         "clients-show": _ANY,

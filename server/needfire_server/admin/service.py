@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import BinaryIO, Final, TypeAlias
 
 from needfire_protocol.errors import FormatError
-from needfire_server.admin import client_verbs, event_verbs, file_verbs
+from needfire_server.admin import client_verbs, command_verbs, event_verbs, file_verbs
 from needfire_server.admin.requests import Reply, Request
 from needfire_server.admin.subject import AdminHooks, Call, Subject
 from needfire_server.admin.wakeup import Wakeup
@@ -27,7 +27,10 @@ VERBS: Final[Mapping[str, _Verb]] = {
     "clients-show": client_verbs.show_client,
     "clients-remove": client_verbs.remove_client,
     "status": client_verbs.status,
-    "send": client_verbs.send_command,
+    "health": client_verbs.health,
+    "send": command_verbs.send_command,
+    "commands": command_verbs.list_commands,
+    "cancel": command_verbs.cancel_commands,
     "config-put": file_verbs.put_configuration,
     "config-get": file_verbs.get_configuration,
     "baseline-put": file_verbs.put_baseline,

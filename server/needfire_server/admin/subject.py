@@ -1,6 +1,6 @@
 """What the verbs work on, and what each of them is called with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -8,9 +8,11 @@ from needfire_protocol.event import FieldValue
 from needfire_server.admin.requests import Arguments
 from needfire_server.admin.wakeup import Wakeup
 from needfire_server.datafiles import DataFiles
+from needfire_server.health import Health
 from needfire_server.registry import Registry
 from needfire_server.states import ClientState
 from needfire_server.storage.base import Store
+from needfire_server.vitals import Pulse
 
 __all__ = ["AdminHooks", "Call", "RecordEvent", "Subject"]
 
@@ -32,6 +34,8 @@ class AdminHooks:
         record_event: raises one of the server's own events.
         connected: address by name of the clients that have a session open.
         states: what is known of every client.
+        pulse: what a client's connections told since the start of the server.
+        health: looks how the server is.
     """
 
     on_command_queued: Callable[[str], object]
@@ -39,6 +43,8 @@ class AdminHooks:
     record_event: RecordEvent
     connected: Callable[[], Mapping[str, str]]
     states: Callable[[], Mapping[str, ClientState]]
+    pulse: Callable[[str], Pulse | None] = lambda _client: None
+    health: Callable[[], Awaitable[Health]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

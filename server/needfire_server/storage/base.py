@@ -229,6 +229,12 @@ class Store(Protocol):
     async def last_rowid(self) -> int:
         """Return the rowid of the event that was stored last; 0 where there is none."""
 
+    async def has_report(self, client: str, event_id: str, time_us: int) -> bool:
+        """True where an event with this identifier and time is stored as a report of the client."""
+
+    async def missing_reports(self) -> int:
+        """Return how many numbers are missing in all streams together: reports that never came."""
+
     async def client_record(self, name: str) -> ClientRecord | None:
         """Return the registration of one client."""
 

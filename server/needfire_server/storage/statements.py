@@ -34,10 +34,12 @@ __all__ = [
     "clients",
     "clients_with_commands",
     "event_query",
+    "has_report",
     "highest_sequence",
     "last_rowid",
     "load_client_states",
     "mark_command_delivered",
+    "missing_reports",
     "nth_newest_rowid",
     "pending_commands",
     "proposal",
@@ -105,6 +107,24 @@ def highest_sequence(connection: sa.Connection, client: str, stream: bytes) -> i
         sa.select(table.c.last_sequence).where(table.c.client == client, table.c.stream == stream)
     ).scalar()
     return int(found or 0)
+
+
+def has_report(connection: sa.Connection, client: str, event_id: str, time_us: int) -> bool:
+    """Return whether a report of the client is stored."""
+    column = tables.events.c
+    # The time is what there is an index for.
+    found = sa.select(column.row_id).where(
+        column.time_us == time_us, column.id == event_id, column.client == client
+    )
+    return connection.execute(found.limit(1)).first() is not None
+
+
+def missing_reports(connection: sa.Connection) -> int:
+    """Return how many numbers never came, in all streams together."""
+    gaps = tables.stream_gaps.c
+    # As floating-point numbers: two gaps of a hostile client's would overflow integers.
+    length = sa.cast(gaps.last_sequence, sa.Double) - gaps.first_sequence + 1
+    return int(connection.execute(sa.select(sa.func.sum(length))).scalar() or 0)
 
 
 def _conditions(query: EventQuery) -> list[sa.ColumnElement[bool]]:

@@ -123,6 +123,12 @@ class DatabaseStore:
     async def last_rowid(self) -> int:
         return await self._read(statements.last_rowid)
 
+    async def has_report(self, client: str, event_id: str, time_us: int) -> bool:
+        return await self._read(statements.has_report, client, event_id, time_us)
+
+    async def missing_reports(self) -> int:
+        return await self._read(statements.missing_reports)
+
     async def client_record(self, name: str) -> ClientRecord | None:
         return await self._read(statements.client_record, name)
 

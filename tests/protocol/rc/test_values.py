@@ -39,6 +39,10 @@ KIB_TO_MIB = values.size(2**10, 2**20)
         (values.ADDRESS, b"192.0.2.1", "192.0.2.1"),
         (values.ADDRESS, b"2001:DB8::0:1", "2001:db8::1"),
         (values.LISTEN_ADDRESS, b"inaddr_any", None),
+        (values.LOOPBACK_OR_ADDRESS, b"9777", ("127.0.0.1", 9777)),
+        (values.LOOPBACK_OR_ADDRESS, b"0", ("127.0.0.1", 0)),
+        (values.LOOPBACK_OR_ADDRESS, b"192.0.2.1:65535", ("192.0.2.1", 65535)),
+        (values.LOOPBACK_OR_ADDRESS, b"[2001:DB8::1]:9777", ("2001:db8::1", 9777)),
         (values.SERVER, b"loghost", ("loghost", None)),
         (values.SERVER, b"loghost.example.org:5000", ("loghost.example.org", 5_000)),
         (values.SERVER, b"192.0.2.1:5000", ("192.0.2.1", 5_000)),
@@ -73,6 +77,10 @@ def test_a_proper_value_is_taken(kind: Kind, written: bytes, meant: object) -> N
         *((SMALL, word) for word in (b"-20", b"20", b"+1", b"1e1", b"0x1", b"", b"1" * 5_000)),
         *((KIB_TO_MIB, word) for word in (b"1023", b"1048577", b"2M", b"1Z", b"M", b"-1K")),
         *((values.PORT, word) for word in (b"0", b"65536", b"http", b"-1")),
+        *(
+            (values.LOOPBACK_OR_ADDRESS, word)
+            for word in (b"65536", b"-1", b"", b":9777", b"::1:9777", b"host:9777", b"192.0.2.1:")
+        ),
         (values.UID, b"4294967295"),
         *((values.ADDRESS, word) for word in (b"localhost", b"192.0.2.256", b"192.0.2.1/24", b"")),
         *(

@@ -16,8 +16,9 @@ __all__ = ["clients", "register"]
 @click.command()
 @click.argument("name")
 @click.option("--password-file", metavar="FILE|-", help="Where the password is; - reads it.")
+@json_option
 @server_options
-def register(name: str, password_file: str | None) -> None:
+def register(name: str, password_file: str | None, as_json: bool) -> None:
     """Let the client NAME log in; it counts at once.
 
     Without a file a new password is made and printed once: only its verifier is kept.
@@ -33,7 +34,9 @@ def register(name: str, password_file: str | None) -> None:
             "register",
             {"name": client, "salt": verifier.salt.hex(), "verifier": verifier.verifier.hex()},
         ).result
-    if is_new:
+    if as_json:
+        print_json({**result, "password": password if is_new else None})
+    elif is_new:
         click.echo(password)
     click.echo(
         f"{client} has a new password" if result["replaced"] else f"registered {client}", err=True
@@ -89,6 +92,12 @@ def show_client(name: str, as_json: bool) -> None:
             "address": client["address"],
             "connected": client["connected"],
             "overdue": client["overdue"],
+            "silent": client["silent"],
+            "version": client["version"],
+            "boot": client["boot_id"],
+            "reports in its spool": client["spool_reports"],
+            "oldest of them": client["spool_oldest"],
+            "its clock minus ours, s": client["clock_difference_s"],
             "proposals": ", ".join(str(number) for number in client["proposals"]) or None,
         }
     )
@@ -115,11 +124,14 @@ def show_client(name: str, as_json: bool) -> None:
 
 @clients.command("remove")
 @click.argument("name")
+@json_option
 @server_options
-def remove_client(name: str) -> None:
+def remove_client(name: str, as_json: bool) -> None:
     """Take the registration of NAME out; an open connection is closed at once."""
     with backend() as server:
         result = server.call("clients-remove", {"name": name}).result
+    if as_json:
+        print_json(result)
     click.echo(f"removed {result['name']}", err=True)
     if result["listed"] is not None:
         warn(f"{result['name']} may still log in: it is listed in the server's configuration")

@@ -1,0 +1,85 @@
+"""Commands end: answered, settled by a goodbye, cancelled or expired; each end is an event."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from needfire_protocol.messages import Command, CommandResult, Goodbye, GoodbyeAccepted
+from needfire_server.clock import now_us
+from needfire_server.orders import Expiry
+from needfire_testkit.live_server import NAME, LiveServer, live_server
+
+HOUR_US = 3_600_000_000
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[LiveServer]:
+    async with live_server(tmp_path / "data") as live:
+        yield live
+
+
+async def queue(server: LiveServer, verb: str, expires_us: int) -> int:
+    return await server.runtime.store.queue_command(NAME, verb, "root", now_us(), expires_us)
+
+
+async def test_a_command_that_nobody_answered_expires_and_it_is_told(server: LiveServer) -> None:
+    runtime, moment_us = server.runtime, now_us()
+    late = await queue(server, "scan", moment_us + HOUR_US)
+    later = await queue(server, "reload", moment_us + 2 * HOUR_US)
+    expiry = Expiry(runtime.store, runtime.journal)
+    expiry.watch(NAME)
+    await expiry.sweep(moment_us + HOUR_US - 1)
+    assert "COMMAND_EXPIRED" not in server.codes()
+    await expiry.sweep(moment_us + HOUR_US)
+    event = await server.until_said("COMMAND_EXPIRED")
+    assert (event.fields["command_id"], event.fields["user"]) == (late, "root")
+    await expiry.sweep(moment_us + 3 * HOUR_US)
+    await expiry.sweep(moment_us + 4 * HOUR_US)
+    assert server.codes().count("COMMAND_EXPIRED") == 2
+    assert (await server.until_said("COMMAND_EXPIRED", 2)).fields["command_id"] == later
+
+
+async def test_an_answer_is_audited_with_who_asked_and_what_came_of_it(server: LiveServer) -> None:
+    number = await queue(server, "reload", now_us() + HOUR_US)
+    peer = await server.log_in()
+    assert await peer.next_message() == Command(number, "reload")
+    await peer.send(CommandResult(number, "failed", "rc:3: no such directive"))
+    event = await server.until_said("COMMAND_ACKNOWLEDGED")
+    assert event.fields["outcome"] == "failed"
+    assert event.fields["detail"] == "rc:3: no such directive"
+    assert event.fields["user"] == "root"
+
+
+async def test_a_stop_whose_answer_was_lost_does_not_stop_the_next_process(
+    server: LiveServer,
+) -> None:
+    scan = await queue(server, "scan", now_us() + HOUR_US)
+    stop = await queue(server, "stop", now_us() + HOUR_US)
+    peer = await server.log_in()
+    assert await peer.next_message() == Command(scan, "scan")
+    assert await peer.next_message() == Command(stop, "stop")
+    await peer.send(Goodbye("exit"))
+    while not isinstance(await peer.next_message(), GoodbyeAccepted):
+        pass
+    assert (await server.until_said("COMMAND_ACKNOWLEDGED")).fields["command_id"] == stop
+    waiting = await server.runtime.store.pending_commands(NAME)
+    assert [command.id for command in waiting] == [scan], "only the stop is settled"
+
+
+async def test_a_goodbye_in_the_spool_settles_a_stop_as_well(server: LiveServer) -> None:
+    stop = await queue(server, "stop", now_us() + HOUR_US)
+    peer = await server.log_in()
+    assert await peer.next_message() == Command(stop, "stop")
+    await peer.close()
+    await server.log_in(instance=b"j" * 16, prior_exit_pending=True)
+    await server.until_said("COMMAND_ACKNOWLEDGED")
+    assert not await server.runtime.store.pending_commands(NAME)
+
+
+async def test_a_stop_that_was_never_sent_waits_for_the_next_process(server: LiveServer) -> None:
+    peer = await server.log_in()
+    await queue(server, "stop", now_us() + HOUR_US)
+    await peer.send(Goodbye("exit"))
+    assert isinstance(await peer.next_message(), GoodbyeAccepted)
+    assert len(await server.runtime.store.pending_commands(NAME)) == 1
