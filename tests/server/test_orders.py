@@ -20,7 +20,9 @@ async def server(tmp_path: Path) -> AsyncIterator[LiveServer]:
 
 
 async def queue(server: LiveServer, verb: str, expires_us: int) -> int:
-    return await server.runtime.store.queue_command(NAME, verb, "root", now_us(), expires_us)
+    number = await server.runtime.store.queue_command(NAME, verb, "root", now_us(), expires_us)
+    server.listener.wake(NAME)
+    return number
 
 
 async def test_a_command_that_nobody_answered_expires_and_it_is_told(server: LiveServer) -> None:
@@ -79,7 +81,8 @@ async def test_a_goodbye_in_the_spool_settles_a_stop_as_well(server: LiveServer)
 
 async def test_a_stop_that_was_never_sent_waits_for_the_next_process(server: LiveServer) -> None:
     peer = await server.log_in()
-    await queue(server, "stop", now_us() + HOUR_US)
+    # Nobody is woken: as from another server on the same store, a moment before it says so.
+    await server.runtime.store.queue_command(NAME, "stop", "root", now_us(), now_us() + HOUR_US)
     await peer.send(Goodbye("exit"))
     assert isinstance(await peer.next_message(), GoodbyeAccepted)
     assert len(await server.runtime.store.pending_commands(NAME)) == 1
