@@ -1364,5 +1364,113 @@ _SERVER_ENTRIES: Final = (
     ),
 )
 
-ENTRIES: Final = (*_DOCUMENTED_STATES, *_INTEGRITY_ENTRIES, *_AGENT_ENTRIES, *_SERVER_ENTRIES)
+_OUTPUT: Final = "name of the output in the configuration"
+
+_OUTPUT_ENTRIES: Final = (
+    Entry(
+        "OUTPUT_FAILED",
+        _ALARM,
+        Severity.ERR,
+        "Output {output} not delivered: {reason}",
+        "The target of an output is away or does not take what it is sent. Events wait in the "
+        "store; nothing is lost, and the server tries again, at least once a minute.",
+        "Make the target work again, then nothing more is to do. What its configuration allows is "
+        "tried with needfire-admin output test NAME; how much waits is in needfire-admin output "
+        "list.",
+        {"output": _OUTPUT, "target": "where it goes", "reason": "what the target or system said"},
+    ),
+    Entry(
+        "OUTPUT_RECOVERED",
+        _ALARM,
+        Severity.NOTICE,
+        "Output {output} delivers again",
+        "The target of an output takes events again. What waited is sent in its order; what may "
+        "have arrived before is marked with the field resent and has the same id.",
+        "Nothing.",
+        {"output": _OUTPUT, "target": "where it goes", "away_s": "seconds since it failed"},
+    ),
+    Entry(
+        "OUTPUT_REMARK",
+        _ALARM,
+        Severity.WARN,
+        "Output {output} delivered, but: {reason}",
+        "The target took what it was sent, and complained about a part of it; for example a mail "
+        "relay about one of several recipients.",
+        "Correct what the reason names, in the configuration or at the target.",
+        {"output": _OUTPUT, "reason": "what the target said"},
+    ),
+    Entry(
+        "OUTPUT_BUFFER_NEARLY_FULL",
+        _ALARM,
+        Severity.ERR,
+        "Output {output}: {waiting} of {limit} events wait",
+        "An output is so far behind that 80 % of its buffer (OutputBufferLimit) are used. Nothing "
+        "is lost.",
+        "Make the target work or faster, select fewer events for it, or raise OutputBufferLimit if "
+        "the disk has room.",
+        {"output": _OUTPUT, "waiting": "events that wait", "limit": "OutputBufferLimit"},
+    ),
+    Entry(
+        "OUTPUT_BUFFER_FULL",
+        _ALARM,
+        Severity.CRIT,
+        "Output {output}: its buffer is full, {waiting} of {limit} events wait",
+        "An output is further behind than OutputBufferLimit. The events are in the store still and "
+        "will be sent; but what the store's retention removes, it no longer keeps for this output.",
+        "Make the target work or faster, select fewer events for it, or raise OutputBufferLimit if "
+        "the disk has room.",
+        {"output": _OUTPUT, "waiting": "events that wait", "limit": "OutputBufferLimit"},
+    ),
+    Entry(
+        "OUTPUT_BUFFER_DRAINED",
+        _ALARM,
+        Severity.NOTICE,
+        "Output {output} has caught up",
+        "Less than half of the buffer of an output is used, after it was nearly full.",
+        "Nothing.",
+        {"output": _OUTPUT, "waiting": "events that wait", "limit": "OutputBufferLimit"},
+    ),
+    Entry(
+        "OUTPUT_EVENTS_LOST",
+        _ALARM,
+        Severity.CRIT,
+        "Output {output}: {count} events were removed before they were sent",
+        "The store no longer has events that an output had not sent. They are counted as dropped, "
+        "whether its thresholds would have selected them or not.",
+        "Raise OutputBufferLimit or the retention of the store, and look why the target was away "
+        "for so long.",
+        {"output": _OUTPUT, "count": "events at most that it did not get"},
+    ),
+    Entry(
+        "OUTPUT_TEST",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Test of the output {output}",
+        "An administrator asked for this record with needfire-admin output test. It is not stored.",
+        "Nothing.",
+        {"output": _OUTPUT, "user": "who asked for it"},
+    ),
+    Entry(
+        "OUTPUT_TESTED",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Output {output} tested: {outcome}",
+        "An administrator sent a record to the target of an output as a test.",
+        "Nothing, or what the reason asks for.",
+        {
+            "output": _OUTPUT,
+            "user": "who did it",
+            "outcome": "delivered, sent (nobody confirms it) or failed",
+            "reason": "why it failed",
+        },
+    ),
+)
+
+ENTRIES: Final = (
+    *_DOCUMENTED_STATES,
+    *_INTEGRITY_ENTRIES,
+    *_AGENT_ENTRIES,
+    *_SERVER_ENTRIES,
+    *_OUTPUT_ENTRIES,
+)
 """All entries, in the order of the documents."""

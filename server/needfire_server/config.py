@@ -17,6 +17,8 @@ from needfire_protocol.rc.syntax import FILE_BYTES_MAX, Directive, parse_lines
 from needfire_protocol.rc.values import WithoutEffect
 from needfire_protocol.severity import Severity, SeverityFilter
 from needfire_protocol.srp import Verifier
+from needfire_server.outputs.blocks import OutputBlocks
+from needfire_server.outputs.settings import OutputSettings
 
 __all__ = ["RegisteredClient", "ServerSettings", "load_server_settings", "read_server_settings"]
 
@@ -89,6 +91,8 @@ class ServerSettings:
     log_file: str | None = None
     """None: ``log`` in the data directory."""
     log_format: str = "classic"
+    outputs: tuple[OutputSettings, ...] = ()
+    """In the order of the file; no two have the same name."""
     source: str = ""
     """Where the configuration came from, for people."""
     sha256: str = ""
@@ -147,6 +151,7 @@ def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettin
     findings = Findings(source)
     directives = parse_lines(data, facts=facts, findings=findings)
     defaults = ServerSettings()
+    outputs = OutputBlocks(findings)
     values = read_settings(
         directives,
         Program.SERVER,
@@ -155,9 +160,11 @@ def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettin
         {
             "clients": _ClientLines(findings).add,
             "store_url": _as_store_url,
+            "outputs": outputs.add,
             **dict.fromkeys(_PATH_FIELDS, _as_text),
         },
     )
+    values["outputs"] = outputs.finish()
     return ServerSettings(
         **values,
         source=source,

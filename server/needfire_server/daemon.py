@@ -29,6 +29,7 @@ from needfire_server.listener import Listener
 from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
 from needfire_server.loop_watch import watch_loop
+from needfire_server.outputs.engine import OutputEngine
 from needfire_server.privileges import drop_privileges
 from needfire_server.registry import Registry
 from needfire_server.retention import retain
@@ -38,6 +39,7 @@ from needfire_server.session_keeper import SessionKeeper
 from needfire_server.session_seal import SessionSeal
 from needfire_server.sessions import SessionTable
 from needfire_server.storage.opening import OpenStore, how_to_open
+from needfire_server.storage.output_cursors import CursorStore
 from needfire_server.storage.store import DatabaseStore
 from needfire_server.systemd_notify import notify, notify_reloading
 from needfire_server.upkeep import Upkeep
@@ -170,16 +172,21 @@ class _Server:
     ) -> AsyncIterator[tuple[Runtime, Listener, AdminService, Upkeep]]:
         settings = self._settings
         service: AdminService | None = None
+        outputs: OutputEngine | None = None
 
         def on_new_events() -> None:
             if service is not None:
                 service.notify_new_events()
+            if outputs is not None:
+                outputs.notify()
 
         logbook = Logbook.from_settings(
             settings, self._options.data_directory, is_foreground=self._options.is_foreground
         )
         try:
             journal = Journal(logbook, store_path=store.name, on_recorded=on_new_events)
+            outputs = OutputEngine(CursorStore(store), raise_event=journal.raise_event)
+            await outputs.begin(settings.outputs)
             registry = Registry(settings.clients, await store.clients())
             runtime = Runtime(
                 settings=settings,
@@ -194,6 +201,7 @@ class _Server:
                     SessionTable(), store, SessionSeal(self._load_seal_key(), os.urandom)
                 ),
                 fake_salt_key=await store.secret("fake-salt-key"),
+                outputs=outputs,
                 on_new_events=on_new_events,
                 connections_possible=connections_possible(raise_descriptor_limit()),
             )
@@ -212,6 +220,7 @@ class _Server:
                     states=runtime.fleet.states,
                     pulse=runtime.vitals.pulse,
                     health=upkeep.health.look,
+                    outputs=outputs,
                 ),
             )
             yield runtime, listener, service, upkeep
@@ -235,6 +244,7 @@ class _Server:
                     group.create_task(runtime.journal.store_waiting(runtime.store)),
                     group.create_task(upkeep.run()),
                     group.create_task(watch_loop(runtime.metrics)),
+                    group.create_task(runtime.outputs.run()),
                     group.create_task(retain(runtime)),
                     group.create_task(self._reload_when_told(runtime, listener, endpoint)),
                 ]
@@ -253,6 +263,7 @@ class _Server:
                     "EXIT", program="needfire-server", status=self._stop_status
                 )
                 await self._save(runtime)
+                await runtime.outputs.stop()
                 for task in background:
                     task.cancel()
                 await upkeep.end()
@@ -324,6 +335,7 @@ class _Server:
             return
         runtime.settings = settings
         runtime.logbook.configure(settings)
+        runtime.outputs.configure(settings.outputs)
         registry = runtime.registry
         before = {name: registry.lookup(name) for name in registry.names()}
         registry.reload(settings.clients)

@@ -15,6 +15,7 @@ from needfire_server.journal import Journal
 from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
 from needfire_server.metrics import Metrics
+from needfire_server.outputs.engine import OutputEngine
 from needfire_server.registry import Registry
 from needfire_server.session_keeper import SessionKeeper
 from needfire_server.sessions import SessionTable
@@ -49,6 +50,7 @@ class Runtime:
     journal: Journal
     fleet: Fleet
     keeper: SessionKeeper
+    outputs: OutputEngine
     fake_salt_key: bytes
     """Makes salts for names that nobody registered, the same ones each time (32 random bytes)."""
     on_new_events: Callable[[], None]

@@ -6,6 +6,7 @@ Wording of a reason: why nothing happens, and where it matters what to do instea
 from typing import Final
 
 from needfire_protocol.rc.directive_row import DirectiveRow, Honoured, Inert, Treatment
+from needfire_protocol.rc.output_rows import OUTPUT_ROWS
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, Policy
 from needfire_protocol.rc.skip_checksum import SKIP_CHECKSUM
 from needfire_protocol.rc.values import (
@@ -907,25 +908,25 @@ _LOGGING: Final = (
     *_inert(_LOG, "system calls are not logged", "LogCalls: system calls to log"),
     *_inert(
         _LOG,
-        "mail: this module does not exist here yet",
+        "mail is an output of the server: OpenOutput under [Outputs]",
         "MailSeverity: severities for mail",
         "MailClass: classes for mail",
     ),
     *_inert(
         _LOG,
-        "syslog: this module does not exist here yet; a journal gets what is printed",
+        "syslog is an output of the server: OpenOutput under [Outputs]; a journal gets what is printed",
         "SyslogSeverity: severities for syslog",
         "SyslogClass: classes for syslog",
     ),
     *_inert(
         ("Misc", "Log"),
-        "syslog: this module does not exist here yet; a journal gets what is printed",
+        "syslog is an output of the server: OpenOutput under [Outputs]; a journal gets what is printed",
         "SyslogFacility: facility for syslog",
         "SyslogMapStampTo: priority of time stamps for syslog",
     ),
     *_inert(
         ("Log", "External"),
-        "[External]: this module does not exist here yet",
+        "a command is an output of the server: OpenOutput under [Outputs]",
         "ExternalSeverity: severities for external programs",
         "ExternalClass: classes for external programs",
     ),
@@ -1098,7 +1099,7 @@ _WITHOUT_EFFECT: Final = (
     ),
     *_inert(
         _MISC_OR_MAIL,
-        "mail: this module does not exist here yet",
+        "mail is an output of the server: OpenOutput under [Outputs]",
         "SetMailAddress: a recipient",
         "SetMailAlias: a list of recipients",
         "SetAddrSeverity: severities for the last recipient",
@@ -1258,6 +1259,7 @@ ROWS: Final = (
     *_NETWORK,
     *_SERVING,
     *_LOGGING,
+    *OUTPUT_ROWS,
     *_WITHOUT_EFFECT,
     *_MODULES,
 )

@@ -17,6 +17,7 @@ from needfire_server.admin.commands.explain import explain
 from needfire_server.admin.commands.files import baseline, config
 from needfire_server.admin.commands.health import health
 from needfire_server.admin.commands.orders import cancel, commands
+from needfire_server.admin.commands.outputs import output
 from needfire_server.admin.commands.passwords import gen_password, verifier
 from needfire_server.admin.commands.report import report
 from needfire_server.admin.commands.send import send
@@ -75,6 +76,7 @@ for _command in (
     send,
     commands,
     cancel,
+    output,
     explain,
 ):
     cli.add_command(_command)

@@ -9,7 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import BinaryIO, Final, TypeAlias
 
 from needfire_protocol.errors import FormatError
-from needfire_server.admin import client_verbs, command_verbs, event_verbs, file_verbs
+from needfire_server.admin import (
+    client_verbs,
+    command_verbs,
+    event_verbs,
+    file_verbs,
+    output_verbs,
+)
 from needfire_server.admin.requests import Reply, Request
 from needfire_server.admin.subject import AdminHooks, Call, Subject
 from needfire_server.admin.wakeup import Wakeup
@@ -38,6 +44,8 @@ VERBS: Final[Mapping[str, _Verb]] = {
     "baseline-list": file_verbs.list_baselines,
     "baseline-show": file_verbs.show_baseline,
     "events": event_verbs.events,
+    "output-list": output_verbs.list_outputs,
+    "output-test": output_verbs.test_output,
 }
 
 

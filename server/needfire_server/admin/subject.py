@@ -9,6 +9,7 @@ from needfire_server.admin.requests import Arguments
 from needfire_server.admin.wakeup import Wakeup
 from needfire_server.datafiles import DataFiles
 from needfire_server.health import Health
+from needfire_server.outputs.engine import OutputEngine
 from needfire_server.registry import Registry
 from needfire_server.states import ClientState
 from needfire_server.storage.base import Store
@@ -36,6 +37,7 @@ class AdminHooks:
         states: what is known of every client.
         pulse: what a client's connections told since the start of the server.
         health: looks how the server is.
+        outputs: where events go; None where no server runs.
     """
 
     on_command_queued: Callable[[str], object]
@@ -45,6 +47,7 @@ class AdminHooks:
     states: Callable[[], Mapping[str, ClientState]]
     pulse: Callable[[str], Pulse | None] = lambda _client: None
     health: Callable[[], Awaitable[Health]] | None = None
+    outputs: OutputEngine | None = None
 
 
 @dataclass(frozen=True, slots=True)

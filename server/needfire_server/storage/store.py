@@ -20,7 +20,7 @@ from needfire_protocol.srp import Verifier
 from needfire_server import clock
 from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState
-from needfire_server.storage import expiry, session_rows, statements
+from needfire_server.storage import expiry, output_cursors, session_rows, statements
 from needfire_server.storage.base import (
     ClientRecord,
     Command,
@@ -34,6 +34,7 @@ from needfire_server.storage.base import (
 from needfire_server.storage.engine import Engine, Participant, Transaction, Wakes
 from needfire_server.storage.ingesting import Batch, check_batch, store_all
 from needfire_server.storage.lock import DirectoryLock
+from needfire_server.storage.output_cursors import OutputCursor
 from needfire_server.storage.writer import GroupCommitWriter, Work
 
 __all__ = ["READERS", "DatabaseStore"]
@@ -199,6 +200,12 @@ class DatabaseStore:
 
     async def secret(self, name: str) -> bytes:
         return await self._write(statements.secret, name, self._random_bytes)
+
+    async def output_cursors(self) -> list[OutputCursor]:
+        return await self._read(output_cursors.load)
+
+    async def save_output_cursor(self, cursor: OutputCursor) -> None:
+        await self._write(output_cursors.save, cursor)
 
     async def expire(
         self, what: str, *, before_us: int, from_row: int, rows_max: int

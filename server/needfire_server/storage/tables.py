@@ -180,6 +180,18 @@ expiries: Final = sa.Table(
 )
 """What was removed because of its age and is not told in an event yet."""
 
+output_cursors: Final = sa.Table(
+    "output_cursors",
+    metadata,
+    sa.Column("name", Text, primary_key=True),
+    _number("confirmed"),
+    _number("attempted"),
+    _number("sent"),
+    _number("retried"),
+    _number("dropped"),
+)
+"""How far each output has come; rows of outputs that are no longer configured stay."""
+
 
 def rare_class() -> sa.ColumnElement[bool]:
     """Return the condition of the index on classes, word by word: a question must repeat it."""

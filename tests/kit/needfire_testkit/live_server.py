@@ -37,12 +37,14 @@ from needfire_server.journal import Journal
 from needfire_server.listener import Listener
 from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
+from needfire_server.outputs.engine import OutputEngine
 from needfire_server.registry import Registry
 from needfire_server.runtime import Runtime
 from needfire_server.session_keeper import SessionKeeper
 from needfire_server.session_seal import SessionSeal
 from needfire_server.sessions import SessionTable
 from needfire_server.storage.base import EventQuery
+from needfire_server.storage.output_cursors import CursorStore
 from needfire_server.storage.sqlite import SqliteStore
 from needfire_server.storage.store import DatabaseStore
 
@@ -245,6 +247,7 @@ async def live_server(
         journal=journal,
         fleet=Fleet(store, journal, await store.load_client_states()),
         keeper=SessionKeeper(SessionTable(), store, SessionSeal(SEAL_KEY, os.urandom)),
+        outputs=OutputEngine(CursorStore(store), raise_event=journal.raise_event),
         fake_salt_key=bytes(32),
         on_new_events=lambda: None,
     )

@@ -1,0 +1,221 @@
+"""All outputs of a server: one worker each, begun and ended as the configuration says."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from needfire_protocol.errors import StorageError
+from needfire_protocol.event import Event
+from needfire_server.clock import monotonic_s
+from needfire_server.outputs.settings import OutputSettings
+from needfire_server.outputs.target import MakeTarget
+from needfire_server.outputs.targets import make_target
+from needfire_server.outputs.worker import (
+    STORE_PAUSE_S,
+    RaiseEvent,
+    Worker,
+    WorkerState,
+    reason_of,
+)
+from needfire_server.storage.output_cursors import OutputCursor, OutputStore
+
+__all__ = ["OutputEngine", "OutputStatus", "TestResult"]
+
+STOP_LIMIT_S: Final = 5.0
+TEST_EXTRA_S: Final = 5.0
+CHOICE_INTERVAL_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputStatus:
+    """How an output is."""
+
+    name: str
+    target: str
+    format: str
+    state: WorkerState
+    reason: str
+    sent: int
+    retried: int
+    dropped: int
+    waiting: int
+    """Events of the store that it has not passed yet, selected or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """What came of one record that was sent as a test."""
+
+    __test__ = False
+
+    reason: str
+    """Why it was not taken; empty when it was."""
+    is_certain: bool
+    """Whether it is known that it arrived."""
+    duration_ms: int
+
+
+@dataclass(slots=True)
+class _Running:
+    worker: Worker
+    task: "asyncio.Task[None]"
+
+
+class OutputEngine:
+    """Runs outputs. In the event loop's thread."""
+
+    def __init__(
+        self,
+        store: OutputStore,
+        *,
+        raise_event: RaiseEvent,
+        make_target: MakeTarget = make_target,
+    ) -> None:
+        self._store = store
+        self._raise_event = raise_event
+        self._make_target = make_target
+        self._wanted: tuple[OutputSettings, ...] = ()
+        self._running: dict[str, _Running] = {}
+        self._changed = asyncio.Event()
+        self._is_stopping = False
+
+    async def begin(self, outputs: Sequence[OutputSettings]) -> None:
+        """Say which outputs there are, and from where on new ones send: from now.
+
+        Raises:
+            StorageError: their cursors cannot be read or made.
+        """
+        self.configure(outputs)
+        await self._cursors()
+
+    def configure(self, outputs: Sequence[OutputSettings]) -> None:
+        """Say which outputs there are from now on; those that are unchanged go on undisturbed."""
+        self._wanted = tuple(outputs)
+        self._changed.set()
+
+    def notify(self) -> None:
+        """Say that the store has new events."""
+        for running in self._running.values():
+            running.worker.notify()
+
+    async def run(self) -> None:
+        """Run the outputs, for ever; cancelled at the end, after ``stop``."""
+        await self._until_chosen()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                try:
+                    await self._reconcile(group)
+                except StorageError:
+                    # Announced by those who write to it; until it works nothing can be sent.
+                    self._changed.set()
+                    await asyncio.sleep(STORE_PAUSE_S)
+
+    async def stop(self, limit_s: float = STOP_LIMIT_S) -> None:
+        """Let every output deliver what it can at once, and end all of them."""
+        self._is_stopping = True
+        await _end(list(self._running.values()), limit_s)
+
+    async def status(self) -> list[OutputStatus]:
+        """Return how each output is, in the order of the configuration."""
+        return [
+            await self._status(self._running[each.name].worker)
+            for each in self._wanted
+            if each.name in self._running
+        ]
+
+    async def test(self, name: str, event: Event) -> TestResult | None:
+        """Send one record to an output's target now, on a connection of its own.
+
+        None where there is no such output. What waits is not touched.
+        """
+        settings = next((each for each in self._wanted if each.name == name), None)
+        if settings is None:
+            return None
+        began_s = monotonic_s()
+        reason, is_certain = "", False
+        target = self._make_target(settings, lambda: None)
+        try:
+            async with asyncio.timeout(settings.time_limit_s + TEST_EXTRA_S):
+                await target.open()
+                await target.deliver([event])
+                is_certain = await target.finish()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the person who tests is told
+            reason = reason_of(error) or type(error).__name__
+        finally:
+            target.abort()
+        return TestResult(reason, is_certain, round((monotonic_s() - began_s) * 1_000))
+
+    # ---- workers -----------------------------------------------------------------------------------
+
+    async def _until_chosen(self) -> None:
+        """Wait until this server sends: of several at one store only one does."""
+        while True:
+            try:
+                if await self._store.may_send():
+                    return
+            except StorageError:
+                pass  # Announced by those who write to it.
+            await asyncio.sleep(CHOICE_INTERVAL_S)
+
+    async def _reconcile(self, group: asyncio.TaskGroup) -> None:
+        wanted = {each.name: each for each in self._wanted}
+        ended = [
+            running
+            for name, running in self._running.items()
+            if wanted.get(name) != running.worker.settings
+        ]
+        await _end(ended, STOP_LIMIT_S)
+        for running in ended:
+            del self._running[running.worker.settings.name]
+        cursors = await self._cursors()
+        for name, settings in wanted.items():
+            if name not in self._running and not self._is_stopping:
+                worker = Worker(
+                    settings,
+                    cursors[name],
+                    self._store,
+                    make_target=self._make_target,
+                    raise_event=self._raise_event,
+                )
+                task = group.create_task(worker.run(), name=f"output {name}")
+                self._running[name] = _Running(worker, task)
+
+    async def _cursors(self) -> dict[str, OutputCursor]:
+        """Return a cursor for each output that is wanted; a new one begins at what comes next."""
+        cursors = {each.name: each for each in await self._store.cursors()}
+        last = await self._store.last()
+        for name in (each.name for each in self._wanted if each.name not in cursors):
+            cursors[name] = OutputCursor(name, last, last)
+            await self._store.save(cursors[name])
+        return cursors
+
+    async def _status(self, worker: Worker) -> OutputStatus:
+        settings, cursor = worker.settings, worker.cursor
+        return OutputStatus(
+            name=settings.name,
+            target=settings.shown_target,
+            format=settings.format,
+            state=worker.state,
+            reason=worker.reason,
+            sent=cursor.sent,
+            retried=cursor.retried,
+            dropped=cursor.dropped,
+            waiting=await worker.waiting(),
+        )
+
+
+async def _end(running: Sequence[_Running], limit_s: float) -> None:
+    for each in running:
+        each.worker.stop()
+    tasks = [each.task for each in running]
+    if not tasks:
+        return
+    await asyncio.wait(tasks, timeout=limit_s)
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.wait(tasks)

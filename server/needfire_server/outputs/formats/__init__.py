@@ -1,0 +1,33 @@
+"""The forms that an event can have for other systems, by the name that configuration files use.
+
+Each form is a pure function of an event and gives one line: no character in it ends a line or
+changes how a terminal shows it, whatever the event holds.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from needfire_protocol.classic import text_line, xml_line
+from needfire_protocol.event import Event
+from needfire_server.outputs.formats.alert import alert_line
+from needfire_server.outputs.formats.cef import cef_line
+from needfire_server.outputs.formats.ecs import ecs_line
+from needfire_server.outputs.formats.json_line import json_line
+
+__all__ = ["FORMATS", "Format"]
+
+Format: TypeAlias = Callable[[Event], str]
+"""Returns one line without its end; text only, to be encoded as UTF-8."""
+
+FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
+    {
+        "json": json_line,
+        "ecs": ecs_line,
+        "cef": cef_line,
+        "alert": alert_line,
+        "text": text_line,
+        "classic": xml_line,
+    }
+)
+"""``text`` and ``classic`` are those of the log: Samhain's text and XML forms."""

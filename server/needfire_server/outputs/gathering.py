@@ -1,0 +1,32 @@
+"""When what an output holds is due: at once, or for mail when a summary is."""
+
+from collections.abc import Sequence
+
+from needfire_protocol.event import Event
+from needfire_server.outputs.settings import MailSettings
+from needfire_server.storage.output_cursors import StoredEvent
+
+__all__ = ["delivery_size", "due_in_s"]
+
+_BATCH: int = 200
+
+
+def delivery_size(mail: MailSettings | None) -> int:
+    """Return how many events go in one delivery at most."""
+    return _BATCH if mail is None else mail.summary_count
+
+
+def due_in_s(mail: MailSettings | None, held: Sequence[StoredEvent], now_us: int) -> float:
+    """Return the seconds until the held events (at least one) are due; 0 for at once."""
+    if mail is None or len(held) >= mail.summary_count:
+        return 0.0
+    if any(event.severity in mail.immediate for _, event in held):
+        return 0.0
+    waited_s = (now_us - _since_us(held[0][1])) / 1_000_000
+    # No more than one interval, wherever the clock has jumped.
+    return min(max(mail.summary_interval_s - waited_s, 0.0), float(mail.summary_interval_s))
+
+
+def _since_us(event: Event) -> int:
+    """When the server had it: the clock of a client must not decide about mail."""
+    return event.time_us if event.received_us is None else event.received_us

@@ -1,0 +1,45 @@
+"""How an event becomes what a target sends: marked where it is sent again, in the output's form."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from needfire_protocol.event import Event
+from needfire_server.outputs.formats import FORMATS
+from needfire_server.outputs.formats.syslog import rfc5424_message, traditional_message
+from needfire_server.outputs.settings import OutputSettings
+from needfire_server.outputs.shortening import fitting
+
+__all__ = ["line_of", "marked", "syslog_message"]
+
+_RESENT = "resent"
+
+
+def marked(event: Event, *, is_resent: bool) -> Event:
+    """Return the event with the field ``resent`` where the target may have it already.
+
+    So every form shows the mark, and the id is the same each time. An agent's event cannot bring
+    the mark along: a receiver that leaves out what it has seen could be made to leave it out.
+    """
+    fields = dict(event.fields)
+    if event.client is not None and _RESENT in fields:
+        fields[f"{_RESENT}_"] = fields.pop(_RESENT)
+    if is_resent:
+        fields[_RESENT] = True
+    return event if fields == event.fields else replace(event, fields=fields)
+
+
+def line_of(settings: OutputSettings) -> Callable[[Event], bytes]:
+    """Return what makes a record of an event: one line in UTF-8, without its end."""
+    form = FORMATS[settings.format]
+    return lambda event: form(event).encode("utf-8", "backslashreplace")
+
+
+def syslog_message(settings: OutputSettings, hostname: str) -> Callable[[Event], bytes]:
+    """Return what makes a whole syslog message of an event, within the size that is set."""
+    form = FORMATS[settings.format]
+    header = rfc5424_message if settings.header == "rfc5424" else traditional_message
+
+    def render(event: Event) -> bytes:
+        return header(event, form(event), facility=settings.facility, hostname=hostname)
+
+    return lambda event: fitting(event, render, settings.message_bytes_max)

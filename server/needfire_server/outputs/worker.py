@@ -1,0 +1,369 @@
+"""One output at work: it reads the store behind its cursor, and moves the cursor when all is safe.
+
+    read a page ─▶ select ─▶ hold (mail) ─▶ save "attempted" ─▶ deliver ─▶ settle ─▶ save "confirmed"
+
+The store is the buffer: nothing is copied, nothing is dropped, and reports are taken as fast as
+ever while a target is slow or away. A crash between two of the steps means that something is sent
+again, and then it is marked, because ``attempted`` was on disk before the first byte went out.
+"""
+
+import asyncio
+import random
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final, Protocol
+
+from needfire_protocol.errors import StorageError
+from needfire_protocol.escape import printable
+from needfire_protocol.event import FieldValue
+from needfire_server.clock import monotonic_s, now_us
+from needfire_server.outputs.backoff import Backoff
+from needfire_server.outputs.gathering import delivery_size, due_in_s
+from needfire_server.outputs.records import marked
+from needfire_server.outputs.settings import OutputSettings
+from needfire_server.outputs.target import MakeTarget, Target, TargetError
+from needfire_server.storage.output_cursors import (
+    OUTPUT_PAGE,
+    OutputCursor,
+    OutputStore,
+    StoredEvent,
+)
+
+__all__ = ["RaiseEvent", "Worker", "WorkerState", "reason_of"]
+
+REASON_TEXT_MAX: Final = 300
+NEARLY_FULL: Final = 0.8
+DRAINED: Final = 0.5
+UNSELECTED_MAX: Final = 5_000
+"""Events that were not selected and that a crash makes us look at again."""
+STORE_PAUSE_S: Final = 1.0
+GATHER_S: Final = 0.1
+"""Events that come within this time are read, sent and confirmed together: one by one, each would
+cost the store two commits more."""
+
+
+class RaiseEvent(Protocol):
+    """Raises one of the server's own events."""
+
+    def __call__(self, code: str, /, **fields: FieldValue) -> object: ...
+
+
+class WorkerState(Enum):
+    """How an output is, for people."""
+
+    WORKING = "working"
+    AWAY = "away"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsettled:
+    """What was handed over and still may be lost with the connection."""
+
+    position: int
+    count: int
+    mark: int
+    due_s: float
+
+
+class _Level(Enum):
+    """How full the buffer is, as far as it was announced."""
+
+    FINE = 0
+    NEARLY_FULL = 1
+    FULL = 2
+
+
+class Worker:
+    """Delivers to one output, until it is told to stop. In the event loop's thread."""
+
+    def __init__(
+        self,
+        settings: OutputSettings,
+        cursor: OutputCursor,
+        store: OutputStore,
+        *,
+        make_target: MakeTarget,
+        raise_event: RaiseEvent,
+        backoff: Backoff | None = None,
+        clock_s: Callable[[], float] = monotonic_s,
+        clock_us: Callable[[], int] = now_us,
+    ) -> None:
+        self.settings = settings
+        self.cursor = cursor
+        """As far as it is known to this process; the one on disk may be behind."""
+        self.state = WorkerState.WORKING
+        self.reason = ""
+        """Why the target did not take the last delivery, or what it said of it; empty if nothing."""
+        self._store = store
+        self._make_target = make_target
+        self._raise_event = raise_event
+        self._backoff = backoff or Backoff()
+        self._clock_s = clock_s
+        self._clock_us = clock_us
+        self._wake = asyncio.Event()
+        self._is_stopping = False
+        self._target: Target | None = None
+        self._unsettled: deque[_Unsettled] = deque()
+        self._saved = cursor
+        self._level = _Level.FINE
+        self._away_since_s = 0.0
+
+    def notify(self) -> None:
+        """Say that the store has new events."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ask it to deliver what it can without waiting, and to end."""
+        self._is_stopping = True
+        self._wake.set()
+
+    async def waiting(self) -> int:
+        """Return how many events of the store are not known to be delivered; selected or not."""
+        return max(await self._store.last() - self.cursor.confirmed, 0)
+
+    async def run(self) -> None:
+        """Work until stopped. No failure of a target, of the store or of our own ends it."""
+        try:
+            while not self._is_stopping:
+                try:
+                    await self._pump()
+                    await self._finish()
+                except (TargetError, OSError, ssl.SSLError) as error:
+                    await self._failed(reason_of(error))
+                except StorageError:
+                    # Announced by those who write to it; no fault of the target.
+                    await self._pause(STORE_PAUSE_S)
+                except Exception as error:  # noqa: BLE001 - one output's bug must not stop the rest
+                    await self._failed(f"internal error: {type(error).__name__}: {error}")
+                finally:
+                    self._let_go()
+        finally:
+            self.state = WorkerState.STOPPED
+
+    # ---- reading ---------------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        """Deliver what comes; return when it is to stop and nothing more can go at once."""
+        position = self.cursor.confirmed
+        held: list[StoredEvent] = []
+        while True:
+            self._wake.clear()
+            self._notice_loss()
+            page = await self._store.after(position)
+            await self._note_removed(position, page)
+            held += [each for each in page if each[1] in self.settings.selection]
+            position = page[-1][0] if page else position
+            held = await self._send_due(held, position)
+            self._settle()
+            if len(page) == OUTPUT_PAGE or self._level is not _Level.FINE:
+                await self._watch_buffer()
+            if len(page) == OUTPUT_PAGE:
+                continue
+            await self._save()
+            if self._is_stopping:
+                return
+            await self._idle(held)
+
+    async def _note_removed(self, position: int, page: Sequence[StoredEvent]) -> None:
+        """Count what the store no longer has, and say so."""
+        # Numbers have no gaps but what was removed.
+        count = page[-1][0] - position - len(page) if page else 0
+        if count <= 0:
+            return
+        self.cursor = replace(self.cursor, dropped=self.cursor.dropped + count)
+        await self._save()
+        self._raise_event("OUTPUT_EVENTS_LOST", output=self.settings.name, count=count)
+
+    async def _send_due(self, held: list[StoredEvent], position: int) -> list[StoredEvent]:
+        """Deliver what is due of the held events; return the rest."""
+        most = delivery_size(self.settings.mail)
+        while held and due_in_s(self.settings.mail, held, self._clock_us()) <= 0:
+            batch, held = held[:most], held[most:]
+            await self._send(batch, batch[-1][0] if held else position)
+        if not held and not self._unsettled:
+            self.cursor = self.cursor.passed(position)
+        return held
+
+    # ---- sending ---------------------------------------------------------------------------------
+
+    async def _send(self, batch: Sequence[StoredEvent], position: int) -> None:
+        target = await self._opened()
+        seen = self.cursor.attempted
+        last = batch[-1][0]
+        if last > seen:
+            self.cursor = replace(self.cursor, attempted=last)
+            await self._save(force=True)
+        again = sum(number <= seen for number, _ in batch)
+        self.cursor = replace(self.cursor, retried=self.cursor.retried + again)
+        try:
+            await target.deliver([marked(event, is_resent=n <= seen) for n, event in batch])
+        except TargetError as error:
+            if error.delivered:
+                self._confirm(batch[error.delivered - 1][0], error.delivered)
+            raise
+        self._works(target.remark)
+        if target.settle_s == 0:
+            self._confirm(position, len(batch))
+            return
+        due_s = self._clock_s() + target.settle_s
+        self._unsettled.append(_Unsettled(position, len(batch), target.handed_over(), due_s))
+
+    async def _opened(self) -> Target:
+        if self._target is None:
+            target = self._make_target(self.settings, self._wake.set)
+            self._target = target
+            await target.open()
+            return target
+        return self._target
+
+    def _notice_loss(self) -> None:
+        """A connection that ends while all is settled is opened again when there is need.
+
+        Raises:
+            TargetError: something may be lost with it.
+        """
+        if self._target is None or not self._target.is_lost:
+            return
+        if self._unsettled:
+            raise TargetError("the connection was closed by the target")
+        self._let_go()
+
+    def _settle(self) -> None:
+        """Take for delivered what the other host has acknowledged and had time to read."""
+        if self._target is None or self._target.is_lost:
+            return
+        now_s, acknowledged = self._clock_s(), self._target.acknowledged()
+        while self._unsettled:
+            oldest = self._unsettled[0]
+            if oldest.due_s > now_s or oldest.mark > acknowledged:
+                return
+            self._confirm(oldest.position, oldest.count)
+            self._unsettled.popleft()
+
+    def _confirm(self, position: int, count: int) -> None:
+        self.cursor = replace(self.cursor.passed(position), sent=self.cursor.sent + count)
+
+    async def _finish(self) -> None:
+        """End the connection in peace, and know then whether everything arrived."""
+        if self._target is None:
+            return
+        is_certain = await self._target.finish()
+        if is_certain:
+            for each in self._unsettled:
+                self._confirm(each.position, each.count)
+            self._unsettled.clear()
+            await self._save()
+
+    def _let_go(self) -> None:
+        target, self._target = self._target, None
+        self._unsettled.clear()
+        if target is not None:
+            target.abort()
+
+    async def _save(self, *, force: bool = False) -> None:
+        """Write the cursor down; what was merely passed over can wait."""
+        if self.cursor == self._saved:
+            return
+        moved = self.cursor.confirmed - self._saved.confirmed
+        is_urgent = force or self._is_stopping or moved >= UNSELECTED_MAX
+        if is_urgent or _counters(self.cursor) != _counters(self._saved):
+            await self._store.save(self.cursor)
+            self._saved = self.cursor
+
+    # ---- waiting ---------------------------------------------------------------------------------
+
+    async def _idle(self, held: Sequence[StoredEvent]) -> None:
+        waits = []
+        if held:
+            waits.append(due_in_s(self.settings.mail, held, self._clock_us()))
+        if self._unsettled:
+            # What is due and not acknowledged yet is asked about again soon.
+            waits.append(max(self._unsettled[0].due_s - self._clock_s(), 0.2))
+        await self._sleep(min(waits) if waits else None)
+        if not self._is_stopping:
+            await asyncio.sleep(GATHER_S)
+
+    async def _pause(self, wait_s: float) -> None:
+        """Wait after a failure; new events do not shorten it, the order to stop does."""
+        end_s = self._clock_s() + wait_s
+        while not self._is_stopping and (left_s := end_s - self._clock_s()) > 0:
+            self._wake.clear()
+            await self._sleep(left_s)
+
+    async def _sleep(self, limit_s: float | None) -> None:
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    # ---- what is announced -----------------------------------------------------------------------
+
+    async def _failed(self, reason: str) -> None:
+        self._let_go()
+        self.reason = printable(reason, REASON_TEXT_MAX)
+        if self.state is not WorkerState.AWAY:
+            self.state = WorkerState.AWAY
+            self._away_since_s = self._clock_s()
+            self._raise_event(
+                "OUTPUT_FAILED",
+                output=self.settings.name,
+                target=self.settings.shown_target,
+                reason=self.reason,
+            )
+        try:
+            await self._save()
+            await self._watch_buffer()
+        except StorageError:
+            pass  # Tried again with the next delivery.
+        wait_s = self._backoff.failed(self._clock_s(), random.random())  # noqa: S311 - no secret
+        await self._pause(wait_s)
+
+    def _works(self, remark: str) -> None:
+        if remark and remark != self.reason:
+            self._raise_event("OUTPUT_REMARK", output=self.settings.name, reason=remark)
+        self.reason = remark
+        if self.state is WorkerState.AWAY:
+            self.state = WorkerState.WORKING
+            self._raise_event(
+                "OUTPUT_RECOVERED",
+                output=self.settings.name,
+                target=self.settings.shown_target,
+                away_s=int(self._clock_s() - self._away_since_s),
+            )
+
+    async def _watch_buffer(self) -> None:
+        """Say when the buffer is nearly full, full, and well again; each once."""
+        limit = self.settings.buffer_limit
+        waiting = await self.waiting()
+        told: dict[str, Any] = {"output": self.settings.name, "waiting": waiting, "limit": limit}
+        if waiting >= limit and self._level is not _Level.FULL:
+            self._level = _Level.FULL
+            self._raise_event("OUTPUT_BUFFER_FULL", **told)
+        elif waiting >= limit * NEARLY_FULL and self._level is _Level.FINE:
+            self._level = _Level.NEARLY_FULL
+            self._raise_event("OUTPUT_BUFFER_NEARLY_FULL", **told)
+        elif waiting < limit * DRAINED and self._level is not _Level.FINE:
+            self._level = _Level.FINE
+            self._raise_event("OUTPUT_BUFFER_DRAINED", **told)
+
+
+def _counters(cursor: OutputCursor) -> tuple[int, int, int]:
+    return cursor.sent, cursor.retried, cursor.dropped
+
+
+def reason_of(error: Exception) -> str:
+    """Return what a failure says to a person."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return str(error) or "it did not answer in time"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return str(error)

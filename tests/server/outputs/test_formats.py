@@ -1,0 +1,329 @@
+"""Each form of a record, read back by a parser that was written from the standard."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from string import Formatter
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from needfire_protocol.catalogue import CATALOGUE
+from needfire_protocol.classic import xml_line
+from needfire_protocol.escape import printable
+from needfire_protocol.event import Event, FieldValue, event_to_json, format_time, make_event
+from needfire_protocol.severity import Severity
+from needfire_server.outputs.formats import FORMATS
+from needfire_server.outputs.formats.alert import alert_line
+from needfire_server.outputs.formats.cef import cef_line
+from needfire_server.outputs.formats.ecs import ecs_line
+from needfire_server.outputs.formats.json_line import json_line
+from needfire_server.outputs.formats.syslog import (
+    FACILITIES,
+    octet_counted,
+    rfc5424_message,
+    syslog_severity,
+    traditional_message,
+)
+from needfire_server.outputs.records import marked
+from needfire_server.outputs.shortening import fitting
+from needfire_testkit.event_strategies import any_text, events
+from needfire_testkit.record_parsers import (
+    parse_alert,
+    parse_cef,
+    parse_octet_counted,
+    parse_rfc5424,
+)
+
+TIME_US = 1_795_290_047_123_456
+_sly_text = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "\\",
+                '"',
+                "]",
+                "[",
+                "=",
+                "|",
+                "<",
+                ">",
+                "&",
+                ",",
+                ":",
+                " ",
+                "\n",
+                "\r",
+                "\0",
+                "\x1b",
+            ),
+            *("\x7f", "\x85", "\u2028", "\u202e", "\ud800", "é", "\U0001f600", "x", "Key ID: 7"),
+            *(", Host: ", " act=", "\\x2c", "\\x5c", "%s", "{0}", "$(id)", "`id`", "<13>"),
+        ]
+    ),
+    max_size=8,
+).map("".join)
+
+
+@st.composite
+def hostile(draw: st.DrawFn) -> Event:
+    """Events whose every text is made of what some form gives a meaning to."""
+    event = draw(events)
+    values = st.one_of(_sly_text, any_text, st.integers(0, 9), st.booleans(), st.none())
+    fields: dict[str, FieldValue] = {name: draw(values) for name in [*event.fields, "path"]}
+    return replace(event, msg=draw(_sly_text), fields=fields)
+
+
+def shown(value: FieldValue, yes: str = "yes", no: str = "no") -> str:
+    """A value as the forms that are text have it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return yes if value else no
+    return printable(str(value), 80_000)
+
+
+def event_of(code: str = "POLICY_MODIFIED", **fields: FieldValue) -> Event:
+    words = dict.fromkeys(CATALOGUE[code].msg_fields(), "x")
+    event = make_event(code, time_us=TIME_US, random_10_bytes=bytes(10), **{**words, **fields})
+    return event.received("web1.example.org", TIME_US + 5)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=50)
+@given(event=hostile())
+def test_one_record_is_one_line_whatever_an_event_holds(name: str, event: Event) -> None:
+    line = FORMATS[name](event)
+    assert line.isprintable()
+    assert len(line.splitlines()) == 1
+    assert line.encode("utf-8")
+
+
+@given(event=hostile())
+def test_json_read_back_is_the_event(event: Event) -> None:
+    assert json.loads(json_line(event)) == json.loads(event_to_json(event))
+
+
+@given(event=hostile())
+def test_ecs_read_back_has_every_field(event: Event) -> None:
+    document = json.loads(ecs_line(event))
+    assert document["needfire"]["fields"] == event.fields
+    assert document["event"]["id"] == event.id
+    assert document["message"] == event.msg
+    assert datetime.fromisoformat(document["@timestamp"]) is not None
+    assert document["ecs"]["version"] == "8.11.0"
+
+
+def test_ecs_has_what_its_schema_names() -> None:
+    event = event_of(
+        path="/etc/x", size_old=1, size_new=2, who_user="eve", who_pid=7, mode_new="-rw"
+    )
+    document = json.loads(ecs_line(event))
+    assert document["file"] == {"path": "/etc/x", "size": 2, "mode": "-rw"}
+    assert document["user"] == {"name": "eve"}
+    assert document["process"] == {"pid": 7}
+    assert document["host"] == {"name": "web1.example.org"}
+    assert document["event"]["kind"] == "alert"
+    assert document["event"]["category"] == ["file"]
+    assert document["event"]["type"] == ["change"]
+    assert document["event"]["ingested"] == format_time(TIME_US + 5)
+
+
+@given(event=hostile())
+def test_cef_read_back_has_header_and_fields(event: Event) -> None:
+    header, extension = parse_cef(cef_line(event))
+    assert header[0] == "CEF:0"
+    assert header[4:6] == [event.code, printable(event.msg, 80_000)]
+    assert 0 <= int(header[6]) <= 10
+    assert extension.pop("externalId") == event.id
+    assert extension.pop("rt") == str(event.time_us // 1_000)
+    known = {"path": "filePath"}
+    for name, value in event.fields.items():
+        found = extension.pop(known.get(name, f"nf_{name}"))
+        assert found == shown(value, "true", "false")
+    assert extension.keys() <= {"cat", "dvchost", "end"}
+
+
+@given(event=hostile())
+def test_alert_read_back_has_title_and_fields(event: Event) -> None:
+    entry = CATALOGUE.get(event.code)
+    form = None if entry is None else entry.alert
+    # Without a number before it, a text of an agent could be taken for one that has.
+    assume(form is None or form.shows_number)
+    _, _, number, title, pairs = parse_alert(alert_line(event))
+    told = frozenset() if entry is None else entry.msg_fields()
+    assert number == (event.code if entry is None or form is None else str(entry.number))
+    assert title == printable(event.msg, 80_000)
+    assert dict(pairs) == {
+        "Path" if name == "path" else name: shown(value) if value is not None else "None"
+        for name, value in event.fields.items()
+        if name not in told
+    }
+
+
+DOCUMENTED = [
+    line.split("\t", 1)
+    for line in (Path(__file__).parent / "alert_lines.txt").read_text("utf-8").splitlines()
+]
+"""Number and line, without its header, of every example of the key manager's documents."""
+LABELS = {
+    "Host": "host",
+    "Key ID": "key_id",
+    "Key Id": "key_id",
+    "Path": "path",
+    "Type": "type",
+    "Format": "format",
+    "Fingerprint OpenSSH": "fingerprint",
+    "Fingerprint SSH1": "fingerprint_ssh1",
+    "Message": "message",
+    "Old value": "old_value",
+    "New value": "new_value",
+    "Value": "value",
+}
+
+
+def documented_event(number: str, line: str) -> Event:
+    """The event that a documented line tells of, read with the document's own words."""
+    [entry] = [each for each in CATALOGUE.values() if each.number == int(number)]
+    place = re.search(r"<(.*?)> ALERT", line)
+    text = line.partition("ALERT: ")[2].removeprefix(f"({number}) ")
+    fields: dict[str, FieldValue] = {}
+    if entry.msg_fields():
+        pieces = [
+            re.escape(literal) + ("" if name is None else f"(?P<{name}>.*)")
+            for literal, name, _, _ in Formatter().parse(entry.msg)
+        ]
+        match = re.fullmatch("".join(pieces), text, re.DOTALL)
+        assert match is not None, entry.msg
+        fields |= match.groupdict()
+    else:
+        assert text.startswith(entry.msg)
+        for pair in re.split(f", (?=(?:{'|'.join(LABELS)}): )", text[len(entry.msg) :])[1:]:
+            label, _, value = pair.partition(": ")
+            fields[LABELS[label]] = None if value == "None" else value
+    event = make_event(entry.code, time_us=TIME_US, random_10_bytes=bytes(10), **fields)
+    client = None if place is None or place[1] == "internal" else place[1]
+    return replace(event, client=client)
+
+
+@pytest.mark.parametrize(("number", "line"), DOCUMENTED)
+def test_the_documented_alert_lines_are_reproduced(number: str, line: str) -> None:
+    written = alert_line(documented_event(number, line))
+    # Two of the examples name no host before the word.
+    assert written.removeprefix(written.partition("ALERT:")[0]) == line[line.index("ALERT:") :]
+    assert "<" not in line[:12] or written == line
+
+
+def test_every_documented_number_has_its_example() -> None:
+    numbers = {int(number) for number, _ in DOCUMENTED}
+    assert numbers == {each.number for each in CATALOGUE.values() if each.number is not None}
+    assert len(DOCUMENTED) == 37
+
+
+def test_the_sha256_fingerprint_is_in_every_form_but_the_documented_line() -> None:
+    event = replace(
+        documented_event(*DOCUMENTED[0]), fields={"fingerprint_sha256": "SHA256:x", "path": "/x"}
+    )
+    assert "SHA256:x" not in alert_line(event)
+    for form in (json_line, ecs_line, cef_line):
+        assert "SHA256:x" in form(event)
+
+
+def test_an_alert_line_has_the_traditional_shape() -> None:
+    event = event_of("POLICY_MISSING", path="/opt/keys, Key ID: 7", size_old=6)
+    assert alert_line(event) == (
+        "CRITICAL: <web1.example.org> ALERT: (POLICY_MISSING) POLICY MISSING, "
+        "Path: /opt/keys\\x2c Key ID: 7, size_old: 6"
+    )
+
+
+@given(event=hostile())
+def test_classic_read_back_is_one_well_formed_record(event: Event) -> None:
+    root = ElementTree.fromstring(xml_line(event))
+    [record] = root.findall("log") if root.get("sev") == "RCVT" else [root]
+    assert record.get("msg") == printable(event.msg, 20_000)
+    assert root.get("remote_host") == (event.client if event.received_us is not None else None)
+
+
+@given(event=hostile(), facility=st.sampled_from(sorted(FACILITIES.values())))
+def test_rfc5424_read_back_has_header_elements_and_message(event: Event, facility: int) -> None:
+    message = parse_rfc5424(
+        rfc5424_message(event, "the record", facility=facility, hostname="log.example.org")
+    )
+    assert (message.facility, message.severity) == (facility, syslog_severity(event.severity))
+    assert message.timestamp == format_time(event.time_us)
+    assert message.hostname == (event.client or "log.example.org")
+    assert (message.app_name, message.msgid) == ("needfire", event.code[:32])
+    own, fields = message.elements["needfire@32473"], message.elements["fields@32473"]
+    assert own["id"] == event.id
+    assert fields == {name: shown(value) for name, value in event.fields.items()}
+    assert message.msg == "the record"
+
+
+@given(event=hostile(), text=_sly_text | any_text)
+def test_syslog_messages_are_one_line_and_a_stream_of_them_can_be_split(
+    event: Event, text: str
+) -> None:
+    messages = [
+        header(event, text, facility=10, hostname="log\n<13>forged")
+        for header in (rfc5424_message, traditional_message)
+    ]
+    for message in messages:
+        assert message.decode("utf-8").isprintable()
+    assert parse_octet_counted(b"".join(map(octet_counted, messages))) == messages
+
+
+def test_a_name_longer_than_structured_data_allows_is_left_to_the_record() -> None:
+    event = replace(event_of(), fields={"a" * 33: "x", "b" * 32: "y"})
+    message = parse_rfc5424(rfc5424_message(event, "-", facility=1, hostname="h"))
+    assert message.elements["fields@32473"] == {"b" * 32: "y"}
+
+
+def test_the_traditional_header_pads_the_day_with_a_blank() -> None:
+    event = replace(event_of(), time_us=1_396_976_536_000_000, severity=Severity.ALERT)
+    message = traditional_message(event, "text", facility=FACILITIES["local0"], hostname="h")
+    assert message == b"<129>Apr  8 17:02:16 web1.example.org needfire: text"
+
+
+@given(event=hostile())
+def test_a_mark_is_shown_by_every_form_and_cannot_be_brought_along(event: Event) -> None:
+    fields = dict(list(event.fields.items())[:5])
+    forged = replace(event, client="web1", fields={**fields, "resent": "yes"})
+    assert "resent" not in marked(forged, is_resent=False).fields
+    again = marked(forged, is_resent=True)
+    assert again.fields["resent"] is True
+    assert again.id == event.id
+    for form in FORMATS.values():
+        assert "resent" in form(again)
+
+
+def test_an_event_that_needs_no_mark_is_left_as_it_is() -> None:
+    event = event_of(path="/x")
+    assert marked(event, is_resent=False) is event
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_record_that_is_too_long_is_cut_and_says_so(name: str) -> None:
+    event = replace(event_of(), fields={f"name{n}": "é" * 20_000 for n in range(96)})
+    for size in (2_048, 8_192):
+        data = fitting(event, lambda each: FORMATS[name](each).encode(), size)
+        assert len(data) <= size
+        assert b"shortened" in data
+        assert event.code.encode() in data or name in ("text", "classic")
+        assert name not in ("json", "ecs") or json.loads(data)
+
+
+def test_a_record_of_just_the_size_is_left_whole() -> None:
+    event = event_of(path="/" + "x" * 400)
+    whole = json_line(event).encode()
+
+    def render(each: Event) -> bytes:
+        return json_line(each).encode()
+
+    assert fitting(event, render, len(whole)) == whole
+    assert fitting(event, render, len(whole) + 1) == whole
+    assert b"shortened" in fitting(event, render, len(whole) - 1)
