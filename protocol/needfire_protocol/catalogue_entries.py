@@ -1273,6 +1273,25 @@ _SERVER_ENTRIES: Final = (
         {"reason": "what the system said", "path": "the store"},
     ),
     Entry(
+        "CLASSES_SUSPENDED",
+        _ALARM,
+        Severity.ERR,
+        "No room: events of {classes} are only logged",
+        "There is no room for events, and DiskFullAction is suspend-class: what can be switched off "
+        "is not stored for now, so that the rest gets what room there is.",
+        "Make room where the store lies. It ends by itself.",
+        {"classes": "the classes of events"},
+    ),
+    Entry(
+        "CLASSES_RESUMED",
+        _ALARM,
+        Severity.NOTICE,
+        "Events of {classes} are stored again",
+        "There is room for events again.",
+        "Nothing. What was only logged meanwhile stands in the log.",
+        {"classes": "the classes of events"},
+    ),
+    Entry(
         "STORE_RECOVERED",
         _ALARM,
         Severity.NOTICE,

@@ -22,6 +22,7 @@ __all__ = [
     "Problem",
     "RemoteProtocolError",
     "StorageError",
+    "StorageFullError",
 ]
 
 
@@ -39,6 +40,10 @@ class RemoteProtocolError(NeedfireError):
 
 class StorageError(NeedfireError):
     """A local file or database could not be read, written or trusted."""
+
+
+class StorageFullError(StorageError):
+    """There is no room left for a local file or database."""
 
 
 class FormatError(NeedfireError):

@@ -18,6 +18,7 @@ class ExitStatus(IntEnum):
     TAKEN_OVER = 7
     LOCAL = 8
     REFUSED = 9
+    STORAGE_FULL = 10
     INTERNAL = 70
 
 
@@ -32,5 +33,6 @@ MEANINGS = {
     ExitStatus.TAKEN_OVER: "Invalid connection state (the session was taken over)",
     ExitStatus.LOCAL: "local storage or permission error",
     ExitStatus.REFUSED: "the server refused for another reason, named in the message",
+    ExitStatus.STORAGE_FULL: "the server ended because there is no room (DiskFullAction halt)",
     ExitStatus.INTERNAL: "internal error (a bug): please report it; the log has the details",
 }

@@ -94,9 +94,10 @@ def serve_command(
         if default_host is not None
         else (("0.0.0.0", settings.listen_port), ("::", settings.listen_port))  # noqa: S104
     )
-    serve(
+    status = serve(
         ServeOptions(load, os.path.abspath(directory), addresses or default, foreground), settings
     )
+    sys.exit(status)
 
 
 @cli.command("check-config")

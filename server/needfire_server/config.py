@@ -58,6 +58,13 @@ class ServerSettings:
     store_url: str | None = None
     """None: the SQLite file in the data directory."""
     store_password_file: str | None = None
+    enable_traffic: bool = True
+    enable_administration: bool = True
+    enable_system: bool = True
+    persist_traffic: bool = False
+    persist_administration: bool = True
+    persist_system: bool = True
+    disk_full_action: str = "warn"
     retain_integrity_s: int = 180 * _DAY_S
     retain_traffic_s: int = _DAY_S
     retain_administration_s: int = 180 * _DAY_S

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from needfire_protocol.errors import ConfigError, StorageError
+from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.srp import BACKEND
 from needfire_server.admin.endpoint import AdminEndpoint
 from needfire_server.admin.members import access_of, lockout_of, unknown_members
@@ -23,6 +24,7 @@ from needfire_server.descriptors import (
     connections_possible,
     raise_descriptor_limit,
 )
+from needfire_server.event_classes import class_settings
 from needfire_server.fleet import Fleet
 from needfire_server.journal import Journal
 from needfire_server.listener import Listener
@@ -61,7 +63,7 @@ class ServeOptions:
     is_foreground: bool
 
 
-def serve(options: ServeOptions, settings: ServerSettings) -> None:
+def serve(options: ServeOptions, settings: ServerSettings) -> ExitStatus:
     """Run the server until it is told to stop.
 
     Raises:
@@ -79,7 +81,7 @@ def serve(options: ServeOptions, settings: ServerSettings) -> None:
         )
         user = drop_privileges(settings.server_user, options.data_directory)
         server = _Server(options, settings, sockets, monitoring, user, credential, open_store)
-        asyncio.run(server.run())
+        return asyncio.run(server.run())
     finally:
         for bound in (*sockets, *monitoring):
             bound.close()
@@ -138,10 +140,11 @@ class _Server:
         self._credential = credential
         self._stop = asyncio.Event()
         self._stop_status = "SIGTERM"
+        self._exit_status = ExitStatus.DONE
         self._reload = asyncio.Event()
         self._open_store = open_store
 
-    async def run(self) -> None:
+    async def run(self) -> ExitStatus:
         loop = asyncio.get_running_loop()
         for number, status in (
             (signal.SIGTERM, "SIGTERM"),
@@ -161,10 +164,20 @@ class _Server:
                 await self._serve(runtime, listener, service, upkeep)
         finally:
             store.close()
+        return self._exit_status
 
     def _request_stop(self, status: str) -> None:
         self._stop_status = status
         self._stop.set()
+
+    def _no_room(self, runtime: Runtime) -> None:
+        """Do what DiskFullAction says. Reports are not acknowledged in any case."""
+        match runtime.settings.disk_full_action:
+            case "halt":
+                self._exit_status = ExitStatus.STORAGE_FULL
+                self._request_stop("no room for events (DiskFullAction=halt)")
+            case "suspend-class":
+                runtime.journal.suspend_classes()
 
     @asynccontextmanager
     async def _runtime(
@@ -207,6 +220,8 @@ class _Server:
             )
             await runtime.keeper.restore(registry, settings.session_key_lifetime_s)
             listener = Listener(runtime)
+            journal.classes = class_settings(settings)
+            journal.on_full = lambda: self._no_room(runtime)
             upkeep = Upkeep(runtime, listener, self._options.data_directory)
             service = AdminService(
                 store,
@@ -220,6 +235,7 @@ class _Server:
                     states=runtime.fleet.states,
                     pulse=runtime.vitals.pulse,
                     health=upkeep.health.look,
+                    warning=lambda: journal.warning,
                     outputs=outputs,
                 ),
             )
@@ -334,6 +350,7 @@ class _Server:
             )
             return
         runtime.settings = settings
+        runtime.journal.configure(class_settings(settings))
         runtime.logbook.configure(settings)
         runtime.outputs.configure(settings.outputs)
         registry = runtime.registry

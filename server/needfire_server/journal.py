@@ -9,14 +9,15 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from needfire_protocol.catalogue import CATALOGUE
-from needfire_protocol.catalogue_entry import EventClass
-from needfire_protocol.errors import StorageError
+from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_protocol.severity import Severity
 from needfire_server.clock import now_us
+from needfire_server.event_classes import SWITCHABLE, ClassSettings
 from needfire_server.logbook import Logbook
 from needfire_server.storage.base import Store
 
@@ -24,6 +25,8 @@ __all__ = ["Journal"]
 
 _WAITING_MAX: Final = 10_000
 """Events that wait for the store. When it stands still for longer, the log still has them all."""
+
+_SWITCHABLE_NAMES: Final = ", ".join(each.value for each in SWITCHABLE)
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +44,12 @@ class Journal:
         self._logbook = logbook
         self._store_path = store_path
         self._is_store_failing = False
+        self._failure = ""
         self._on_recorded = on_recorded
+        self.classes = ClassSettings()
+        """Which events are wanted, and kept; replaced at a reload."""
+        self.on_full: Callable[[], None] = lambda: None
+        """Called when it is found that there is no room, once until there is some again."""
         self._waiting: asyncio.Queue[Event] = asyncio.Queue(_WAITING_MAX)
 
     def raise_event(
@@ -49,17 +57,18 @@ class Journal:
     ) -> Event | None:
         """Log an event of the server's own and hand it to the store; return it.
 
-        None where nobody wants it: what each of thousands of connections would say, and what
-        neither log nor store takes, is not even put into words.
+        None where nobody wants it: its class is switched off, or neither log nor store takes it.
+        What each of thousands of connections would say is then not even put into words.
         """
         entry = CATALOGUE[code]
         level = entry.severity if severity is None else severity
-        if not _is_persisted(entry.event_class, level) and not self._logbook.takes(level):
+        is_kept = self.classes.persists(entry.event_class, level)
+        if not self.classes.takes(entry.event_class) or not (is_kept or self._logbook.takes(level)):
             return None
         event = make_event(
             code, severity, time_us=now_us(), random_10_bytes=os.urandom(10), **fields
         )
-        if self._logbook.write(event) and _is_persisted(event.event_class, event.severity):
+        if self._logbook.write(event) and is_kept:
             try:
                 self._waiting.put_nowait(event)
             except asyncio.QueueFull:
@@ -81,17 +90,39 @@ class Journal:
         """Events that wait for the store."""
         return self._waiting.qsize()
 
+    @property
+    def warning(self) -> str | None:
+        """What everybody has to be told who is logged in, for as long as it lasts."""
+        if not self._is_store_failing:
+            return None
+        return f"events cannot be recorded: {self._failure}"
+
     def store_failed(self, error: StorageError) -> None:
         """Say that the store cannot be written: once, until it works again."""
+        self._failure = str(error)
         if not self._is_store_failing:
             self._is_store_failing = True
             self.raise_event("STORE_FAILED", reason=str(error), path=self._store_path)
+            if isinstance(error, StorageFullError):
+                self.on_full()
+
+    def configure(self, classes: ClassSettings) -> None:
+        """Want and keep other events from now on; what is suspended stays so."""
+        self.classes = replace(classes, is_suspended=self.classes.is_suspended)
+
+    def suspend_classes(self) -> None:
+        """Only log what can be switched off, until there is room again."""
+        self.classes = replace(self.classes, is_suspended=True)
+        self.raise_event("CLASSES_SUSPENDED", classes=_SWITCHABLE_NAMES)
 
     def store_works(self) -> None:
         """Say that the store can be written again, if it was said that it cannot."""
         if self._is_store_failing:
             self._is_store_failing = False
             self.raise_event("STORE_RECOVERED", path=self._store_path)
+            if self.classes.is_suspended:
+                self.classes = replace(self.classes, is_suspended=False)
+                self.raise_event("CLASSES_RESUMED", classes=_SWITCHABLE_NAMES)
 
     async def store_waiting(self, store: Store) -> None:
         """Empty the queue into the store, for ever; cancelled at the end of the server.
@@ -118,8 +149,3 @@ class Journal:
                 await self._waiting.join()
         except TimeoutError:
             _logger.debug("%d events did not reach the store", self._waiting.qsize())
-
-
-def _is_persisted(event_class: EventClass, severity: Severity) -> bool:
-    """Ordinary traffic is only logged (spec/events.md 1); what needs a person is always kept."""
-    return event_class is not EventClass.TRAFFIC or severity >= Severity.WARN

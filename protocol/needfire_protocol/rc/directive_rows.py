@@ -15,6 +15,7 @@ from needfire_protocol.rc.values import (
     BOOLEAN,
     CRONTAB,
     DIGEST,
+    DISK_FULL_ACTION,
     GROUP_CRONTAB,
     LISTEN_ADDRESS,
     LOG_FORMAT,
@@ -580,6 +581,51 @@ _NETWORK: Final = (
     ),
 )
 
+# ---- which events the server keeps ----------------------------------------------
+
+_CLASSES: Final = tuple(
+    row
+    for name, persisted, more in (
+        ("traffic", "no", " What needs a person, from warn upwards, is kept in any case."),
+        ("administration", "yes", ""),
+        ("system", "yes", ""),
+    )
+    for row in (
+        _row(
+            f"Enable{name.capitalize()}",
+            _MISC_OR_SERVER,
+            BOOLEAN,
+            "yes",
+            "no",
+            f"Whether the server's own events of the class {name} are logged, kept and sent on.",
+            server=Honoured(f"enable_{name}"),
+            is_ours=True,
+        ),
+        _row(
+            f"Persist{name.capitalize()}",
+            _MISC_OR_SERVER,
+            BOOLEAN,
+            persisted,
+            "yes" if persisted == "no" else "no",
+            f"Whether the store keeps the server's own events of the class {name}.{more}",
+            server=Honoured(f"persist_{name}"),
+            is_ours=True,
+        ),
+    )
+)
+_DISK_FULL: Final = _row(
+    "DiskFullAction",
+    _MISC_OR_SERVER,
+    DISK_FULL_ACTION,
+    "warn",
+    "halt",
+    "What the server does when there is no room for events: warn; suspend-class (keep what can be "
+    "switched off in the log only); halt (end with status 10). In every case agents keep what was "
+    "not stored.",
+    server=Honoured("disk_full_action"),
+    is_ours=True,
+)
+
 # ---- how the server serves ------------------------------------------------------
 
 _RETENTION: Final = tuple(
@@ -647,6 +693,8 @@ _SERVING: Final = (
         server=Honoured("store_password_file"),
         is_ours=True,
     ),
+    *_CLASSES,
+    _DISK_FULL,
     *_RETENTION,
     _row(
         "ServerUser",

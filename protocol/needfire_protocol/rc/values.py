@@ -24,6 +24,7 @@ __all__ = [
     "BOOLEAN",
     "CRONTAB",
     "DIGEST",
+    "DISK_FULL_ACTION",
     "GROUP_CRONTAB",
     "LISTEN_ADDRESS",
     "LOG_FORMAT",
@@ -222,6 +223,7 @@ SEVERITY_LIST: Final = Kind(
 REALTIME_METHOD: Final = _one_of(
     "way of watching", ("auto", "fanotify", "inotify", "polling", "none")
 )
+DISK_FULL_ACTION: Final = _one_of("thing to do on a full disk", ("warn", "suspend-class", "halt"))
 LOG_FORMAT: Final = _one_of("form of log lines", ("classic", "text", "json"))
 DIGEST: Final = Kind("a digest: " + ", ".join(_DIGESTS.values()), _digest)
 TEXT: Final = Kind("text", _text)

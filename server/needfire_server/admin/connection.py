@@ -103,6 +103,13 @@ class SocketConnection:
         Raises:
             NeedfireError: the reply is an error.
         """
+        while "notice" in (reply := self._receive_any()):
+            self._on_notice(str(reply["notice"]))
+        if "error" in reply:
+            raise error_of(reply["error"])
+        return reply
+
+    def _receive_any(self) -> dict[str, Any]:
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
@@ -111,11 +118,6 @@ class SocketConnection:
             self._receive()
         reply = decode_line(bytes(self._buffer[:end]))
         del self._buffer[: end + 1]
-        if "error" in reply:
-            raise error_of(reply["error"])
-        if "notice" in reply:
-            self._on_notice(str(reply["notice"]))
-            return self._receive_line()
         return reply
 
     def _receive(self) -> None:

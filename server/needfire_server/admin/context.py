@@ -9,7 +9,7 @@ import click
 
 from needfire_server.admin.backend import Backend, UnreachableError, socket_path_of
 from needfire_server.admin.connection import SocketConnection
-from needfire_server.admin.output import hint
+from needfire_server.admin.output import warn
 
 __all__ = ["DEFAULT_DATA_DIRECTORY", "Target", "backend", "json_option", "server_options"]
 
@@ -38,10 +38,10 @@ def backend(*, needs_server: bool = False, timeout_s: float | None = None) -> Ba
     """
     target = click.get_current_context().ensure_object(Target)
     if target.socket is not None:
-        return SocketConnection(target.socket, hint, timeout_s=timeout_s)
+        return SocketConnection(target.socket, warn, timeout_s=timeout_s)
     try:
         path = socket_path_of(target.data_directory)
-        return SocketConnection(path, hint, timeout_s=timeout_s)
+        return SocketConnection(path, warn, timeout_s=timeout_s)
     except UnreachableError:
         if needs_server:
             raise

@@ -13,7 +13,7 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, BinaryIO, Final
@@ -30,6 +30,7 @@ from needfire_server.admin.requests import (
 )
 from needfire_server.admin.roles import Access
 from needfire_server.admin.service import AdminService
+from needfire_server.admin.warnings import with_warnings
 
 __all__ = ["AdminEndpoint"]
 
@@ -212,11 +213,13 @@ class AdminEndpoint:
         try:
             request = parse_request(line)
             notice = self._gate.authorize(identity, request.verb)
-            if notice is not None:
-                await peer.send({"notice": notice})
+            warning = self._service.hooks.warning
+            for text in (notice, warning()):
+                if text is not None:
+                    await peer.send({"notice": text})
             reply = await self._service.handle(request, user=identity.name, file=file)
             if reply.items is not None:
-                await _send_items(peer, reply.items)
+                await _send_items(peer, reply.items, warning)
         except NeedfireError as error:
             await peer.send(encode_error(error))
             return
@@ -227,7 +230,9 @@ class AdminEndpoint:
                 reply.file.close()
 
 
-async def _send_items(peer: Peer, items: AsyncGenerator[Mapping[str, Any], None]) -> None:
+async def _send_items(
+    peer: Peer, items: AsyncGenerator[Mapping[str, Any], None], warning: Callable[[], str | None]
+) -> None:
     """Send items until there are no more or the peer has gone.
 
     Raises:
@@ -236,11 +241,15 @@ async def _send_items(peer: Peer, items: AsyncGenerator[Mapping[str, Any], None]
     """
 
     try:
-        async with asyncio.TaskGroup() as group, aclosing(items):
+        async with (
+            asyncio.TaskGroup() as group,
+            aclosing(items),
+            aclosing(with_warnings(items, warning)) as lines,
+        ):
             # Without this, one that follows and goes away would be kept until the next event.
             watch = group.create_task(peer.wait_until_gone())
-            async for item in items:
-                await peer.send({"item": item})
+            async for line in lines:
+                await peer.send(line)
             watch.cancel()
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None

@@ -37,6 +37,7 @@ class AdminHooks:
         states: what is known of every client.
         pulse: what a client's connections told since the start of the server.
         health: looks how the server is.
+        warning: what everybody has to be told who is logged in, for as long as it lasts.
         outputs: where events go; None where no server runs.
     """
 
@@ -47,6 +48,7 @@ class AdminHooks:
     states: Callable[[], Mapping[str, ClientState]]
     pulse: Callable[[str], Pulse | None] = lambda _client: None
     health: Callable[[], Awaitable[Health]] | None = None
+    warning: Callable[[], str | None] = lambda: None
     outputs: OutputEngine | None = None
 
 

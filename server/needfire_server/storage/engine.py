@@ -4,16 +4,18 @@ Most of the store speaks SQLAlchemy and runs on either. What every report goes t
 driver itself: it costs a third of what the same statements cost through SQLAlchemy.
 """
 
+import errno
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import sqlalchemy as sa
 
 from needfire_protocol.event import Event
 
-__all__ = ["Engine", "Participant", "StreamKey", "Transaction", "Wakes"]
+__all__ = ["Engine", "Participant", "StreamKey", "Transaction", "Wakes", "is_full"]
 
 StreamKey: TypeAlias = tuple[str, bytes]
 """Client and stream."""
@@ -25,6 +27,18 @@ class Wakes:
 
     events: bool = False
     commands_of: str | None = None
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether a driver's or the system's error says that there is no room left."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    code = getattr(error, "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_FULL or getattr(error, "sqlstate", None) == _DISK_FULL
+
+
+_DISK_FULL: Final = "53100"
+"""PostgreSQL's manual, appendix A."""
 
 
 class Engine(Protocol):

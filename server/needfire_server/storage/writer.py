@@ -21,9 +21,9 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 
-from needfire_protocol.errors import StorageError
+from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_protocol.event import Event
-from needfire_server.storage.engine import Engine, Participant, Transaction
+from needfire_server.storage.engine import Engine, Participant, Transaction, is_full
 from needfire_server.storage.ingesting import Batch, Stored, store_all
 
 __all__ = ["GROUP_JOBS_MAX", "GroupCommitWriter", "Work"]
@@ -228,8 +228,8 @@ class GroupCommitWriter:
     def _as_told(self, error: BaseException) -> BaseException:
         """Return what a caller gets: errors of the database, and of the system, are the store's."""
         if isinstance(error, (*self._engine.errors, OSError, MemoryError, sa.exc.SQLAlchemyError)):
-            text = " ".join(str(error).split())
-            return StorageError(f"{self._engine.name}: {text}")
+            text = f"{self._engine.name}: {' '.join(str(error).split())}"
+            return StorageFullError(text) if is_full(error) else StorageError(text)
         return error
 
     def _opened(self) -> sa.Connection:
