@@ -191,8 +191,12 @@ def _exactly(connection: socket.socket, count: int) -> bytes | None:
 
 def main() -> None:
     """Serve the parent at the descriptor that the command line names."""
-    # A terminal's Ctrl-C goes to the whole group: the parent decides what it means.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTTOU):
+    # A terminal's Ctrl-C goes to the whole group, and SIGTERM of a service manager to all
+    # processes of the service: the parent decides what it means.
+    for number in (
+        *(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGTTOU),
+        *(signal.SIGUSR1, signal.SIGUSR2),
+    ):
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     with suppress(ScanStoppedError, ConnectionError):

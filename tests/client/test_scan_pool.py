@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -18,6 +18,7 @@ from needfire_client.baseline import BaselineReader
 from needfire_client.walk import DirectoryRecord, Finding
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import Policy
+from needfire_testkit.processes import wait_until
 from needfire_testkit.scan_workers import ThreadWorker, share_out_everything
 from needfire_testkit.scanner import Scanned, dir_rule, file_rule, settings_of
 
@@ -249,6 +250,32 @@ def test_a_real_worker_ends_when_its_parent_has_gone(root: Path) -> None:
     connection, process = REAL_START()
     connection.close()
     assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM),
+        *(signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2),
+    ],
+)
+def test_a_signal_to_all_processes_of_the_agent_is_for_the_parent_alone(
+    number: signal.Signals,
+) -> None:
+    """Otherwise each stop of the service during a check would report that processes died."""
+    connection, process = REAL_START()
+    assert isinstance(process, subprocess.Popen)
+    with connection, Path(f"/proc/{process.pid}/status").open() as status:
+        wait_until(lambda: is_ignored(status, number), f"{number.name} is ignored")
+        process.send_signal(number)
+    assert process.wait(20) == 0
+
+
+def is_ignored(status: TextIO, number: int) -> bool:
+    """Return whether a process has come to ignore a signal."""
+    status.seek(0)
+    masks = dict(line.split(":", 1) for line in status)
+    return bool(int(masks["SigIgn"], 16) >> (number - 1) & 1)
 
 
 def test_a_killed_worker_is_named_with_its_signal() -> None:

@@ -53,6 +53,12 @@ def test_a_unit_stops_cleanly_and_reloads(unit: Path) -> None:
     assert directives["NoNewPrivileges"] == ["yes"]
 
 
+def test_the_agent_ends_its_scanning_processes_itself() -> None:
+    agent = _directives(ROOT / "etc/systemd/needfire-agent.service")
+
+    assert agent["KillMode"] == ["mixed"]
+
+
 def test_nothing_hides_a_path_from_the_agent() -> None:
     agent = _directives(ROOT / "etc/systemd/needfire-agent.service")
 
