@@ -106,6 +106,7 @@ class Scan:
         self._looks = looks if looks is not None else RecentLooks()
         self._workers = settings.scan_workers or _default_workers()
         self.ruleset = ruleset
+        self._mode = ""
         self._configuration_sha256 = settings.sha256
         self._on_event = on_event
         self._is_new = is_new
@@ -249,7 +250,8 @@ class Scan:
                 self.report_finding(Finding("RULE_MATCHES_NOTHING", rule.path, None, place))
 
     def begin(self, mode: str, said: Mapping[str, FieldValue] = MappingProxyType({})) -> None:
-        """Report that the pass begins."""
+        """Report that the pass begins; the mode is the verb that wants it."""
+        self._mode = mode
         self._on_event("CHECK_STARTED", None, {"mode": mode, **self._selection_fields(), **said})
 
     def _selection_fields(self) -> Mapping[str, FieldValue]:
@@ -336,6 +338,7 @@ class Scan:
             "CHECK_SAW_NOTHING" if self.is_empty else "CHECK_COMPLETED",
             None,
             {
+                "mode": self._mode,
                 "time": round(result.duration_s),
                 "kBps": round(rate),
                 "files": result.files,

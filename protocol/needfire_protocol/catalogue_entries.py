@@ -57,6 +57,7 @@ _ATTRIBUTES: Final = {
     "project_new": "project id now",
 }
 _RECEIPT: Final = {
+    "mode": "init (which compares nothing), check or update",
     "time": "seconds that it took (duration_ms: milliseconds)",
     "kBps": "kilobytes read a second",
     "files": "objects examined",
@@ -81,8 +82,9 @@ _RECEIPT: Final = {
     "configuration": "digest of the configuration",
     "baseline": "digest of what is in the baseline; baseline show calls it contents",
     "baseline_new": "the same of the baseline that update wrote",
-    "watcher": "who watched since the last check: inotify, or off",
-    "watched": "directories that are watched",
+    "watcher": "how changes were seen since the last check: fanotify, inotify, polling, several of "
+    "them, or off",
+    "watched": "file systems (fanotify) or directories (the others) that are watched",
     "watcher_gaps": "gaps in the watch since the last check",
 }
 
@@ -509,7 +511,7 @@ _INTEGRITY_ENTRIES: Final = (
         _INTEGRITY,
         Severity.MARK,
         "File check starting.",
-        "A full check of all files begins.",
+        "A check of all files begins, or of those that the rules of its groups cover.",
         "Nothing.",
         {
             "mode": "init, check or update",
@@ -523,9 +525,9 @@ _INTEGRITY_ENTRIES: Final = (
         _INTEGRITY,
         Severity.MARK,
         "File check completed.",
-        "A full check of all files has ended. This is its receipt: what it saw, what it did not "
-        "see and why, with which configuration, against which baseline. It is signed as every "
-        "report is.",
+        "A check of all files has ended, or of those that the rules of its groups cover. This is "
+        "its receipt: what it saw, what it did not see and why, with which configuration, against "
+        "which baseline. It is signed as every report is.",
         "Nothing. If skipped is not 0, look at skipped_why and at the events before it.",
         _RECEIPT,
     ),
@@ -534,7 +536,7 @@ _INTEGRITY_ENTRIES: Final = (
         _INTEGRITY,
         Severity.ERR,
         "File check saw no files.",
-        "A full check has ended without one object that the rules cover being there. That is no "
+        "A check has ended without one object that the rules cover being there. That is no "
         "success: nothing is protected. Such a check replaces no baseline.",
         "Correct the rules, or mount what they name: needfire-agent check-config shows the rules, "
         "and each rule that matches nothing was reported.",

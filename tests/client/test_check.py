@@ -1132,6 +1132,7 @@ def test_the_receipt_says_what_was_seen_with_what_and_against_what(root: Path, m
     receipt = scanned.receipt()
     assert receipt.code == "CHECK_COMPLETED"
     expected = {
+        "mode": "check",
         "files": 7,
         "hashed": 4,
         "bytes": 6,

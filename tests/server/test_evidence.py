@@ -1,6 +1,7 @@
 """The evidence of some days: what it counts, what it lists, and that its forms show it all."""
 
 import json
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,60 @@ def test_the_longest_time_without_a_check_counts_both_ends() -> None:
         gathered(event("CHECK_COMPLETED", 10, **check)).clients["web1"].longest_without_check_us
         == 158 * HOUR_US
     )
+
+
+def test_a_check_of_a_group_is_none_of_all_rules() -> None:
+    """Else a directory that is checked each minute would hide that nothing else is."""
+    checked = partial(event, "CHECK_COMPLETED", files=5, skipped=0)
+    evidence = gathered(
+        checked(10),
+        checked(30, groups="- web", quick_groups="web"),
+        checked(100, groups="web"),
+    )
+    client = evidence.clients["web1"]
+    assert (client.checks, client.quick_checks) == (1, 0)
+    assert client.longest_without_check_us == 158 * HOUR_US
+    web, others = client.groups["web"], client.groups["-"]
+    assert (web.checks, web.quick_checks) == (2, 1)
+    assert web.last_check_us == SINCE_US + 100 * HOUR_US
+    assert web.longest_without_check_us == 70 * HOUR_US
+    assert others.longest_without_check_us == 138 * HOUR_US
+    text = "\n".join(as_text(evidence))
+    assert "group rules of no group, checks of it 1, quick ones 0" in text
+    assert as_json(evidence)["clients"]["web1"]["groups"]["web"]["last_check"].startswith("2023")
+
+
+def test_a_check_of_all_rules_is_one_of_each_group() -> None:
+    checked = partial(event, "CHECK_COMPLETED", files=5, skipped=0)
+    client = gathered(checked(10, groups="web"), checked(90), checked(91, groups="web")).clients[
+        "web1"
+    ]
+    assert client.groups["web"].checks == 2
+    assert client.groups["web"].longest_without_check_us == 80 * HOUR_US
+
+
+def test_groups_alone_are_not_said_to_be_everything() -> None:
+    text = "\n".join(as_text(gathered(event("CHECK_COMPLETED", 10, files=5, groups="web"))))
+    assert "none of all rules, only of the groups below" in text
+
+
+def test_more_groups_than_are_listed_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence_module, "_GROUPS_MAX", 2)
+    client = gathered(event("CHECK_COMPLETED", 10, files=5, groups="a b c")).clients["web1"]
+    assert (len(client.groups), client.groups_not_listed) == (2, 1)
+
+
+def test_a_quick_check_is_counted_as_one() -> None:
+    client = gathered(event("CHECK_COMPLETED", 10, files=5, quick_groups="-")).clients["web1"]
+    assert (client.checks, client.quick_checks) == (1, 1)
+
+
+def test_an_init_compares_nothing_and_is_no_check() -> None:
+    client = gathered(event("CHECK_COMPLETED", 10, files=5, mode="init"), names=("web1",)).clients[
+        "web1"
+    ]
+    assert client.checks == 0
+    assert client.longest_without_check_us == 168 * HOUR_US
 
 
 def test_a_client_that_nobody_heard_of_is_named_as_never_checked() -> None:
@@ -159,6 +214,9 @@ async def test_the_verb_reports_from_a_running_server_and_writes_a_page(tmp_path
         assert written.status == 0, written.err
         assert "<td>alice</td>" in page.read_text()
         assert page.stat().st_mode & 0o077 == 0
+        unknown = await run_admin("report", *since, "--client", "web9", directory=tmp_path)
+        assert "the client web9 is not registered" in unknown.err
+        assert "nothing shows that files were compared" in unknown.out
         nowhere = await run_admin("report", "--html", "/nowhere/page", directory=tmp_path)
         assert nowhere.status != 0
         assert "/nowhere/page: No such file" in nowhere.err

@@ -21,6 +21,7 @@ __all__ = [
     "ClientEvidence",
     "Evidence",
     "Gap",
+    "GroupEvidence",
 ]
 
 CLASSES: Final = ("integrity", "alarm", "system", "provisioning")
@@ -31,6 +32,8 @@ PATHS_MAX: Final = 50_000
 """Different changed paths that are listed, of all clients together; the rest is counted."""
 _LISTED_MAX: Final = 2_000
 """Gaps, and acceptances, that are listed for each client."""
+_GROUPS_MAX: Final = 256
+"""Groups of rules that are listed for each client; others are only counted."""
 
 _CHANGES: Final = {
     "POLICY_MODIFIED": "modified",
@@ -94,22 +97,43 @@ class Accepted:
 
 
 @dataclass(slots=True)
-class ClientEvidence:
-    """What is known of one client.
+class GroupEvidence:
+    """What is known of one group of rules that is checked by itself at times.
 
     Attributes:
-        checks: receipts of checks that saw files.
-        longest_without_check_us: between two checks, or from the beginning or to the end.
-        files: objects that the last check looked at.
-        unseen: files that the last check could not read or found changing all the time.
+        checks: receipts of checks of this group and not of all.
+        quick_checks: those of them that read only files of which an attribute had changed.
+        last_check_us: of any check that it was part of, one of all rules too; as below.
+    """
+
+    last_check_us: int
+    checks: int = 0
+    quick_checks: int = 0
+    longest_without_check_us: int = 0
+
+
+@dataclass(slots=True)
+class ClientEvidence:
+    """What is known of one client. A check of some groups of rules is none of all rules.
+
+    Attributes:
+        checks: receipts of checks of all rules that saw files, and compared them.
+        quick_checks: those of them that read only files of which an attribute had changed.
+        longest_without_check_us: between two of them, or from the beginning or to the end.
+        files: objects that the last of them looked at.
+        unseen: files that the last of them could not read or found changing all the time.
+        groups: of those groups of rules that were checked by themselves; ``-``: rules of none.
     """
 
     checks: int = 0
+    quick_checks: int = 0
     first_check_us: int | None = None
     last_check_us: int | None = None
     longest_without_check_us: int = 0
     files: int = 0
     unseen: int = 0
+    groups: dict[str, GroupEvidence] = field(default_factory=dict)
+    groups_not_listed: int = 0
     changes: dict[str, Change] = field(default_factory=dict)
     changes_not_listed: int = 0
     gaps: list[Gap] = field(default_factory=list)
@@ -146,6 +170,8 @@ class Evidence:
         for name, client in self.clients.items():
             if name != EVERY_CLIENT:
                 self._measure(client, self.until_us)
+                for group in client.groups.values():
+                    _measure_group(group, self.until_us)
 
     def _add(self, event: Mapping[str, Any]) -> None:
         code, fields = event["code"], event["fields"]
@@ -153,8 +179,11 @@ class Evidence:
         time_us = parse_time(event["time"])
         if code in _CHANGES and name:
             self._add_change(self._of(name), event, time_us)
-        elif code == "CHECK_COMPLETED" and name:
-            self._add_check(self._of(name), fields, time_us)
+        elif code == "CHECK_COMPLETED" and name and fields.get("mode") != "init":
+            if fields.get("groups"):
+                self._add_group_check(self._of(name), fields, time_us)
+            else:
+                self._add_check(self._of(name), fields, time_us)
         elif code in _PUT:
             self._add_accepted(
                 self._of(name),
@@ -184,10 +213,27 @@ class Evidence:
     def _add_check(self, client: ClientEvidence, fields: Mapping[str, Any], time_us: int) -> None:
         self._measure(client, time_us)
         client.checks += 1
+        client.quick_checks += bool(fields.get("quick_groups"))
         client.first_check_us = time_us if client.first_check_us is None else client.first_check_us
         client.last_check_us = time_us
         client.files = int(fields.get("files") or 0)
         client.unseen = int(fields.get("skipped") or 0)
+        for group in client.groups.values():
+            _note_group_check(group, time_us)
+
+    def _add_group_check(
+        self, client: ClientEvidence, fields: Mapping[str, Any], time_us: int
+    ) -> None:
+        quick = str(fields.get("quick_groups") or "").split()
+        for name in str(fields["groups"]).split():
+            if name not in client.groups and len(client.groups) >= _GROUPS_MAX:
+                client.groups_not_listed += 1
+                continue
+            before_us = self.since_us if client.last_check_us is None else client.last_check_us
+            group = client.groups.setdefault(name, GroupEvidence(before_us))
+            _note_group_check(group, time_us)
+            group.checks += 1
+            group.quick_checks += name in quick
 
     def _measure(self, client: ClientEvidence, time_us: int) -> None:
         last_us = self.since_us if client.last_check_us is None else client.last_check_us
@@ -213,6 +259,16 @@ class Evidence:
             client.gaps.append(gap)
         else:
             client.gaps_not_listed += 1
+
+
+def _measure_group(group: GroupEvidence, time_us: int) -> None:
+    without_us = time_us - group.last_check_us
+    group.longest_without_check_us = max(group.longest_without_check_us, without_us)
+
+
+def _note_group_check(group: GroupEvidence, time_us: int) -> None:
+    _measure_group(group, time_us)
+    group.last_check_us = time_us
 
 
 def _who(fields: Mapping[str, Any]) -> str | None:

@@ -42,7 +42,7 @@ def as_text(evidence: Evidence) -> Iterator[str]:
         yield ""
         yield _shown(_heading(name))
         for label, value in _summary(name, client):
-            yield f"  {label + ':':<24}{_shown(value)}"
+            yield f"  {label + ':':<24} {_shown(value)}"
         for title, columns, rows, more in _tables(client):
             yield f"  {title}:"
             for row in rows:
@@ -77,7 +77,12 @@ def _heading(name: str) -> str:
 def _summary(name: str, client: ClientEvidence) -> Iterator[tuple[str, object]]:
     if name == EVERY_CLIENT:
         return
-    yield "checks", client.checks or "none: nothing shows that files were compared"
+    if client.checks or not client.groups:
+        yield "checks", client.checks or "none: nothing shows that files were compared"
+    else:
+        yield "checks", "none of all rules, only of the groups below"
+    if client.quick_checks:
+        yield "quick ones of them", client.quick_checks
     if client.last_check_us is not None:
         yield "last check", f"{_time(client.last_check_us)}, {client.files} objects"
         yield "not seen by it", f"{client.unseen} objects"
@@ -88,6 +93,19 @@ def _summary(name: str, client: ClientEvidence) -> Iterator[tuple[str, object]]:
 def _tables(client: ClientEvidence) -> Iterator[_Table]:
     rows: list[Sequence[object]]
     columns: Sequence[str]
+    if client.groups:
+        rows = [
+            (
+                "rules of no group" if name == "-" else name,
+                group.checks,
+                group.quick_checks,
+                _time(group.last_check_us),
+                _duration(group.longest_without_check_us),
+            )
+            for name, group in sorted(client.groups.items())
+        ]
+        columns = ("group", "checks of it", "quick ones", "last", "longest without")
+        yield "Groups checked by themselves", columns, rows, client.groups_not_listed
     if client.changes:
         rows = [
             (
@@ -120,7 +138,10 @@ def _client_json(client: ClientEvidence) -> Mapping[str, Any]:
     data = asdict(client)
     _times_to_text(data)
     data["changes"] = [{"path": path, **change} for path, change in sorted(data["changes"].items())]
-    for each in (*data["changes"], *data["gaps"], *data["accepted"]):
+    for each in (
+        *(*data["changes"], *data["gaps"], *data["accepted"]),
+        *data["groups"].values(),
+    ):
         _times_to_text(each)
     return data
 

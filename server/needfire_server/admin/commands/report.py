@@ -16,7 +16,7 @@ from needfire_server.admin.context import backend, json_option, server_options
 from needfire_server.admin.evidence import CLASSES, Evidence
 from needfire_server.admin.evidence_forms import as_html, as_text
 from needfire_server.admin.evidence_forms import as_json as evidence_json
-from needfire_server.admin.output import note, print_json
+from needfire_server.admin.output import note, print_json, warn
 from needfire_server.admin.times import parse_moment
 from needfire_server.clock import now_us
 
@@ -62,8 +62,11 @@ def _gather(server: Backend, since_us: int, client: str | None) -> Evidence:
     for event_class in CLASSES:
         arguments = {"client": client, "since_us": since_us, "class": event_class}
         evidence.add_all(_events(server.stream("events", arguments)))
-    registered = (each["name"] for each in server.call("clients-list", {}).result["clients"])
-    evidence.finish(name for name in registered if client in (None, name))
+    registered = {each["name"] for each in server.call("clients-list", {}).result["clients"]}
+    if client is not None and client not in registered:
+        warn(f"the client {client} is not registered")
+    # Of a name that was mistyped as well, a page must say that nothing is known.
+    evidence.finish(registered if client is None else (client,))
     return evidence
 
 
