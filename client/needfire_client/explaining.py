@@ -1,6 +1,6 @@
 """Why a path is decided as it is: every rule that has a say, and why it wins or does not. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from needfire_client.policy import Decision, Ruleset
@@ -8,7 +8,7 @@ from needfire_protocol.escape import escape_bytes, printable
 from needfire_protocol.rc.agent import AgentSettings, PathPattern
 from needfire_protocol.rc.policies import PathRule, RuleKind
 
-__all__ = ["Explanation", "Loser", "explain_path", "rule_text"]
+__all__ = ["Explanation", "Loser", "explain_path", "is_reached_through", "rule_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,20 @@ def explain_path(settings: AgentSettings, path: bytes) -> Explanation:
         losers,
         tuple(_exceptions(settings, winner, path)),
     )
+
+
+def is_reached_through(settings: AgentSettings, path: bytes, links: Collection[bytes]) -> bool:
+    """Return whether a check comes to an object by this path, on which these directories are links.
+
+    Only a rule that names something behind a link leads through it; what ``dir=`` covers ends there.
+    """
+    decision, place = Ruleset(settings).root()
+    above = b""
+    for component in path.split(b"/")[1:]:
+        place = place.only_named() if above in links else place
+        decision, place = place.child(component)
+        above += b"/" + component
+    return decision is not None
 
 
 def rule_text(rule: PathRule) -> str:

@@ -1,5 +1,6 @@
 """A root that is a link: what it leads to is covered, the check says so, and nothing is weakened."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,40 @@ def test_the_agent_and_its_explanation_use_it(
     capsys.readouterr()
     main(["check", *state])
     assert str(root / "usr/bin/ls") in capsys.readouterr().out
+
+
+def test_an_explanation_of_a_path_through_a_link_is_that_of_what_it_leads_to(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody looks at /bin/ls where /bin is a link, so no rule for /usr would be named for it."""
+    rc = tmp_path / "rc"
+    rc.write_text(f"[ReadOnly]\ndir=9{root}/usr\ndir=1{root}/bin\n")
+    explain = ["check-config", str(rc), "--explain", str(root / "bin/ls")]
+    assert main(explain) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"{root}/bin/ls: {root}/bin is a link; the object is {root}/usr/bin/ls"
+    assert second.startswith(f"{root}/usr/bin/ls: [ReadOnly] by {rc}:2 ")
+    assert main([*explain, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["path"], data["line"]) == (f"{root}/usr/bin/ls", 2)
+    assert (data["asked"], data["links"]) == (f"{root}/bin/ls", [f"{root}/bin"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked"),
+    [
+        ("file={}/bin/ls", "bin/ls"),
+        ("dir=9{}/bin/deep", "bin/deep/x"),
+        ("dir=9{}/bin", "bin"),
+    ],
+)
+def test_a_rule_that_names_an_object_through_a_link_decides_about_that_path(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str, asked: str
+) -> None:
+    rc = tmp_path / "rc"
+    rc.write_text(f"[ReadOnly]\n{rule.format(root)}\n")
+    assert main(["check-config", str(rc), "--explain", str(root / asked)]) == 0
+    assert capsys.readouterr().out.startswith(f"{root / asked}: [ReadOnly] by {rc}:2 ")
 
 
 def test_the_rules_are_otherwise_untouched(root: Path) -> None:

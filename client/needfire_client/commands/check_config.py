@@ -1,10 +1,16 @@
 """``check-config``: is a configuration file right, and which rule decides about a path."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from needfire_client.configuration import read_rc
-from needfire_client.explaining import Explanation, explain_path, rule_text
+from needfire_client.explaining import (
+    Explanation,
+    explain_path,
+    is_reached_through,
+    rule_text,
+)
 from needfire_client.facts import HostFacts
 from needfire_client.failures import CommandError
 from needfire_client.identity import host_name
@@ -94,13 +100,28 @@ def _explain(settings: AgentSettings, text: str, *, as_json: bool) -> ExitStatus
         path = normalise(path)
     except FormatError as error:
         raise CommandError(ExitStatus.USAGE, f"--explain: {error}") from None
+    links = _links_above(path)
+    asked, told = path, {}
+    if links and not is_reached_through(settings, path, links):
+        parent, _, name = path.rpartition(b"/")
+        path = os.path.join(os.path.realpath(parent), name)
+        told = {"asked": escape_bytes(asked), "links": [escape_bytes(link) for link in links]}
     found = explain_path(settings, path)
     shown = escape_bytes(path)
     if as_json:
-        print_json({"path": shown, **_explanation_data(found)})
-    else:
-        _print_explanation(shown, found)
+        print_json({"path": shown, **told, **_explanation_data(found)})
+        return ExitStatus.DONE
+    if told:
+        last = escape_bytes(links[-1])
+        print_line(f"{escape_bytes(asked)}: {last} is a link; the object is {shown}")
+    _print_explanation(shown, found)
     return ExitStatus.DONE
+
+
+def _links_above(path: bytes) -> list[bytes]:
+    """Return which directories on the way to an object are symbolic links, the outermost first."""
+    ends = (end for end, byte in enumerate(path) if byte == ord("/") and end)
+    return [path[:end] for end in ends if os.path.islink(path[:end])]
 
 
 def _print_explanation(shown: str, found: Explanation) -> None:
