@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol, TextIO
@@ -76,10 +76,20 @@ class ConsoleSink:
         self._is_verbose = False
         self._others = sys.stderr if others is None else others
         self._findings = self._others if findings is None else findings
+        self._make_way: Callable[[], None] | None = None
 
     def configure(self, form: Callable[[Event], str], selected: SeverityFilter) -> None:
         """Use another form and another PrintSeverity."""
         self._form, self._selected = form, selected
+
+    @contextlib.contextmanager
+    def beside(self, make_way: Callable[[], None]) -> Iterator[None]:
+        """Before each line, call what takes away whatever else stands in the line of a terminal."""
+        self._make_way = make_way
+        try:
+            yield
+        finally:
+            self._make_way = None
 
     def toggle_verbosity(self) -> bool:
         """Write everything, or again only what is selected (SIGUSR1); return whether everything."""
@@ -91,6 +101,8 @@ class ConsoleSink:
             return
         is_finding = event.event_class is EventClass.INTEGRITY
         stream = self._findings if is_finding else self._others
+        if self._make_way is not None:
+            self._make_way()
         # A terminal that was closed, or a pipe whose reader died, must not stop the watch.
         with contextlib.suppress(OSError, ValueError):
             stream.write(self._form(event) + "\n")

@@ -44,6 +44,7 @@ class ProgressBar:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._is_drawn = self._stream.isatty()
+        self._is_shown = False
         self._due_s = clock()
 
     def expect(self, total: int) -> None:
@@ -60,7 +61,15 @@ class ProgressBar:
         import shutil
 
         columns = shutil.get_terminal_size().columns
+        self._is_shown = True
         self._write(_CLEAR_LINE + line[: max(columns - 1, 0)])
+
+    def make_way(self) -> None:
+        """Clear the line for another one, and draw it again below that at the next update."""
+        if self._is_shown:
+            self._write(_CLEAR_LINE)
+            self._is_shown = False
+            self._due_s = self._clock()
 
     def close(self) -> None:
         """Clear the line."""
@@ -73,7 +82,7 @@ class ProgressBar:
             self._stream.flush()
         except (OSError, ValueError):
             # A terminal that has gone away must not end a check.
-            self._is_drawn = False
+            self._is_drawn = self._is_shown = False
 
     def __enter__(self) -> "ProgressBar":
         return self

@@ -28,7 +28,7 @@ async def _check(tools: OneShot) -> ExitStatus:
         positions.clear()
 
     def work() -> CheckResult:
-        with ProgressBar("checking") as bar:
+        with ProgressBar("checking") as bar, tools.runtime.console.beside(bar.make_way):
             checker = Checker(
                 settings,
                 baseline.path,

@@ -26,7 +26,7 @@ async def _init(tools: OneShot) -> ExitStatus:
         await tools.session()  # before the work, not after it
 
     def work() -> CheckResult:
-        with ProgressBar("recording") as bar:
+        with ProgressBar("recording") as bar, tools.runtime.console.beside(bar.make_way):
             return init_baseline(
                 tools.configuration.settings,
                 path,

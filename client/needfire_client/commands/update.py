@@ -26,7 +26,7 @@ async def _update(tools: OneShot) -> ExitStatus:
         await tools.session()
 
     def work() -> CheckResult:
-        with ProgressBar("checking") as bar:
+        with ProgressBar("checking") as bar, tools.runtime.console.beside(bar.make_way):
             checker = Checker(
                 tools.configuration.settings,
                 baseline.path,
