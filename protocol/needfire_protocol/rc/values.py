@@ -164,9 +164,20 @@ def size(least_bytes: int, most_bytes: int) -> Kind:
         if match is None:
             raise FormatError(f"{quoted(value)} is not a size; expected bytes, or 64K, 256M, 2G")
         number = int(match[1]) * _BYTES[match[2].lower()]
-        return _between(number, least_bytes, most_bytes, value, " bytes")
+        if not least_bytes <= number <= most_bytes:
+            least, most = _size_text(least_bytes), _size_text(most_bytes)
+            raise FormatError(f"{quoted(value)} must be between {least} and {most}")
+        return number
 
     return Kind("bytes, or 64K, 256M, 2G (powers of 1024)", parse)
+
+
+def _size_text(size_bytes: int) -> str:
+    """Return a size as it can be written in a file, in the largest unit that divides it."""
+    for unit, factor in (("T", 2**40), ("G", 2**30), ("M", 2**20), ("K", 2**10)):
+        if size_bytes and not size_bytes % factor:
+            return f"{size_bytes // factor}{unit}"
+    return str(size_bytes)
 
 
 def _one_of(what: str, words: Iterable[str]) -> Kind:

@@ -106,6 +106,21 @@ def test_any_other_value_is_an_error_of_one_printable_line(kind: Kind, written: 
 
 
 @pytest.mark.parametrize(
+    ("kind", "bounds"),
+    [
+        (KIB_TO_MIB, "between 1K and 1M"),
+        (values.size(0, 1_025), "between 0 and 1025"),
+        (values.size(3 * 2**27, 2**40), "between 384M and 1T"),
+    ],
+)
+def test_the_bounds_of_a_size_are_said_as_they_can_be_written(kind: Kind, bounds: str) -> None:
+    with pytest.raises(FormatError, match=f"'9999T' must be {bounds}$"):
+        kind.parse(b"9999T")
+    for word in bounds.split()[1::2]:
+        kind.parse(word.encode())
+
+
+@pytest.mark.parametrize(
     ("kind", "written"),
     [(values.DIGEST, b"TIGER192"), (values.DIGEST, b"tiger"), (values.ABSOLUTE_PATH, b"AUTO")],
 )
