@@ -194,11 +194,14 @@ class Checker:
 
             return self._check("update", stop, writer, finish)
 
-    def check_path(self, path: bytes) -> int:
+    def check_path(self, path: bytes, *, below: bool = False) -> int:
         """Examine one absolute, normalised path; return the number of changes reported.
 
         A directory is examined with the objects in it, and with everything below it only where it
         is new, gone or another one than before. What no rule covers is ignored.
+
+        Args:
+            below: everything below a directory is examined in any case.
         """
         self._looks.add(path)
         decision, place = self._ruleset.locate(path)
@@ -219,7 +222,7 @@ class Checker:
         old, now = self._check_object(scan, path)
         if not place.is_open:
             pass
-        elif _is_other_directory(old, now):
+        elif below or _is_other_directory(old, now):
             self._check_tree(scan, path)
         elif _is_directory(now) or not place.is_uniform:
             self._check_contents(scan, path)

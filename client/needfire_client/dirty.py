@@ -38,13 +38,13 @@ class DirtyPaths:
         self._on_overflow = on_overflow
         self._count_max = count_max
         self._lock = threading.Lock()
-        self._paths: dict[bytes, None] = {}
+        self._paths: dict[bytes, bool] = {}
 
     def __bool__(self) -> bool:
         return bool(self._paths)
 
-    def add(self, path: bytes) -> None:
-        """Remember that a path may have changed."""
+    def add(self, path: bytes, *, below: bool = False) -> None:
+        """Remember that a path may have changed, and perhaps everything below it."""
         trees: frozenset[bytes] = frozenset()
         with self._lock:
             is_first = not self._paths
@@ -52,20 +52,22 @@ class DirtyPaths:
                 trees = trees_of((*self._paths, path))
                 self._paths.clear()
             else:
-                self._paths[path] = None
+                self._paths[path] = below or self._paths.get(path, False)
         if trees:
             self._on_overflow(trees)
         elif is_first:
             self._on_first()
 
-    def take(self, count_max: int | None = None) -> list[bytes]:
+    def take(self, count_max: int | None = None) -> dict[bytes, bool]:
         """Return the paths in the order in which they were named first, and forget them.
+
+        Each with whether everything below it is meant as well.
 
         Args:
             count_max: no more than so many; the others stay.
         """
         with self._lock:
-            taken = list(islice(self._paths, count_max))
+            taken = dict(islice(self._paths.items(), count_max))
             for path in taken:
                 del self._paths[path]
         return taken

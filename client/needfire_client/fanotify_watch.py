@@ -112,6 +112,8 @@ class _Directory(NamedTuple):
     seen: tuple[_Seen, ...]
     """Empty where no rule leads here; several where a rule's path goes through a link."""
     is_canarys: bool
+    is_too_deep: bool = False
+    """Its own path is longer than the kernel tells; this is that of a directory around it."""
 
 
 _NOWHERE: Final = _Directory(None, (), False)
@@ -123,7 +125,8 @@ class _Batch:
     __slots__ = ("dirty", "notes")
 
     def __init__(self) -> None:
-        self.dirty: dict[bytes, None] = {}
+        self.dirty: dict[bytes, bool] = {}
+        """Paths; each with whether everything below it is meant as well."""
         self.notes: dict[tuple[int, bool], tuple[Writer | None, dict[bytes, None]]] = {}
         """Writer and paths, by identity of the writer and whether a directory was moved."""
 
@@ -134,12 +137,16 @@ class _Batch:
             found = self.notes[id(writer), below] = (writer, {})
         return found[1]
 
+    def add(self, path: bytes, *, below: bool) -> None:
+        """Add a path that may have changed."""
+        self.dirty[path] = below or self.dirty.get(path, False)
+
     def tell(self, listener: Listener) -> None:
         for (_, below), (writer, paths) in self.notes.items():
             for path in paths:
                 listener.wrote(path, writer, below=below)
-        for path in self.dirty:
-            listener.changed(path)
+        for path, below in self.dirty.items():
+            listener.changed(path, below=below)
 
 
 class FanotifyWatcher:
@@ -413,11 +420,17 @@ class FanotifyWatcher:
             if directory.seen and mask & ~_IGNORABLE:
                 writer = self._processes.writer(pid)
                 notes = batch.noted(writer)
+                is_move = bool(mask & calls.ONDIR and mask & _MOVES)
                 for seen in directory.seen:
+                    if directory.is_too_deep:
+                        notes[seen.path] = None
+                        batch.add(seen.path, below=True)
+                        continue
                     path = _judge(seen, entry, mask, notes)
                     if path is not None:
-                        batch.dirty[path] = None
-                        if mask & calls.ONDIR and mask & _MOVES:
+                        # What was done in it while it was elsewhere was no concern of any rule.
+                        batch.add(path, below=is_move)
+                        if is_move:
                             batch.noted(writer, below=True)[path] = None
         if mask & calls.ONDIR and mask & _MOVES:
             # Everything below has another path now.
@@ -438,9 +451,9 @@ class FanotifyWatcher:
 
     def _learn(self, key: bytes) -> _Directory:
         """Find out which directory a handle means, and remember it."""
-        paths = self._resolve(key)
+        paths, is_too_deep = self._resolve(key)
         # Gone, or out of view. That it went is an event in the directory that it was in.
-        directory = self._directory(paths) if paths else _NOWHERE
+        directory = self._directory(paths)._replace(is_too_deep=is_too_deep) if paths else _NOWHERE
         while len(self._directories) >= _DIRECTORIES_MAX:
             self._directories.pop(next(iter(self._directories)))
         self._directories[key] = directory
@@ -458,21 +471,24 @@ class FanotifyWatcher:
                 seen.append(_seen(each, decision, place))
         return _Directory(path, tuple(seen), path == self._canary_directory)
 
-    def _resolve(self, key: bytes) -> list[bytes]:
-        """Return the paths at which the directory of a handle stands in our view."""
+    def _resolve(self, key: bytes) -> tuple[list[bytes], bool]:
+        """Return the paths at which the directory of a handle stands in our view.
+
+        And whether they are those of a directory around it, because its own are too long.
+        """
         for anchor in self._anchors.get(key[:8], ()):
             try:
-                told, inode = self._open(anchor, key[8:])
+                told, inode, is_too_deep = self._open(anchor, key[8:])
             except OSError as error:
                 if error.errno in _GONE:
-                    return []
+                    return [], False
                 continue
             paths = [path for path in self._paths(anchor, told, key[:8]) if _leads(path, inode)]
             if paths:
-                return paths
-        return []
+                return paths, is_too_deep
+        return [], False
 
-    def _open(self, anchor: Mount, handle: bytes) -> tuple[bytes, tuple[int, int]]:
+    def _open(self, anchor: Mount, handle: bytes) -> tuple[bytes, tuple[int, int], bool]:
         # Only the root is kept open: an open mount point could not be unmounted.
         mount = self._root
         if anchor.point != b"/":
@@ -482,11 +498,7 @@ class FanotifyWatcher:
         finally:
             if mount != self._root:
                 os.close(mount)
-        try:
-            info = os.fstat(found)
-            return os.readlink(b"/proc/self/fd/%d" % found), (info.st_dev, info.st_ino)
-        finally:
-            os.close(found)
+        return _told(found)
 
     def _paths(self, anchor: Mount, told: bytes, fsid: bytes) -> list[bytes]:
         """Return the paths under which a directory may be seen, the likeliest first."""
@@ -501,6 +513,31 @@ class FanotifyWatcher:
                 if mount is not anchor and is_below(inner, mount.root)
             ),
         ]
+
+
+def _told(directory: int) -> tuple[bytes, tuple[int, int], bool]:
+    """Return path, device and inode of a directory, whose descriptor is closed.
+
+    The kernel tells no path of more than 4,095 bytes, and any user can make a longer one: then it
+    is that of the nearest directory around it, and the last value is True.
+    """
+    is_too_deep = False
+    try:
+        while True:
+            try:
+                path = os.readlink(b"/proc/self/fd/%d" % directory)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                is_too_deep = True
+                inner = directory
+                directory = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inner)
+                os.close(inner)
+            else:
+                info = os.fstat(directory)
+                return path, (info.st_dev, info.st_ino), is_too_deep
+    finally:
+        os.close(directory)
 
 
 def _leads(path: bytes, inode: tuple[int, int]) -> bool:

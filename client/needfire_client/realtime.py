@@ -30,8 +30,8 @@ _BETTER: Final = ("fanotify", "inotify", "polling")
 class Owner(Protocol):
     """Whom real-time watching tells. Calls come from several threads."""
 
-    def changed(self, path: bytes) -> None:
-        """Hear that a path may have changed."""
+    def changed(self, path: bytes, *, below: bool = False) -> None:
+        """Hear that a path may have changed; ``below`` as for ``Listener``."""
 
     def wrote(self, path: bytes, writer: Writer | None, *, below: bool = False) -> None:
         """Hear who changed a path."""
@@ -101,9 +101,9 @@ class RealTime:
 
     # ---- what is told ----------------------------------------------------------------------------
 
-    def changed(self, path: bytes) -> None:
+    def changed(self, path: bytes, *, below: bool = False) -> None:
         """Pass on."""
-        self._owner.changed(path)
+        self._owner.changed(path, below=below)
 
     def wrote(self, path: bytes, writer: Writer | None, *, below: bool = False) -> None:
         """Pass on."""

@@ -41,7 +41,7 @@ class Trial:
     lacking: tuple[tuple[str, str], ...] = ()
     """Rights that the agent makes use of and this process does not have: name and use."""
 
-    def changed(self, _path: bytes) -> None:
+    def changed(self, _path: bytes, *, below: bool = False) -> None:
         """Hear of a change, which is none of a trial's."""
 
     def wrote(self, _path: bytes, _writer: Writer | None, *, below: bool = False) -> None:

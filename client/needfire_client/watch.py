@@ -49,8 +49,9 @@ from needfire_protocol.rc.policies import Check
 
 __all__ = ["InotifyWatcher", "OnDirty", "OnLoss", "Watcher"]
 
-OnDirty = Callable[[bytes], None]
-"""Called with a path that may have changed. In the watcher's thread: note it, and return."""
+OnDirty = Callable[[bytes, bool], None]
+"""Called with a path that may have changed, and whether everything below it may have. In the
+watcher's thread: note it, and return."""
 
 OnLoss = Callable[[str, bytes], None]
 """Called with a reason (a text for people) and the directory that it concerns (raw bytes)."""
@@ -192,7 +193,8 @@ class Watcher:
     """Watches what the rules of the settings cover.
 
     Args:
-        on_dirty: gets each path that may have changed; several events of one batch come as one.
+        on_dirty: gets each path that may have changed, and whether all below it may have; several
+            events of one batch come as one.
         on_loss: gets each loss: an overflow, a directory that cannot be watched, a file system
             that was unmounted, a reader that died. A loss that lasts is told once until it heals.
     """
@@ -409,7 +411,7 @@ class Watcher:
 
     def _handle(self, events: list[InotifyEvent]) -> None:
         """Take a batch of events, in the reader's thread."""
-        dirty: dict[bytes, None] = {}
+        dirty: dict[bytes, bool] = {}
         for event in events:
             if self._reader is None or not self._reader.should_keep_running():
                 return
@@ -429,9 +431,12 @@ class Watcher:
                         self._came(node.path)
                 continue
             for node in nodes:
-                dirty.update(dict.fromkeys(self._changed(node, event)))
-        for path in dirty:
-            self._on_dirty(path)
+                for path in self._changed(node, event):
+                    # What was done in it while it was elsewhere, nobody heard.
+                    came = event.is_directory and event.is_moved_to
+                    dirty[path] = dirty.get(path, False) or came
+        for path, below in dirty.items():
+            self._on_dirty(path, below)
         self.health.heard_us = now_us()
 
     def _is_canarys(self, event: InotifyEvent) -> bool:
@@ -531,10 +536,10 @@ class InotifyWatcher:
         """Open the roots of the rules, so that the watcher hears of it; return which."""
         return self._watcher.probe()
 
-    def _changed(self, path: bytes) -> None:
+    def _changed(self, path: bytes, below: bool) -> None:
         # Inotify says nothing of processes.
         self._listener.wrote(path, None)
-        self._listener.changed(path)
+        self._listener.changed(path, below=below)
 
     def _lost(self, reason: str, scope: bytes) -> None:
         if self._at_start is not None:

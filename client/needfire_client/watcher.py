@@ -27,8 +27,13 @@ class WatchHealth:
 class Listener(Protocol):
     """Is told. Calls come from the watchers' threads: note it, and return."""
 
-    def changed(self, path: bytes) -> None:
-        """Hear that a path may have changed."""
+    def changed(self, path: bytes, *, below: bool = False) -> None:
+        """Hear that a path may have changed.
+
+        Args:
+            below: everything below it as well: a directory came from somewhere else, where nobody
+                heard what was done in it, or a path that cannot be told lies below.
+        """
 
     def wrote(self, path: bytes, writer: Writer | None, *, below: bool = False) -> None:
         """Hear who changed a path; before ``changed``, and also of a directory around it."""

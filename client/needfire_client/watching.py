@@ -25,6 +25,7 @@ from needfire_client.dirty import DirtyPaths
 from needfire_client.guard import CANARY_NAME
 from needfire_client.ioclass import be_idle_reader
 from needfire_client.looks import touches
+from needfire_client.mounts import is_below
 from needfire_client.parts import Parts
 from needfire_client.policy import EVERYTHING, Selection
 from needfire_client.position import PositionStore
@@ -150,9 +151,9 @@ class Watching:
 
     # ---- what real-time watching tells, from its threads ---------------------------------------
 
-    def changed(self, path: bytes) -> None:
-        """Hear that a path may have changed."""
-        self._dirty.add(path)
+    def changed(self, path: bytes, *, below: bool = False) -> None:
+        """Hear that a path may have changed, and perhaps everything below it."""
+        self._dirty.add(path, below=below)
 
     def wrote(self, path: bytes, writer: Writer | None, *, below: bool = False) -> None:
         """Hear who changed a path."""
@@ -345,16 +346,16 @@ class Watching:
         self._who.begin_look(paths)
         self._check_paths(paths)
 
-    def _check_paths(self, paths: list[bytes]) -> None:
+    def _check_paths(self, paths: Mapping[bytes, bool]) -> None:
         assert self._checker is not None
         self._is_checking_paths = True
         try:
-            for path in paths:
+            for path, below in paths.items():
                 if self._stop.is_set():
                     # A full check that goes on later may have passed it.
-                    self._dirty.add(path)
+                    self._dirty.add(path, below=below)
                 else:
-                    self._checker.check_path(path)
+                    self._checker.check_path(path, below=below)
         finally:
             self._is_checking_paths = False
 
@@ -374,12 +375,16 @@ class Watching:
         # A few at each directory: whoever makes and removes files without end must not be able to
         # keep the full check from getting on.
         paths = self._dirty.take(_BETWEEN_DIRECTORIES_MAX)
-        put_off = [path for path in paths if touches(path, directory)]
+        put_off = {
+            path: below
+            for path, below in paths.items()
+            if touches(path, directory) or (below and is_below(directory, path))
+        }
         self._who.begin_look(paths)
-        self._check_paths([path for path in paths if not touches(path, directory)])
+        self._check_paths({path: paths[path] for path in paths if path not in put_off})
         self._who.put_off(put_off)
-        for path in put_off:
-            self._dirty.add(path)
+        for path, below in put_off.items():
+            self._dirty.add(path, below=below)
 
     def _health(self) -> Mapping[str, FieldValue]:
         """Return what the receipt of a check says of the watch before it."""

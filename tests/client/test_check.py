@@ -221,6 +221,20 @@ def test_a_directory_that_comes_or_goes_is_reported_with_all_that_is_in_it(
     assert scanned.changes() == set()
 
 
+def test_a_directory_that_was_away_is_compared_to_its_bottom_where_that_is_asked_for(
+    root: Path, make: Make
+) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    (root / "sub").rename(root.parent / "away")
+    (root.parent / "away/deep/d").write_bytes(b"changed where nobody listens")
+    (root.parent / "away").rename(root / "sub")
+    checker.check_path(bytes(root / "sub"), below=True)
+    assert bytes(root / "sub/deep/d") in {path for _, path, _ in scanned.changes()}
+
+
 def test_a_directory_that_another_one_replaced_is_compared_to_its_bottom(
     root: Path, make: Make
 ) -> None:

@@ -32,7 +32,7 @@ def test_a_path_that_changes_often_is_one_path() -> None:
     dirty, calls = make()
     for _ in range(1000):
         dirty.add(b"/var/log/messages")
-    assert dirty.take() == [b"/var/log/messages"]
+    assert list(dirty.take()) == [b"/var/log/messages"]
     assert calls.first == 1
 
 
@@ -40,9 +40,19 @@ def test_they_come_in_the_order_in_which_they_were_named_first() -> None:
     dirty, _ = make()
     for path in (b"/c", b"/a", b"/c", b"/b"):
         dirty.add(path)
-    assert dirty.take() == [b"/c", b"/a", b"/b"]
-    assert dirty.take() == []
+    assert list(dirty.take()) == [b"/c", b"/a", b"/b"]
+    assert list(dirty.take()) == []
     assert not dirty
+
+
+def test_what_is_meant_with_everything_below_it_stays_so() -> None:
+    dirty, _ = make()
+    for path, below in ((b"/a", True), (b"/a", False), (b"/b", False), (b"/c", False)):
+        dirty.add(path, below=below)
+    dirty.add(b"/c", below=True)
+    assert dirty.take() == {b"/a": True, b"/b": False, b"/c": True}
+    dirty.add(b"/a")
+    assert dirty.take() == {b"/a": False}
 
 
 def test_after_they_were_taken_the_next_one_is_a_first_one() -> None:

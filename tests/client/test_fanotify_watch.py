@@ -155,6 +155,39 @@ def test_a_directory_that_comes_from_outside_is_watched(root: Path, tmp_path: Pa
         assert not any(b"outside" in path for path in ears.paths)
 
 
+def test_a_directory_that_comes_back_is_told_with_everything_below_it(
+    root: Path, tmp_path: Path
+) -> None:
+    (root / "sub/deeper").mkdir()
+    (root / "sub/deeper/file").write_bytes(b"x")
+    with watching(dir_rule(root)) as (_, ears):
+        sh(
+            f"mv sub {tmp_path}/out; echo y > {tmp_path}/out/deeper/file; mv {tmp_path}/out sub",
+            root,
+        )
+        ears.wait(lambda: bytes(root / "sub") in ears.trees, "told with what is below")
+
+
+def test_a_file_below_a_path_that_the_kernel_cannot_tell_is_told_with_what_is_around_it(
+    root: Path,
+) -> None:
+    name = "d" * 250
+    script = f"""
+import os
+for _ in range(20):
+    os.makedirs("{name}", exist_ok=True)
+    os.chdir("{name}")
+open("leaf", "w").write("x")
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
+    with watching(dir_rule(root)) as (_, ears):
+        subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
+        ears.wait(lambda: ears.trees, "told with what is below")
+        assert len(set(ears.trees)) == 1
+        assert all(len(path) < 4096 < len(path) + 251 for path in ears.trees)
+        assert all(path.startswith(bytes(root)) for path in ears.trees)
+
+
 def test_what_is_reached_through_a_link_in_a_rule_is_told_under_the_rules_path(
     root: Path, tmp_path: Path
 ) -> None:

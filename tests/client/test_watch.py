@@ -25,14 +25,17 @@ class Heard:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.dirty: list[bytes] = []
+        self.trees: list[bytes] = []
         self.losses: list[tuple[str, bytes]] = []
         self.hold = threading.Event()
         self.hold.set()
 
-    def on_dirty(self, path: bytes) -> None:
+    def on_dirty(self, path: bytes, below: bool) -> None:
         self.hold.wait(WAIT_S)
         with self.changed:
             self.dirty.append(path)
+            if below:
+                self.trees.append(path)
             self.changed.notify_all()
 
     def on_loss(self, reason: str, scope: bytes) -> None:
@@ -147,6 +150,18 @@ def test_a_directory_that_is_moved_away_takes_its_watches_with_it(
         (tmp_path / "outside" / "deep" / "inside").write_bytes(b"")
         heard.wait_until_idle(root / "marker")
         assert heard.dirty == []
+
+
+def test_a_directory_that_comes_back_is_told_with_everything_below_it(
+    root: Path, tmp_path: Path
+) -> None:
+    (root / "sub/deeper").mkdir()
+    (root / "sub/deeper/file").write_bytes(b"x")
+    with watching(dir_rule(root)) as (_, heard):
+        (root / "sub").rename(tmp_path / "out")
+        (tmp_path / "out/deeper/file").write_bytes(b"changed where nobody listens")
+        (tmp_path / "out").rename(root / "sub")
+        heard.wait(lambda: bytes(root / "sub") in heard.trees, "told with what is below")
 
 
 def test_a_directory_that_is_deleted_and_made_again_is_watched(root: Path) -> None:

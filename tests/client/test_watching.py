@@ -121,8 +121,9 @@ class FakeChecker:
         self._world.did.append("done" if is_complete else "broken off")
         return result(is_complete=is_complete)
 
-    def check_path(self, path: bytes) -> int:
-        self._world.did.append(f"path {path.decode(errors='replace')}")
+    def check_path(self, path: bytes, *, below: bool) -> int:
+        word = "tree" if below else "path"
+        self._world.did.append(f"{word} {path.decode(errors='replace')}")
         if self._world.finds:
             fields = {"policy": "x", "change": "C", "path": escape_bytes(self._world.finds)}
             self._on_event("POLICY_MODIFIED", None, fields)
@@ -238,6 +239,16 @@ async def test_dirty_paths_need_not_wait_for_the_end_of_a_full_check(world: Worl
     paths = [each for each in world.did if each.startswith("path")]
     assert paths == ["path /x/y/z", "path /1/file", "path /1/sub/file", "path /1"]
     assert world.did.index("path /x/y/z") < world.did.index("done")
+
+
+async def test_a_directory_that_came_from_elsewhere_is_looked_at_to_its_bottom(
+    world: World,
+) -> None:
+    async with running(world):
+        await until(lambda: world.count("done"), "the first check")
+        assert world.watcher is not None
+        world.watcher.owner.changed(b"/a/came", below=True)
+        await until(lambda: world.count("tree /a/came"), "the look")
 
 
 async def test_a_wished_check_comes_on_top_of_the_one_that_runs(world: World) -> None:

@@ -17,6 +17,7 @@ class Ears:
     def __init__(self) -> None:
         self.condition = threading.Condition()
         self.paths: list[bytes] = []
+        self.trees: list[bytes] = []
         self.writers: list[tuple[bytes, Writer | None, bool]] = []
         self.losses: list[tuple[str, bytes, int | None]] = []
         self.canaries: list[bytes] = []
@@ -25,10 +26,12 @@ class Ears:
         self.hold = threading.Event()
         self.hold.set()
 
-    def changed(self, path: bytes) -> None:
+    def changed(self, path: bytes, *, below: bool = False) -> None:
         self.hold.wait(WAIT_S)
         with self.condition:
             self.paths.append(path)
+            if below:
+                self.trees.append(path)
             self.condition.notify_all()
 
     def wrote(self, path: bytes, writer: Writer | None, *, below: bool = False) -> None:
