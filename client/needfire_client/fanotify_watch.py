@@ -28,6 +28,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -177,6 +178,7 @@ class FanotifyWatcher:
         self._is_stale = threading.Event()
         # Replaced as a whole, so that the reader needs no lock to look at them.
         self._anchors: dict[bytes, tuple[Mount, ...]] = {}
+        self._heard: frozenset[int] = frozenset()
         self._aliases: tuple[tuple[bytes, bytes], ...] = ()
         self._marked: dict[bytes, bytes] = {}
         self._directories: dict[bytes, _Directory] = {}
@@ -213,7 +215,7 @@ class FanotifyWatcher:
             code = error.errno if isinstance(error, OSError) else errno.EPROTO
             text = str(error.strerror if isinstance(error, OSError) else error)
             raise OSError(code, f"an event cannot be read: {text}") from error
-        self._processes = Processes()
+        self._processes = Processes(is_heard=lambda device: device in self._heard)
         self._thread = threading.Thread(target=self._run, name="fanotify", daemon=True)
         self._thread.start()
 
@@ -248,6 +250,9 @@ class FanotifyWatcher:
             elif is_wanted:
                 marked[mount.device] = mount.point
         self._anchors = {fsid: tuple(found) for fsid, found in anchors.items()}
+        self._heard = frozenset(
+            _devices(each.point for found in anchors.values() for each in found)
+        )
         # One that is hidden by another further up is not what was marked through its path.
         listed = self._listed_devices()
         self._marked = {device: point for device, point in marked.items() if device in listed}
@@ -415,8 +420,11 @@ class FanotifyWatcher:
             if pid == self._own_pid:
                 self._take_own(directory, entry, mask)
                 continue
-            if mask & calls.OPEN_EXEC and directory.path is not None:
-                self._processes.executed(pid, join(directory.path, entry.name))
+            if mask & calls.OPEN_EXEC:
+                if directory.path is None or directory.is_too_deep:
+                    self._processes.executed_unseen(pid)
+                else:
+                    self._processes.executed(pid, join(directory.path, entry.name))
             if directory.seen and mask & ~_IGNORABLE:
                 writer = self._processes.writer(pid)
                 notes = batch.noted(writer)
@@ -592,6 +600,12 @@ def _seen(path: bytes, decision: Decision | None, place: Place) -> _Seen:
     if place.is_uniform:
         all_matter = contents, contents is not None and _cares_for_contents(contents)
     return _Seen(path, decision, place, all_matter)
+
+
+def _devices(points: Iterable[bytes]) -> Iterator[int]:
+    for point in points:
+        with suppress(OSError):
+            yield os.stat(point).st_dev
 
 
 def _fsid(path: bytes) -> bytes:

@@ -10,6 +10,12 @@ it was last seen alive: no kernel gives out all numbers of processes in that tim
 from /proc counts only if the process was still alive afterwards. The command line is read when the
 process has changed something, never when it is executed: until the end of execve(2) it is that of
 the parent, which may even run the same program.
+
+Not every execution is heard: of a file that is in memory alone (memfd_create(2)), or in a file
+system that only a private view of mounts has, nobody is told, and the path that /proc gives of it
+may be that of something quite different here. So what a process runs is held against /proc while
+it lives, and a path that does not lead there in our view is told with the kernel's
+own mark for that, ``(unreachable)``. Of a process that has ended there is nothing left to ask.
 """
 
 import os
@@ -39,8 +45,15 @@ _NO_LOGIN: Final = 2**32 - 1
 _LOADER: Final = re.compile(rb"(?:/usr)?/lib(?:32|64|x32)?(?:/[^/]+)?/ld[-.][^/]*")
 """The dynamic loader is executed by the kernel behind each program that is linked dynamically."""
 
+_UNREACHABLE: Final = b"(unreachable)"
+"""As getcwd(2) has it: a path in somebody else's view of the file systems."""
+
 _CONTAINER: Final = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?:\.scope)?(?:/|$)", re.MULTILINE)
 _UNIT: Final = re.compile(r"/([^/\n]+\.(?:service|scope|socket|mount|timer))(?=/|$)", re.MULTILINE)
+
+
+_Inode = tuple[int, int]
+"""Device and number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,10 @@ class _Known:
     parent: bytes | None = None
     was_loaded: bool = False
     writer: Writer | None = None
+    runs: _Inode | None = None
+    """What it runs, as far as that has been compared with its program."""
+    asked_s: float = -1.0
+    """The sweep after which that was compared last."""
 
 
 class Processes:
@@ -91,11 +108,17 @@ class Processes:
 
     Args:
         clock_s: monotonic seconds.
+        is_heard: called with a device number; says whether executions of files there are told.
     """
 
     def __init__(
-        self, *, proc: Path = Path("/proc"), clock_s: Callable[[], float] = time.monotonic
+        self,
+        *,
+        proc: Path = Path("/proc"),
+        clock_s: Callable[[], float] = time.monotonic,
+        is_heard: Callable[[int], bool] = lambda _device: True,
     ) -> None:
+        self._is_heard = is_heard
         self._proc = os.fsencode(proc)
         self._clock_s = clock_s
         self._known: dict[int, _Known] = {}
@@ -135,10 +158,19 @@ class Processes:
             self._drop(known)
         self._learn(self._note(pid, program))
 
+    def executed_unseen(self, pid: int) -> None:
+        """Note that a process has begun to run a program whose path nobody can tell."""
+        known = self._known.get(pid)
+        if known is not None:
+            self._drop(known)
+
     def writer(self, pid: int) -> Writer | None:
         """Return what is known of the process that an event named just now; None: nothing is."""
         known = self._known.get(pid)
         if known is not None and not self._is_certain(known):
+            self._drop(known)
+            known = None
+        if known is not None and self._is_belied(known):
             self._drop(known)
             known = None
         if known is None:
@@ -157,6 +189,27 @@ class Processes:
             return now_s - known.alive_s <= TRUST_S
         return now_s - self._swept_s <= TRUST_S or _is_alive(known.descriptor)
 
+    def _is_belied(self, known: _Known) -> bool:
+        """True where a process runs something of whose execution nobody was told.
+
+        Where it would be told, the event is only still to come: then what was noted holds. Asked
+        once between two sweeps.
+        """
+        if known.descriptor < 0 or known.asked_s == self._swept_s:
+            return False
+        known.asked_s = self._swept_s
+        runs = self._runs(known.pid)
+        if runs is None or runs == known.runs or not _is_alive(known.descriptor):
+            return False
+        is_told = self._is_heard(runs[0]) and _LOADER.fullmatch(known.program) is None
+        if not is_told and _inode(known.program) != runs:
+            return True
+        known.runs = runs
+        return False
+
+    def _runs(self, pid: int) -> _Inode | None:
+        return _inode(b"%s/%d/exe" % (self._proc, pid))
+
     def _note(self, pid: int, program: bytes) -> _Known:
         while len(self._known) >= _KNOWN_MAX or len(self._by_descriptor) >= _DESCRIPTORS_MAX:
             self._drop(next(iter(self._known.values())))
@@ -174,12 +227,21 @@ class Processes:
         if pid <= 0:
             return None
         known = self._note(pid, b"")
-        program = self._link(pid, b"exe")
+        program, runs = self._seen(pid), self._runs(pid)
         if program is None or known.descriptor < 0 or not _is_alive(known.descriptor):
             self._drop(known)
             return None
-        known.program = program
+        known.program, known.runs = program, runs
         return known
+
+    def _seen(self, pid: int) -> bytes | None:
+        """Return the path of what a process runs, with a mark where it is none of ours."""
+        program = self._link(pid, b"exe")
+        if program is None:
+            return None
+        runs = self._runs(pid)
+        # A kernel that does not let us look at it has told the path all the same.
+        return program if runs is None or _inode(program) == runs else _UNREACHABLE + program
 
     def _learn(self, known: _Known) -> None:
         """Read what execve(2) does not change, as far as the process still lives."""
@@ -195,7 +257,7 @@ class Processes:
         if known.descriptor < 0:
             return
         command = self._read(known.pid, b"cmdline", _COMMAND_BYTES_MAX)
-        is_its_own = self._link(known.pid, b"exe") == known.program
+        is_its_own = self._link(known.pid, b"exe") == known.program.removeprefix(_UNREACHABLE)
         if command and is_its_own and _is_alive(known.descriptor):
             known.command = command
 
@@ -219,7 +281,7 @@ class Processes:
         known = self._known.get(pid)
         if known is not None and self._is_certain(known):
             return known.program
-        return self._link(pid, b"exe")
+        return self._seen(pid)
 
     def _link(self, pid: int, name: bytes) -> bytes | None:
         try:
@@ -274,6 +336,14 @@ def _described(known: _Known) -> Writer:
         known.parent,
         facts.unit,
     )
+
+
+def _inode(path: bytes) -> _Inode | None:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _open_process(pid: int) -> int:

@@ -24,7 +24,8 @@ _SEVERAL: Final = "several"
 
 PATHS_MAX: Final = 20_000
 WRITERS_MAX: Final = 4
-"""Writers of one path that are told apart; the first ones."""
+"""Writers of one path that are told apart, the first ones. Of more it is told that there were, as
+an unknown one: else four harmless ones would hide the fifth."""
 
 _PROGRAM_CHARACTERS_MAX: Final = 256
 
@@ -39,6 +40,8 @@ class _Note:
     def add_one(self, key: tuple[int, bytes] | None, writer: Writer | None) -> None:
         if key in self.writers or len(self.writers) < WRITERS_MAX:
             self.writers[key] = writer
+        else:
+            self.writers[None] = None
 
     def add(self, other: "_Note") -> None:
         for key, writer in other.writers.items():
@@ -131,7 +134,8 @@ def who_fields(writers: list[Writer | None]) -> dict[str, FieldValue]:
     if not known:
         return {"who": UNKNOWN}
     if len(writers) > 1:
-        programs = dict.fromkeys(_program(writer.program) for writer in known)
+        # A comma in a program's own name must not make two of it.
+        programs = dict.fromkeys(_program(writer.program).replace(",", "\\x2c") for writer in known)
         names = [*programs, *([UNKNOWN] if len(known) < len(writers) else [])]
         return {
             "who": _SEVERAL,

@@ -156,6 +156,54 @@ def test_the_loader_behind_a_program_does_not_replace_it_and_one_by_itself_does(
         assert writer.program == loader
 
 
+def in_memory(*arguments: str) -> "subprocess.Popen[bytes]":
+    """Start a program from memory, of whose execution nobody is told."""
+    script = """
+import os, shutil, sys
+memory = os.memfd_create("usr-bin-apt")
+os.write(memory, open(shutil.which("sleep"), "rb").read())
+os.execv(f"/proc/self/fd/{memory}", ["apt", *sys.argv[1:]])
+"""
+    return subprocess.Popen([sys.executable, "-c", script, *arguments])
+
+
+@pytest.mark.parametrize("noted", [b"/usr/bin/apt", b"/lib64/ld-linux-x86-64.so.2", None])
+def test_a_process_that_runs_what_nobody_was_told_of_is_not_taken_for_what_it_ran_before(
+    noted: bytes | None,
+) -> None:
+    heard = os.stat(PYTHON).st_dev
+    processes = Processes(clock_s=Clock(), is_heard=lambda device: device == heard)
+    with in_memory("60") as process:
+        try:
+            if noted is not None:
+                processes.executed(process.pid, noted)
+            while Path(f"/proc/{process.pid}/cmdline").read_bytes() != b"apt\x0060\0":
+                assert process.poll() is None
+            writer = processes.writer(process.pid)
+            assert writer is not None
+            assert writer.program == b"(unreachable)/memfd:usr-bin-apt (deleted)"
+            assert writer.command == b"apt\x0060\0"
+        finally:
+            processes.close()
+            process.kill()
+
+
+def test_what_is_noted_holds_where_the_next_execution_would_be_told() -> None:
+    with known(Clock()) as processes, running() as process:
+        processes.executed(process.pid, b"/usr/bin/other")
+        writer = processes.writer(process.pid)
+        assert writer is not None
+        assert writer.program == b"/usr/bin/other"
+
+
+def test_a_program_whose_path_nobody_can_tell_replaces_what_was_noted() -> None:
+    with known(Clock()) as processes:
+        pid = ended()
+        processes.executed(pid, b"/usr/bin/apt")
+        processes.executed_unseen(pid)
+        assert processes.writer(pid) is None
+
+
 def test_a_file_elsewhere_that_is_named_like_the_loader_is_a_program() -> None:
     with known(Clock()) as processes:
         pid = ended()

@@ -1,5 +1,7 @@
 """Notes of who changed a path, and the fields of an event that say so."""
 
+import pytest
+
 from needfire_client.processes import Writer
 from needfire_client.who import WRITERS_MAX, WhoBook, who_fields
 
@@ -57,12 +59,22 @@ def test_who_moved_a_directory_changed_everything_below_it_and_who_wrote_to_it_d
     assert book.writers(b"/d") == []
 
 
-def test_the_same_process_counts_once_and_many_are_cut() -> None:
+@pytest.mark.parametrize("count", [WRITERS_MAX - 1, WRITERS_MAX, WRITERS_MAX + 1, 10])
+def test_the_same_process_counts_once_and_of_too_many_it_is_told_that_there_were(
+    count: int,
+) -> None:
     book = WhoBook()
-    for pid in range(10):
+    for pid in range(count):
         for _ in range(3):
             book.note(b"/f", Writer(pid, b"/bin/x"))
-    assert [writer.pid for writer in book.writers(b"/f") if writer] == list(range(WRITERS_MAX))
+    writers = book.writers(b"/f")
+    assert [writer.pid for writer in writers if writer] == list(range(min(count, WRITERS_MAX)))
+    assert (None in writers) == (count > WRITERS_MAX)
+
+
+def test_a_program_with_a_comma_in_its_name_is_one_program() -> None:
+    both = [VI, Writer(9, b"/tmp/x, /usr/bin/dpkg")]
+    assert who_fields([*both])["who_program"] == "/usr/bin/vi, /tmp/x\\x2c /usr/bin/dpkg"
 
 
 def test_more_paths_than_may_be_held_are_forgotten_and_nothing_is_made_up() -> None:
