@@ -28,7 +28,12 @@ from needfire_client.attributes import (
 )
 from needfire_client.policy import Decision, Place, Ruleset
 from needfire_client.quick import QuickLook
-from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX, FileEntry, State
+from needfire_protocol.baseline import (
+    ENTRIES_BYTES_MAX,
+    ENTRIES_PER_DIRECTORY_MAX,
+    FileEntry,
+    State,
+)
 from needfire_protocol.escape import escape_bytes, is_weird
 from needfire_protocol.rc.policies import Check, Policy, RuleKind
 from needfire_protocol.rc.skip_checksum import SkipLine
@@ -42,6 +47,13 @@ __all__ = ["DirectoryRecord", "Finding", "Rest", "Severities", "Walker", "join"]
 
 _GONE_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 """Opening a directory fails so if it has gone, or become something else, since it was listed."""
+
+_FIXED_BYTES: Final = 160
+"""Of one entry in a row of the baseline, without name, link target and extended attributes."""
+_BYTES_PER_ENTRY_MAX: Final = 1_024
+"""Of the entries of a directory, on average, where it has as many as it may."""
+_HEAVIEST_ENTRY_BYTES: Final = 8_192
+"""No entry has more, so a directory of few need not be weighed."""
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
@@ -144,7 +156,8 @@ class Walker:
         pause: asked before each directory; if it says yes, the walk ends and ``rest`` is what
             it did not come to.
         quick: looks at the files of quick rules; without it they are read.
-        entries_max: a directory that has more is not looked into, which is a finding.
+        entries_max: a directory that has more is not looked into, which is a finding; nor is one
+            whose entries have more than a KiB for each of so many.
     """
 
     def __init__(
@@ -161,6 +174,7 @@ class Walker:
         entries_max: int = ENTRIES_PER_DIRECTORY_MAX,
     ) -> None:
         self._entries_max = entries_max
+        self._bytes_max = min(ENTRIES_BYTES_MAX, entries_max * _BYTES_PER_ENTRY_MAX)
         self._quick = quick
         self._skip_lines = skip_lines
         self._ruleset = ruleset
@@ -516,10 +530,28 @@ class Walker:
             self._add_uniform(record, fd, listing, descents)
         else:
             self._add_named(record, fd, listing, descents)
+        if (
+            len(record.entries) > self._bytes_max // _HEAVIEST_ENTRY_BYTES
+            and (found_bytes := _weight(record.entries)) > self._bytes_max
+        ):
+            self._unweighed(record, found_bytes)
+            return record, []
         self._judge_names(record, listing)
         if self._examiner.deferred:
             record.deferred, self._examiner.deferred = self._examiner.deferred, []
         return record, descents
+
+    def _unweighed(self, record: DirectoryRecord, found_bytes: int) -> None:
+        """Give up a directory whose entries no row of a baseline has room for.
+
+        Hard links to a link with a long target cost their owner next to nothing.
+        """
+        record.entries.clear()
+        record.prefixes.clear()
+        record.findings.clear()
+        self._examiner.deferred = []
+        reason = f"entries of {found_bytes} bytes (limit {self._bytes_max})"
+        self._unlisted(record, OSError(errno.EOVERFLOW, reason))
 
     def _list(self, fd: int, record: DirectoryRecord) -> list[tuple[bytes, bool]]:
         """Return the sorted names of a directory, each with whether it is a regular file."""
@@ -750,6 +782,17 @@ class Walker:
 def _ask_patiently(_fd: int, _name: bytes) -> FileEntry | None:
     """Stand in for ``at_once`` where it cannot do."""
     return None
+
+
+def _weight(entries: Sequence[tuple[bytes, FileEntry]]) -> int:
+    """Return about how many bytes entries have in a row of the baseline."""
+    return sum(
+        _FIXED_BYTES
+        + len(name)
+        + len(entry.link or b"")
+        + sum(len(each) + len(data) for each, _, data in entry.xattrs)
+        for name, entry in entries
+    )
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

@@ -500,3 +500,31 @@ def test_contents_that_were_just_written_are_in_memory(tmp_path: Path) -> None:
         file.write(b"x" * 16_384)
         file.flush()
         assert _is_cached(file.fileno())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_directory_whose_entries_are_heavier_than_there_is_room_for_is_told_and_ends_nothing(
+    root: Path, make: Make, workers: int
+) -> None:
+    room = 256
+    heavy = root / "heavy"
+    heavy.mkdir()
+    (heavy / "0").symlink_to("x" * 4_000)
+    (root / "zz").write_bytes(b"behind it")
+    scanned = make(dir_rule(root), scan_workers=workers, scan_memory_bytes=2 * room * 3_072)
+    each = 160 + 4_000 + 3
+    fits = room * 1_024 // each
+    for number in range(1, fits):
+        # Hard links to a link cost their owner nothing but the name.
+        os.link(heavy / "0", heavy / f"{number:03}", follow_symlinks=False)
+    scanned.init()
+    assert "FILE_UNREADABLE" not in {each.code for each in scanned.take()}
+    os.link(heavy / "0", heavy / "one", follow_symlinks=False)
+    os.link(heavy / "0", heavy / "two", follow_symlinks=False)
+    scanned.init()
+    (event,) = [each for each in scanned.take() if each.code == "FILE_UNREADABLE"]
+    assert event.path == bytes(heavy)
+    assert str(event.fields["reason"]).startswith("entries of ")
+    with BaselineReader(scanned.baseline) as reader:
+        assert reader.directory(bytes(heavy)) == {}
+        assert b"zz" in reader.directory(bytes(root))
