@@ -6,7 +6,10 @@ tells is the same (but for the access time), the digest and the extended attribu
 the same. That is not so for whoever sets the clock back, or writes to the disk beneath the file
 system, nor for what decays on the disk: for those a full check reads everything at an interval of
 its own. On file systems that are not known to keep ctime in all cases, all attributes are looked
-at; only the contents are taken on trust.
+at; only the contents are taken on trust. Not even those are in memory (tmpfs), where writing through
+a mapping (mmap(2)) moves no time at all. On a disk the first such write moves ctime, and those after it
+do not until the kernel has written the page to the disk, half a minute later: who held a mapping while
+the baseline was made has that long for a change that only a full check sees.
 """
 
 import ctypes
@@ -40,6 +43,15 @@ _KEEPS_CTIME: Final = frozenset(
 )
 """Numbers of file systems (statfs(2)) that move ctime with extended attributes and flags as well.
 tmpfs has done so for a few years only; what a server behind a network does, nobody knows."""
+
+_FORGETS_MAPPED: Final = frozenset(
+    {
+        0x01021994,  # tmpfs
+        0x858458F6,  # ramfs
+        0x958458F6,  # hugetlbfs
+    }
+)
+"""Numbers of file systems on which writing through a mapping never moves ctime nor mtime."""
 
 _STATFS_BYTES: Final = 256
 
@@ -79,7 +91,7 @@ class QuickLook:
     def __init__(self, examiner: Examiner, reader: "BaselineReader") -> None:
         self._examiner = examiner
         self._reader = reader
-        self._keeps_ctime: dict[int, bool] = {}
+        self._kinds: dict[int, int] = {}
         self._path: bytes | None = None
         self._known: dict[bytes, FileEntry] = {}
 
@@ -148,7 +160,8 @@ class QuickLook:
         All of its attributes are looked at.
         """
         if path != self._path:
-            self._path, self._known = path, self._reader.directory(path)
+            forgets = self._kind(dir_fd) in _FORGETS_MAPPED
+            self._path, self._known = path, {} if forgets else self._reader.directory(path)
         old = self._known.get(name)
         if old is None or old.digest is None or old.state != State.OK:
             return None
@@ -159,10 +172,13 @@ class QuickLook:
         return old._replace(atime_ns=now.atime_ns)
 
     def _is_trusted(self, dir_fd: int) -> bool:
+        return self._kind(dir_fd) in _KEEPS_CTIME
+
+    def _kind(self, dir_fd: int) -> int:
         device = os.fstat(dir_fd).st_dev
-        found = self._keeps_ctime.get(device)
+        found = self._kinds.get(device)
         if found is None:
-            found = self._keeps_ctime[device] = _kind_of(dir_fd) in _KEEPS_CTIME
+            found = self._kinds[device] = _kind_of(dir_fd)
         return found
 
 

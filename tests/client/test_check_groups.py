@@ -1,5 +1,6 @@
 """Checks of some rules only, and quick ones."""
 
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from needfire_client.check import Checker
 from needfire_client.policy import EVERYTHING, Selection
 from needfire_protocol.rc.policies import Policy
+from needfire_testkit.mounting import mounted
 from needfire_testkit.scan_workers import share_out_everything
 from needfire_testkit.scanner import Scanned, dir_rule, file_rule, settings_of
 
@@ -160,6 +162,26 @@ def test_a_file_with_the_same_size_and_times_is_read_because_of_its_ctime(
     scanned.take()
     assert checker.full_check(selection=QUICK).hashed == 1
     assert [event.change[0] for event in scanned.take()] == ["C"]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+def test_in_memory_a_file_is_read_for_writing_through_a_mapping_moves_no_time(
+    root: Path, make: Make
+) -> None:
+    with mounted("-t", "tmpfs", "needfire-test", str(root / "a")):
+        path = root / "a" / "file"
+        path.write_bytes(b"contents")
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            scanned = make(*rules(root))
+            scanned.init()
+            before = path.stat()
+            mapped[:4] = b"evil"
+            assert path.stat() == before
+            checker = scanned.checker()
+            scanned.take()
+            checker.full_check(selection=QUICK)
+            assert changed(scanned, root) == {"a/file"}
 
 
 def test_growing_and_large_files_are_quick_as_well(root: Path, make: Make) -> None:
