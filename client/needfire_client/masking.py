@@ -6,6 +6,7 @@ programs. It is a help and no promise: a secret under an innocent name cannot be
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from needfire_protocol.escape import escape_bytes
@@ -33,22 +34,25 @@ _OPTION: Final = re.compile(
 )
 """The same as an option of its own: the next argument goes."""
 
+_SPACE: Final = re.compile(r"(\s+)")
+
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^/?#\s]*@")
 
-_SHORT_OPTIONS: Final = {
-    "mysql": "-p",
-    "mysqldump": "-p",
-    "mysqladmin": "-p",
-    "mariadb": "-p",
-    "mariadb-dump": "-p",
-    "sshpass": "-p",
-    "curl": "-u",
-    "wget": "-u",
-    "ldapsearch": "-w",
-    "ldapmodify": "-w",
-    "redis-cli": "-a",
-    "smbclient": "-U",
+_OPTIONS: Final = {
+    "mysql": ("p", ""),
+    "mysqldump": ("p", ""),
+    "mysqladmin": ("p", ""),
+    "mariadb": ("p", ""),
+    "mariadb-dump": ("p", ""),
+    "sshpass": ("p", ""),
+    "curl": ("uU", r"--(?:proxy-)?user"),
+    "wget": ("u", ""),
+    "ldapsearch": ("wy", ""),
+    "ldapmodify": ("wy", ""),
+    "redis-cli": ("a", ""),
+    "smbclient": ("U", r"--user"),
 }
+"""Letters of options, and long options, of well-known programs behind which a secret stands."""
 
 
 def command_text(command: bytes) -> str:
@@ -58,21 +62,44 @@ def command_text(command: bytes) -> str:
         command: arguments with NUL behind each, as /proc/PID/cmdline has them.
     """
     arguments = command[:_BYTES_MAX].rstrip(b"\0").split(b"\0")
-    words = [escape_bytes(each) for each in arguments]
-    short = _SHORT_OPTIONS.get(words[0].rpartition("/")[2])
+    secrets: re.Pattern[str] | None = None
     shown = []
     is_next_secret = False
-    for word in words:
+    for word in map(escape_bytes, arguments):
         if is_next_secret:
             shown.append(MASK)
             is_next_secret = False
             continue
-        is_next_secret = _OPTION.fullmatch(word) is not None or word == short
-        if short is not None and word.startswith(short) and word != short:
-            shown.append(short + MASK)
-        else:
-            shown.append(_masked(word))
+        # The program may be behind another one (sudo), or in a line for a shell.
+        parts = []
+        for part in _SPACE.split(word):
+            secrets = _secrets(part) or secrets
+            found = secrets.fullmatch(part) if secrets is not None else None
+            if is_next_secret and part.strip():
+                parts.append(MASK)
+                is_next_secret = False
+            elif found is not None and found[2]:
+                parts.append(found[1] + MASK)
+            else:
+                parts.append(part)
+                is_next_secret = is_next_secret or found is not None
+        is_next_secret = is_next_secret or _OPTION.fullmatch(word) is not None
+        shown.append(_masked("".join(parts)))
     return _bounded(" ".join(shown), is_cut=len(command) > _BYTES_MAX)
+
+
+@lru_cache(maxsize=64)
+def _pattern(program: str) -> re.Pattern[str]:
+    letters, long = _OPTIONS[program]
+    # Of a cluster of letters the first of these takes the rest, or else the next argument.
+    forms = rf"-(?:(?![{letters}])[A-Za-z0-9#])*[{letters}]" + (f"|{long}(?:=|$)" if long else "")
+    return re.compile(f"({forms})(.*)", re.DOTALL)
+
+
+def _secrets(word: str) -> re.Pattern[str] | None:
+    """Return what to look for behind a word that names a program; None where it names none."""
+    program = word.rpartition("/")[2]
+    return _pattern(program) if program in _OPTIONS else None
 
 
 def _masked(word: str) -> str:

@@ -34,6 +34,13 @@ def line(*arguments: str) -> bytes:
         (["/usr/bin/mysql", "-pXk7qz", "db"], "/usr/bin/mysql -p*** db"),
         (["sshpass", "-p", "Xk7qz", "ssh"], "sshpass -p *** ssh"),
         (["git", "clone", "https://me:Xk7qz@host/x"], "git clone https://***@host/x"),
+        (["sudo", "mysql", "-uroot", "-pXk7qz", "db"], "sudo mysql -uroot -p*** db"),
+        (["sh", "-c", "cd x; mysql -pXk7qz db"], "sh -c cd x; mysql -p*** db"),
+        (["sh", "-c", "curl -u me:Xk7qz http://h/"], "sh -c curl -u *** http://h/"),
+        (["curl", "-su", "me:Xk7qz", "http://h/"], "curl -su *** http://h/"),
+        (["curl", "-sume:Xk7qz"], "curl -su***"),
+        (["curl", "--user", "me:Xk7qz", "-v"], "curl --user *** -v"),
+        (["curl", "--proxy-user=me:Xk7qz"], "curl --proxy-user=***"),
         (["sh", "-c", "export TOKEN=Xk7qz; ls"], "sh -c export TOKEN=***"),
         (["sh", "-c", '{"password": "Xk7qz"}'], 'sh -c {"password":***'),
     ],
@@ -44,7 +51,14 @@ def test_a_secret_is_masked_where_it_usually_stands(arguments: list[str], shown:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["touch", "/etc/passwd"], ["cp", "-p", "a", "b"], ["vi", "tokens.txt"], ["ls", "a=b"], [""]],
+    [
+        ["touch", "/etc/passwd"],
+        ["cp", "-p", "a", "b"],
+        ["vi", "tokens.txt"],
+        ["ls", "a=b"],
+        [""],
+        ["sudo", "-u", "me", "ls"],
+    ],
 )
 def test_what_is_no_secret_stays(arguments: list[str]) -> None:
     assert command_text(line(*arguments)) == " ".join(arguments)
