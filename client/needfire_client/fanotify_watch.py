@@ -94,6 +94,7 @@ _LISTED: Final = re.compile(r"^fanotify sdev:([0-9a-f]+)", re.MULTILINE)
 
 _DIRECTORIES_MAX: Final = 65_536
 _GONE: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+_PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class _Seen(NamedTuple):
@@ -179,6 +180,8 @@ class FanotifyWatcher:
         # Replaced as a whole, so that the reader needs no lock to look at them.
         self._anchors: dict[bytes, tuple[Mount, ...]] = {}
         self._heard: frozenset[int] = frozenset()
+        self._unresolved: str | None = None
+        """Why a directory of an event of this batch could not be found, though it may be there."""
         self._aliases: tuple[tuple[bytes, bytes], ...] = ()
         self._marked: dict[bytes, bytes] = {}
         self._directories: dict[bytes, _Directory] = {}
@@ -410,6 +413,9 @@ class FanotifyWatcher:
                 continue
             self._take_one(event, batch)
         batch.tell(self._listener)
+        if self._unresolved is not None:
+            self._lost(f"a directory could not be found again: {self._unresolved}")
+            self._unresolved = None
 
     def _take_one(self, event: RawEvent, batch: _Batch) -> None:
         mask, pid = event.mask, event.pid
@@ -462,6 +468,9 @@ class FanotifyWatcher:
         paths, is_too_deep = self._resolve(key)
         # Gone, or out of view. That it went is an event in the directory that it was in.
         directory = self._directory(paths)._replace(is_too_deep=is_too_deep) if paths else _NOWHERE
+        if not paths and self._unresolved is not None:
+            # What fails for want of descriptors or memory must not be taken for gone for good.
+            return directory
         while len(self._directories) >= _DIRECTORIES_MAX:
             self._directories.pop(next(iter(self._directories)))
         self._directories[key] = directory
@@ -489,6 +498,9 @@ class FanotifyWatcher:
                 told, inode, is_too_deep = self._open(anchor, key[8:])
             except OSError as error:
                 if error.errno in _GONE:
+                    return [], False
+                if error.errno in _PASSING:
+                    self._unresolved = error.strerror or str(error)
                     return [], False
                 continue
             paths = [path for path in self._paths(anchor, told, key[:8]) if _leads(path, inode)]

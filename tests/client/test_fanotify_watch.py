@@ -1,5 +1,6 @@
 """fanotify on this host's own file systems: changes, who made them, and what was lost."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -229,6 +230,24 @@ def test_a_reader_that_dies_is_told(root: Path, monkeypatch: pytest.MonkeyPatch)
         sh("touch wakes-the-reader", root)
         ears.wait(lambda: ears.losses, "the loss")
         assert ears.losses[0][:2] == ("the reader failed: MemoryError: gone", b"/")
+
+
+def test_a_directory_that_cannot_be_found_for_now_is_a_loss_and_is_found_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_mount: int, _handle: bytes) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with watching(dir_rule(root)) as (_, ears):
+        with monkeypatch.context() as patch:
+            patch.setattr(fanotify_calls, "open_handle", fail)
+            sh("echo y > file", root)
+            ears.wait(lambda: ears.losses, "told")
+        assert {reason for reason, _, _ in ears.losses} == {
+            "a directory could not be found again: Too many open files"
+        }
+        sh("echo z > file", root)
+        ears.wait_paths(root / "file")
 
 
 def test_known_directories_are_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
