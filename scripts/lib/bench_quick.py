@@ -39,7 +39,9 @@ def checks(tree: Path, place: Path, workers: str) -> list[Tool]:
     """Return a quick and a full check with so many processes, their baseline made."""
     place.mkdir(mode=0o700)
     rc = place / "agentrc"
-    rc.write_text(f"[ReadOnly]\ndir=99{tree}\n[Misc]\nScanWorkers={workers}\n")
+    rc.write_text(
+        f"[ReadOnly]\ndir=99{tree}\n[Misc]\nScanWorkers={workers}\nScanCpuLimit=6400\nSetIOLimit=0\n"
+    )
     common = ["--rc", str(rc), "--state-dir", str(place)]
     prepare_with([str(AGENT), "init", *common])
     command = [str(AGENT), "check", *common]

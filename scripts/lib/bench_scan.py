@@ -224,7 +224,9 @@ def ours(tree: Path, state: Path, workers: str) -> Tool:
     place = state / f"needfire-{workers}"
     place.mkdir(mode=0o700)
     rc = place / "agentrc"
-    rc.write_text(f"[ReadOnly]\ndir=99{tree}\n[Misc]\nScanWorkers={workers}\n")
+    rc.write_text(
+        f"[ReadOnly]\ndir=99{tree}\n[Misc]\nScanWorkers={workers}\nScanCpuLimit=6400\nSetIOLimit=0\n"
+    )
     common = ["--rc", str(rc), "--state-dir", str(place)]
     prepare_with([str(AGENT), "init", *common])
     return Tool(f"needfire {workers}", [str(AGENT), "check", *common])

@@ -90,12 +90,12 @@ class AgentSettings:
     canary_interval_s: int = 300
     spool_size_limit_bytes: int = 256 * 1024 * 1024
     nice_level: int = 0
-    io_limit_kib: int = 0
+    io_limit_kib: int = 204_800
     """Kilobytes (of 1024) a second; 0 for no limit."""
     drop_cache: bool = True
     scan_workers: int = 0
     """Processes; 0 for as many as there are cores, to a limit."""
-    scan_cpu_limit: int = 400
+    scan_cpu_limit: int = 100
     """Percent of one core, all processes together."""
     scan_memory_bytes: int = 1024**3
     """Of all processes that examine files together."""

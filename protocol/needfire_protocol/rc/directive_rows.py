@@ -350,7 +350,7 @@ _CHECKING: Final = (
         "SetIOLimit",
         _MISC,
         integer(0, 10**9),
-        "0",
+        "204800",
         "20000",
         "Kilobytes (of 1024) that full checks read in a second, all processes together; 0: no "
         "limit.",
@@ -380,7 +380,7 @@ _CHECKING: Final = (
         "ScanCpuLimit",
         _MISC,
         integer(1, 6_400),
-        "400",
+        "100",
         "50",
         "Processor time that examining files may take, in percent of one core, all processes "
         "together; each has an equal share of it.",

@@ -43,8 +43,8 @@ def _rule(
 
 
 def settings_of(*rules: PathRule, **others: Any) -> AgentSettings:
-    """Return settings with these rules, and everything else by default."""
-    return AgentSettings(rules=rules, **others)
+    """Return settings with these rules, no limits on speed, and everything else by default."""
+    return AgentSettings(rules=rules, **{"scan_cpu_limit": 6_400, "io_limit_kib": 0, **others})
 
 
 @dataclass(frozen=True)
