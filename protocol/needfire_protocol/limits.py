@@ -89,6 +89,19 @@ CHUNK_BYTES_MAX: Final = 64 * 1024
 TRANSFER_BYTES_MAX: Final = 2**40
 """Bytes that a transfer may announce. Receivers have their own, lower limits for each kind."""
 
+AUDIT_NOTE_BYTES_MAX: Final = 4_096
+"""Bytes of a checkpoint or of a handover of keys; ours have some 400."""
+
+AUDIT_KEY_BYTES_MAX: Final = 256
+"""Bytes of a public key of the audit log, as text."""
+
+AUDIT_HANDOVERS_MAX: Final = 32
+"""Handovers that come with a checkpoint. An agent that was away for more keys than that asks its
+administrator."""
+
+AUDIT_PROOF_HASHES_MAX: Final = 64
+"""Hashes of a proof: one a level of the tree, and one more. 2**63 records have no longer one."""
+
 REPORTS_PER_BATCH_MAX: Final = 500
 """Reports in one frame: about 200 KiB of usual events, committed by the server together."""
 

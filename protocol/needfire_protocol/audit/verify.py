@@ -1,0 +1,732 @@
+"""Whether a log is what its server once wrote; and if not, where it first differs, and how.
+
+Lines go through one by one; what is kept does not grow with the log. A record is linked by its
+number and by the hash of its predecessor; it is vouched for by the record behind it, and all of
+them by the next checkpoint. After the first fault the rest is read only to tell kinds apart that
+look alike at that place: a record that is missing may have been moved, one that is too many too.
+
+    changed              a record or a checkpoint is not what it was
+    removed              records are missing, and others follow
+    inserted             there is something that the server never wrote there
+    reordered            what belongs there stands elsewhere
+    cut off              the end is missing
+    wrong key            not signed by the key that was given, or by one that it handed over to
+    missing checkpoint   the records are there, but one of the numbered checkpoints is not
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from needfire_protocol.audit.export import Header, parse_header, parse_line
+from needfire_protocol.audit.merkle import Frontier
+from needfire_protocol.audit.note import (
+    Checkpoint,
+    Note,
+    PublicKey,
+    handover_note,
+    parse_checkpoint,
+    parse_note,
+)
+from needfire_protocol.audit.record import (
+    FIRST_PREVIOUS,
+    KEY_HANDED_OVER,
+    KEY_MADE,
+    Head,
+    parse_head,
+    parse_record,
+)
+from needfire_protocol.errors import FormatError
+
+__all__ = ["Finding", "Verdict", "Verification", "verify"]
+
+_AHEAD: Final = 8
+"""Lines that are looked at in advance, at a fault only."""
+_STRAYS_MAX: Final = 64
+"""Lines out of place that are remembered, to find out where they belong."""
+
+
+class Verdict(Enum):
+    """What is wrong with a log; the words are those that people read."""
+
+    CHANGED = "changed"
+    REMOVED = "removed"
+    INSERTED = "inserted"
+    REORDERED = "reordered"
+    CUT_OFF = "cut off"
+    WRONG_KEY = "wrong key"
+    MISSING_CHECKPOINT = "missing checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The first thing that is wrong.
+
+    Attributes:
+        first: number of the first bad record; of the first missing one where some are missing.
+        last: where no one can tell which record it is, the last one that it may be; else first.
+        line: of the input, from 1; 0 for its end.
+        text: what was found and what was expected.
+    """
+
+    verdict: Verdict
+    first: int
+    last: int
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What came of a check.
+
+    Attributes:
+        finding: None for a log that is intact.
+        records: records that were read up to the first fault.
+        checkpoints: checkpoints that hold.
+        closing: what the log says it ends with; to be believed only without a finding.
+        unsigned: records behind the last checkpoint, which nothing signed covers yet.
+    """
+
+    finding: Finding | None
+    records: int
+    checkpoints: int
+    closing: Checkpoint | None
+    unsigned: int = 0
+
+
+def verify(
+    lines: Iterable[bytes],
+    keys: Sequence[PublicKey],
+    *,
+    anchor: Note | None = None,
+    is_live: bool = False,
+    size: int = 0,
+) -> Verification:
+    """Check a log.
+
+    Args:
+        lines: of the export, each with its newline.
+        keys: who may have signed: any one key that the log had at some time is enough.
+        anchor: a checkpoint that was kept elsewhere; the log must contain what it covers.
+        is_live: records behind the closing checkpoint are no fault: the log is still written.
+        size: records that there must be, where somebody knows.
+    """
+    return _Check(lines, keys, anchor, is_live=is_live, size=size).run()
+
+
+@dataclass(slots=True)
+class _Item:
+    """One line of the input."""
+
+    line: int
+    raw: bytes
+    head: Head | None
+
+    def is_canonical(self) -> bool:
+        """Whether it is exactly a record; the head alone does not say so."""
+        try:
+            parse_record(self.raw)
+        except FormatError:
+            return False
+        return True
+
+
+class _Lines:
+    """The input, with a look ahead."""
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._source = iter(lines)
+        self._ahead: deque[_Item] = deque()
+        self._line = 0
+        self.records = 0
+        """Lines that were read and look like records."""
+        self.torn: bytes | None = None
+        """The last line, where it has no newline."""
+
+    def __iter__(self) -> Iterator[_Item]:
+        return self
+
+    def __next__(self) -> _Item:
+        return self._ahead.popleft() if self._ahead else self._read()
+
+    def _read(self) -> _Item:
+        raw = next(self._source)
+        self._line += 1
+        if raw.endswith(b"\n"):
+            raw = raw[:-1]
+            head = parse_head(raw)
+            self.records += head is not None
+            return _Item(self._line, raw, head)
+        following = next(self._source, None)
+        if following is None:
+            self.torn = raw
+            raise StopIteration
+        # A piece of a line that is longer than any line may be.
+        self._source = _again(following, self._source)
+        return _Item(self._line, b"", None)
+
+    def peek(self) -> list[_Item]:
+        """Return the next lines that are no checkpoints, as far as we look ahead."""
+        while len(self._ahead) < _AHEAD:
+            try:
+                self._ahead.append(self._read())
+            except StopIteration:
+                break
+        return [each for each in self._ahead if not each.raw.startswith(b'{"checkpoint"')]
+
+    def peek_line(self) -> _Item | None:
+        """Return the next line, whatever it is."""
+        self.peek()
+        return self._ahead[0] if self._ahead else None
+
+
+def _again(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+class _Check:
+    """One run over a log."""
+
+    def __init__(
+        self,
+        lines: Iterable[bytes],
+        keys: Sequence[PublicKey],
+        anchor: Note | None,
+        *,
+        is_live: bool,
+        size: int,
+    ) -> None:
+        self._lines = _Lines(lines)
+        self._keys = frozenset(keys)
+        self._anchor_note = anchor
+        self._anchor = None if anchor is None else parse_checkpoint(anchor)
+        self._is_live = is_live
+        self._size = size
+        self._finding: Finding | None = None
+        self._header: Header | None = None
+        self._closing: Checkpoint | None = None
+        self._closing_note: Note | None = None
+        # The tree without the latest record: nothing has vouched for that one yet.
+        self._frontier = Frontier()
+        self._pending: _Item | None = None
+        self._count = 0
+        self._hash = FIRST_PREVIOUS
+        self._announced: list[PublicKey] = []
+        self._proven_keys = 0
+        self._checkpoints = 0
+        self._covered = 0
+        self._last_number = 0
+        # Behind the first fault: what would show that it is of another kind.
+        self._wanted: set[bytes] = set()
+        self._strays: set[bytes] = set()
+        self._wanted_number = 0
+        self._otherwise = Verdict.MISSING_CHECKPOINT
+        self._is_misplaced = False
+
+    def run(self) -> Verification:
+        self._read_header()
+        if self._finding is None:
+            self._read_log()
+        records = self._count
+        if self._finding is None:
+            self._end()
+        else:
+            self._read_rest()
+        return Verification(
+            self._finding,
+            records,
+            self._checkpoints,
+            self._closing,
+            max(0, records - self._covered),
+        )
+
+    # ---- the beginning -------------------------------------------------------------------------
+
+    def _read_header(self) -> None:
+        item = next(self._lines, None)
+        if item is None:
+            self._found(Verdict.CUT_OFF, 0, 0, "the log is empty, or ends within its first line")
+            return
+        try:
+            self._header = parse_header(item.raw)
+            if self._header is not None:
+                self._closing_note = parse_note(self._header.note)
+                self._closing = parse_checkpoint(self._closing_note)
+        except FormatError as error:
+            self._found(Verdict.CHANGED, 0, item.line, f"the header is damaged: {error}")
+            return
+        if self._header is None:
+            if item.head is None and not item.raw.startswith(b'{"checkpoint"'):
+                self._found(Verdict.CHANGED, 0, item.line, "the first line is no header of a log")
+            else:
+                self._found(
+                    Verdict.MISSING_CHECKPOINT, 0, item.line, "the log begins without its header"
+                )
+                self._is_misplaced = True
+        elif not self._keys & set(self._header.keys):
+            self._found(
+                Verdict.WRONG_KEY, 0, item.line, "the log was never signed by the key that is given"
+            )
+
+    # ---- as long as nothing is wrong -----------------------------------------------------------
+
+    def _read_log(self) -> None:
+        for item in self._lines:
+            head = item.head
+            if head is not None:
+                if head.number == self._count and head.previous == self._hash:
+                    self._accept(item, head)
+                else:
+                    self._mismatch(item)
+            elif (note := self._note_of(item)) is not None:
+                self._meet(item, note)
+            elif self._finding is None:
+                self._mismatch(item)
+            if self._finding is not None:
+                return
+
+    def _accept(self, item: _Item, head: Head) -> None:
+        pending = self._pending
+        if pending is not None and pending.head is not None:
+            self._frontier.append(pending.head.hash)
+        self._pending = item
+        self._hash = head.hash
+        self._count += 1
+        if head.code in (KEY_MADE, KEY_HANDED_OVER):
+            self._learn_key(item, head)
+        if self._anchor is not None and self._anchor.size == self._count:
+            self._meet_anchor(self._anchor, item)
+
+    def _learn_key(self, item: _Item, head: Head) -> None:
+        try:
+            fields = parse_record(item.raw).draft.fields
+            key = PublicKey.parse(str(fields.get("key")))
+            if head.code == KEY_HANDED_OVER:
+                note = parse_note(handover_note(key, str(fields.get("signature"))))
+                is_right = bool(self._announced) and self._announced[-1].verifies(note)
+            else:
+                is_right = not self._announced
+            if is_right:
+                self._announced.append(key)
+                return
+        except FormatError:
+            pass
+        following = self._following()
+        if following is not None and following.head is not None and self._is_twin(following.head):
+            return
+        is_changed = (
+            not item.is_canonical()
+            or following is None
+            or following.head is None
+            or following.head.previous != head.hash
+        )
+        if is_changed:
+            self._found(Verdict.CHANGED, head.number, item.line, "the record of a key is damaged")
+        else:
+            text = "a key takes over that the key before it did not name"
+            self._found(Verdict.WRONG_KEY, head.number, item.line, text)
+
+    def _meet_anchor(self, anchor: Checkpoint, item: _Item) -> None:
+        if self._root() != anchor.root:
+            self._found(
+                Verdict.CHANGED,
+                0,
+                item.line,
+                f"the first {anchor.size} records are not those of the checkpoint that is given",
+                last=anchor.size - 1,
+            )
+
+    def _root(self) -> bytes:
+        frontier = self._frontier
+        if self._pending is not None and self._pending.head is not None:
+            frontier = frontier.copy()
+            frontier.append(self._pending.head.hash)
+        return frontier.root()
+
+    # ---- checkpoints ---------------------------------------------------------------------------
+
+    def _note_of(self, item: _Item) -> str | None:
+        try:
+            return parse_line(item.raw)
+        except FormatError as error:
+            self._found(
+                Verdict.CHANGED, self._count, item.line, f"a checkpoint is damaged: {error}"
+            )
+            return None
+
+    def _meet(self, item: _Item, text: str) -> None:
+        try:
+            note = parse_note(text)
+            checkpoint = parse_checkpoint(note)
+        except FormatError as error:
+            self._found(
+                Verdict.CHANGED, self._count, item.line, f"a checkpoint is damaged: {error}"
+            )
+            return
+        if not self._is_ours(note):
+            self._unknown_signature(note, item, checkpoint)
+        elif checkpoint.size != self._count:
+            self._wrong_size(checkpoint, item)
+        elif checkpoint.number > self._last_number + 1:
+            self._wanted_number = self._last_number + 1
+            self._found(
+                Verdict.MISSING_CHECKPOINT,
+                self._covered,
+                item.line,
+                f"checkpoint {self._wanted_number} is missing before checkpoint "
+                f"{checkpoint.number}",
+            )
+        elif checkpoint.number <= self._last_number:
+            self._found(
+                Verdict.INSERTED,
+                self._count,
+                item.line,
+                f"checkpoint {checkpoint.number} stands there again",
+            )
+        elif checkpoint.root != self._root():
+            self._wrong_root(checkpoint, item)
+        else:
+            self._checkpoints += 1
+            self._covered = self._count
+            self._last_number = checkpoint.number
+            self._proven_keys = len(self._announced)
+
+    def _is_ours(self, note: Note) -> bool:
+        return bool(self._announced) and self._announced[-1].verifies(note)
+
+    def _unknown_signature(self, note: Note, item: _Item, checkpoint: Checkpoint) -> None:
+        if self._announced and self._announced[-1].is_named_by(note):
+            text = f"the signature of checkpoint {checkpoint.number} does not fit its text"
+            self._found(Verdict.CHANGED, self._count, item.line, text)
+            return
+        pending = self._pending
+        if not self._announced and pending is not None and not pending.is_canonical():
+            # The record that names the key is the one that was changed.
+            self._found(Verdict.CHANGED, self._count - 1, pending.line, "the record is damaged")
+            return
+        text = f"checkpoint {checkpoint.number} is signed by a key that is not the log's"
+        self._found(Verdict.WRONG_KEY, self._count, item.line, text)
+
+    def _wrong_size(self, checkpoint: Checkpoint, item: _Item) -> None:
+        text = f"checkpoint {checkpoint.number} covers {checkpoint.size} records, not {self._count}"
+        following = self._following()
+        if checkpoint.size > self._count:
+            goes_on = (
+                following is not None
+                and following.head is not None
+                and following.head.number == self._count
+                and following.head.previous == self._hash
+            )
+            if goes_on:
+                self._found(Verdict.REORDERED, self._count, item.line, text)
+            elif self._pending is not None and not self._pending.is_canonical():
+                self._found(Verdict.CHANGED, self._count - 1, self._pending.line, text)
+            elif following is None:
+                self._found(Verdict.CUT_OFF, self._count, item.line, text)
+            elif following.head is not None:
+                self._found(Verdict.REMOVED, self._count, item.line, text)
+                self._wanted.add(following.head.previous)
+            else:
+                self._found(Verdict.CHANGED, self._count, following.line, text)
+        elif checkpoint.number <= self._last_number:
+            self._wanted_number = self._last_number + 1
+            self._found(Verdict.INSERTED, self._count, item.line, text)
+        elif checkpoint.size == self._count - 1 and checkpoint.root == self._frontier.root():
+            self._found(Verdict.REORDERED, self._count - 1, item.line, text)
+        else:
+            self._is_misplaced = True
+            self._found(
+                Verdict.INSERTED, self._covered, item.line, text, last=max(self._count - 1, 0)
+            )
+
+    def _wrong_root(self, checkpoint: Checkpoint, item: _Item) -> None:
+        last = max(self._count - 1, 0)
+        following = self._following()
+        is_only_the_last = (
+            following is not None
+            and following.head is not None
+            and following.head.number == self._count
+            and following.head.previous != self._hash
+        ) or (self._pending is not None and not self._pending.is_canonical())
+        self._found(
+            Verdict.CHANGED,
+            last if is_only_the_last else self._covered,
+            item.line,
+            f"the records are not those that checkpoint {checkpoint.number} covers",
+            last=last,
+        )
+
+    def _following(self) -> _Item | None:
+        ahead = self._lines.peek()
+        return ahead[0] if ahead else None
+
+    # ---- a record that does not fit ------------------------------------------------------------
+
+    def _mismatch(self, item: _Item) -> None:
+        """Tell from the lines around it which record is bad, and how."""
+        count, pending, head = self._count, self._pending, item.head
+        ahead = self._lines.peek()
+        following = ahead[0].head if ahead else None
+        if item.raw.startswith(b'{"needfire_audit"'):
+            self._found(Verdict.INSERTED, count, item.line, "another log begins here")
+        elif pending is not None and not pending.is_canonical():
+            self._found(Verdict.CHANGED, count - 1, pending.line, "the record is damaged")
+            self._note_gap(head)
+        elif head is not None and self._is_twin(head):
+            self._twins(item, head, following)
+        elif head is not None and head.number == count:
+            self._broken_link(item, head, following)
+        elif head is not None and head.previous == self._hash:
+            self._found(
+                Verdict.CHANGED, count, item.line, f"record {count} has the number {head.number}"
+            )
+        elif any(self._is_next(each) for each in ahead):
+            self._found(Verdict.INSERTED, count, item.line, "a line that does not belong there")
+            self._stray(item)
+            if head is None:
+                # Unless it is what was a checkpoint: then the next one will not be the next.
+                self._wanted_number = self._last_number + 1
+                self._otherwise = Verdict.CHANGED
+        elif self._replaced_by(ahead) is not None:
+            self._found(Verdict.CHANGED, count, item.line, f"record {count} is damaged or replaced")
+            self._wanted.add(self._replaced_by(ahead) or b"")
+            self._stray(item)
+        elif head is not None and head.number > count:
+            text = f"records {count} to {head.number - 1} are missing"
+            self._found(Verdict.REMOVED, count, item.line, text, last=head.number - 1)
+            self._wanted.add(head.previous)
+        elif head is not None:
+            text = f"record {head.number} stands behind record {count - 1}"
+            self._found(Verdict.INSERTED, count, item.line, text)
+            self._stray(item)
+        else:
+            self._found(Verdict.CHANGED, count, item.line, f"record {count} is damaged")
+            self._note_gap(None)
+
+    def _is_twin(self, head: Head) -> bool:
+        """Whether it claims the place that the record before it has already."""
+        pending = None if self._pending is None else self._pending.head
+        return (
+            pending is not None
+            and head.number == pending.number
+            and head.previous == pending.previous
+        )
+
+    def _twins(self, item: _Item, head: Head, following: Head | None) -> None:
+        """Two records for one place: the one that the next record names is the right one."""
+        pending = self._pending
+        assert pending is not None
+        is_first_false = (
+            following is not None
+            and following.number == self._count
+            and following.previous == head.hash
+            and head.hash != self._hash
+        )
+        if following is None and head.hash != self._hash:
+            is_first_false = self._fits_checkpoint(head.hash)
+        number = self._count - 1 if is_first_false else self._count
+        line = pending.line if is_first_false else item.line
+        self._found(
+            Verdict.INSERTED, number, line, f"there are two records with the number {head.number}"
+        )
+        self._stray(pending if is_first_false else item)
+
+    def _fits_checkpoint(self, last: bytes, before: bytes | None = None) -> bool:
+        """Whether the next line is a checkpoint over the tree with these last hashes."""
+        item = self._lines.peek_line()
+        try:
+            text = None if item is None else parse_line(item.raw)
+            checkpoint = None if text is None else parse_checkpoint(parse_note(text))
+        except FormatError:
+            return False
+        frontier = self._frontier.copy()
+        if before is not None:
+            frontier.append(before)
+        frontier.append(last)
+        return checkpoint is not None and checkpoint.root == frontier.root()
+
+    def _broken_link(self, item: _Item, head: Head, following: Head | None) -> None:
+        """The right number, but another predecessor: one of the two records was changed."""
+        if following is not None and following.number == self._count + 1:
+            is_intact = following.previous == head.hash
+        else:
+            is_intact = self._fits_checkpoint(head.hash, head.previous)
+        if is_intact and self._count:
+            text = f"record {self._count} follows another record {self._count - 1} than this one"
+            line = item.line if self._pending is None else self._pending.line
+            self._found(Verdict.CHANGED, self._count - 1, line, text)
+            self._wanted.add(head.previous)
+            if self._pending is not None:
+                self._stray(self._pending)
+        else:
+            text = f"record {self._count} does not name its predecessor"
+            self._found(Verdict.CHANGED, self._count, item.line, text)
+
+    def _is_next(self, item: _Item) -> bool:
+        head = item.head
+        return head is not None and (head.number, head.previous) == (self._count, self._hash)
+
+    def _replaced_by(self, ahead: Sequence[_Item]) -> bytes | None:
+        """Return what the record behind this place names as its predecessor."""
+        for each in ahead:
+            if each.head is not None:
+                return each.head.previous if each.head.number == self._count + 1 else None
+        return None
+
+    def _stray(self, item: _Item) -> None:
+        if item.head is not None and len(self._strays) < _STRAYS_MAX:
+            self._strays.add(item.head.hash)
+
+    def _note_gap(self, head: Head | None) -> None:
+        if head is not None:
+            self._wanted.add(head.previous)
+
+    # ---- behind the first fault ----------------------------------------------------------------
+
+    def _read_rest(self) -> None:
+        """Look whether what is missing at the first fault turns up, or what was too many lacks."""
+        finding = self._finding
+        assert finding is not None
+        if finding.verdict in (Verdict.WRONG_KEY, Verdict.CUT_OFF):
+            return
+        expected: tuple[int, bytes] | None = None
+        highest = self._count
+        for item in self._lines:
+            head = item.head
+            if head is None:
+                self._rest_of_others(item, finding)
+                continue
+            is_linked = expected is None or (head.number, head.previous) == expected
+            if head.hash in self._wanted or (not is_linked and head.previous in self._strays):
+                self._finding = replace(finding, verdict=Verdict.REORDERED)
+                return
+            expected = (head.number + 1, head.hash)
+            highest = max(highest, head.number + 1)
+        size = 0 if self._closing is None else self._closing.size
+        is_only_misplaced = self._is_misplaced and self._lines.records == size
+        is_lacking = finding.verdict is Verdict.INSERTED and self._strays and highest < size
+        if is_only_misplaced or is_lacking:
+            # As many records as there must be; or what was too many is what lacks at the end.
+            finding = self._finding = replace(self._finding or finding, verdict=Verdict.REORDERED)
+        if self._is_never_met(finding):
+            self._finding = replace(finding, verdict=self._otherwise)
+
+    def _is_never_met(self, finding: Finding) -> bool:
+        return (
+            finding.verdict is Verdict.INSERTED
+            and self._wanted_number > 0
+            and self._closing is not None
+            and self._closing.number == self._wanted_number
+        )
+
+    def _rest_of_others(self, item: _Item, finding: Finding) -> None:
+        """A checkpoint or a header behind the first fault may tell what that was."""
+        if item.raw.startswith(b'{"needfire_audit"'):
+            if self._header is None:
+                self._finding = replace(finding, verdict=Verdict.REORDERED)
+            return
+        try:
+            text = parse_line(item.raw)
+            number = 0 if text is None else parse_checkpoint(parse_note(text)).number
+        except FormatError:
+            return
+        if not number or not self._wanted_number:
+            return
+        if finding.verdict is Verdict.MISSING_CHECKPOINT and number == self._wanted_number:
+            self._finding = replace(finding, verdict=Verdict.REORDERED)
+        elif finding.verdict is Verdict.INSERTED:
+            # Something in the place of a checkpoint, or beside it?
+            if number > self._wanted_number:
+                self._finding = replace(finding, verdict=self._otherwise)
+            self._wanted_number = 0
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        count, closing = self._count, self._closing
+        assert closing is not None
+        torn = self._lines.torn
+        if torn is not None:
+            is_newline_changed = _is_whole(torn[:-1])
+            self._found(
+                Verdict.CHANGED if is_newline_changed else Verdict.CUT_OFF,
+                count,
+                0,
+                "the last line does not end",
+            )
+        elif self._pending is not None and not self._pending.is_canonical():
+            self._found(Verdict.CHANGED, count - 1, self._pending.line, "the record is damaged")
+        elif count < max(closing.size, self._size):
+            most = max(closing.size, self._size)
+            self._found(Verdict.CUT_OFF, count, 0, f"{count} records of {most} are there")
+        elif self._anchor is not None and self._anchor.size > count:
+            self._found(
+                Verdict.CUT_OFF,
+                count,
+                0,
+                f"{count} records are there, but {self._anchor.size} were when the checkpoint that "
+                "is given was signed",
+            )
+        else:
+            self._end_of_checkpoints(closing)
+        if self._finding is None:
+            self._end_of_keys()
+
+    def _end_of_checkpoints(self, closing: Checkpoint) -> None:
+        if self._last_number < closing.number:
+            self._found(
+                Verdict.MISSING_CHECKPOINT,
+                self._covered,
+                0,
+                f"checkpoint {closing.number} closes the log and is not there",
+            )
+        elif self._last_number > closing.number:
+            self._found(
+                Verdict.MISSING_CHECKPOINT,
+                closing.size,
+                1,
+                f"the header has checkpoint {closing.number}, but checkpoint {self._last_number} "
+                "is the last",
+            )
+        elif self._count > closing.size and not self._is_live:
+            text = f"{self._count - closing.size} records follow the checkpoint that closes the log"
+            self._found(Verdict.INSERTED, closing.size, 0, text, last=self._count - 1)
+
+    def _end_of_keys(self) -> None:
+        header, note = self._header, self._closing_note
+        assert header is not None
+        assert note is not None
+        # Not what is announced behind the last checkpoint: anybody could have written that.
+        if not self._keys & set(self._announced[: self._proven_keys]):
+            text = "the log was never signed by the key that is given"
+            self._found(Verdict.WRONG_KEY, 0, 0, text)
+        elif tuple(self._announced) != header.keys:
+            self._found(Verdict.CHANGED, 0, 1, "the header names other keys than the records")
+        elif not any(key.verifies(note) for key in self._announced):
+            self._found(Verdict.CHANGED, 0, 1, "the checkpoint in the header is not signed")
+        elif self._anchor_note is not None and not any(
+            key.verifies(self._anchor_note) for key in self._announced
+        ):
+            text = "the checkpoint that is given is not signed by a key of this log"
+            self._found(Verdict.WRONG_KEY, 0, 0, text)
+
+    def _found(
+        self, verdict: Verdict, first: int, line: int, text: str, *, last: int | None = None
+    ) -> None:
+        if self._finding is None:
+            self._finding = Finding(verdict, first, first if last is None else last, line, text)
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line is a record or a checkpoint from its beginning to its end."""
+    try:
+        if parse_line(line) is not None or parse_header(line) is not None:
+            return True
+        parse_record(line)
+    except FormatError:
+        return False
+    return True
