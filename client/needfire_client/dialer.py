@@ -20,7 +20,7 @@ from needfire_client.link import (
 from needfire_client.troubles import is_taken_over
 from needfire_protocol.connection import AgentConnection
 from needfire_protocol.keys import SessionKeys
-from needfire_protocol.messages import RefusalCode
+from needfire_protocol.messages import FEATURE_AUDIT, RefusalCode
 
 __all__ = ["Dialer"]
 
@@ -123,6 +123,7 @@ class Dialer:
             password,
             takeover=self._takes_over,
             random_bytes=self._random_bytes,
+            features=FEATURE_AUDIT,
         )
         link = await Link.open(
             server, connection, bind_address=self.bind_address, times=self._times

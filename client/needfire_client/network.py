@@ -21,6 +21,7 @@ from needfire_client.runtime import Runtime, clock_us
 from needfire_client.session import Session
 from needfire_client.spool import Spool, read_last_words
 from needfire_client.uplink import Uplink
+from needfire_client.witness import Witness
 from needfire_protocol import __version__
 from needfire_protocol.messages import Announce, Command
 from needfire_protocol.rc.agent import AgentSettings
@@ -63,6 +64,7 @@ class Network:
         self._on_order = on_order
         load_password(runtime.state.password)  # now, while there is somebody to read the advice
         self.spool = self._open_spool(spool_path)
+        self._witness = Witness(runtime.state.witness, runtime.reporter.report)
         self.uplink = Uplink(
             self._dialer(servers),
             self.spool,
@@ -164,6 +166,7 @@ class Network:
             on_delivered=self._outbox.room_made,
             clock_us=clock_us,
             heartbeat_s=self._settings.loop_interval_s,
+            witness=self._witness,
         )
 
     def _on_new(self) -> None:

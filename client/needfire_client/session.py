@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from needfire_client.downloads import Download, DownloadFile, FileRefusedError
 from needfire_client.link import BrokenError, Link, LinkError, LocalTroubleError
 from needfire_client.spool import Spool
+from needfire_client.witness import Witness
 from needfire_protocol.errors import FormatError, NeedfireError, StorageError
 from needfire_protocol.keys import sign_report
 from needfire_protocol.limits import (
@@ -30,6 +31,8 @@ from needfire_protocol.messages import (
     EVENT_REPORT,
     Acknowledge,
     Announce,
+    AuditCheckpoint,
+    AuditProof,
     Command,
     CommandResult,
     FileBegin,
@@ -101,6 +104,7 @@ class Session:
         on_delivered: called after each acknowledgement.
         clock_us: microseconds since 1970, for heartbeats.
         heartbeat_s: seconds between heartbeats; may be changed while it runs.
+        witness: holds the server to the audit log that it showed before.
     """
 
     def __init__(
@@ -112,11 +116,13 @@ class Session:
         on_delivered: Callable[[], None],
         clock_us: Callable[[], int],
         heartbeat_s: float,
+        witness: Witness | None = None,
     ) -> None:
         self.link = link
         self.heartbeat_s = heartbeat_s
         self.lifetime_s = 0.0
         self._spool = spool
+        self._witness = witness
         self._on_order = on_order
         self._on_delivered = on_delivered
         self._clock_us = clock_us
@@ -267,6 +273,8 @@ class Session:
                 await self._acknowledged(message)
             elif isinstance(message, Command):
                 self._on_order(self, message)
+            elif isinstance(message, AuditCheckpoint | AuditProof):
+                await self._witnessed(message)
             elif isinstance(message, SessionExpired):
                 raise ExpiredError(self.link.server, "the session key is too old")
             elif self._request.locked():
@@ -274,6 +282,13 @@ class Session:
                 await self._answers.put(message)
             else:
                 raise self._broken(f"unexpected {type(message).__name__}")
+
+    async def _witnessed(self, message: AuditCheckpoint | AuditProof) -> None:
+        if self._witness is None:
+            return
+        request = await asyncio.to_thread(self._witness.hear, message)
+        if request is not None:
+            await self.link.send(request)
 
     async def _acknowledged(self, message: Acknowledge) -> None:
         await asyncio.to_thread(self._spool.acknowledge, message.stream, message.sequence)

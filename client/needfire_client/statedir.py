@@ -34,6 +34,7 @@ class StateDir:
         self.oneshot_overlay = root / "oneshot-overlay.sqlite"
         self.position = root / "scan-position"
         self.oneshot_position = root / "oneshot-scan-position"
+        self.witness = root / "audit-checkpoint"
         self.lock = root / "run.lock"
         self.oneshot_lock = root / "oneshot.lock"
         self.internal_errors = root / "internal-errors.log"

@@ -1265,6 +1265,123 @@ _SERVER_ENTRIES: Final = (
         {"name": "what stands in the configuration", "path": "the configuration"},
     ),
     Entry(
+        "AUDIT_LOG_TAMPERED",
+        _ALARM,
+        Severity.CRIT,
+        "Audit log: {verdict} at record {record}",
+        "The audit log in the store is not what was signed, or not what the server read before: "
+        "somebody who can write on the log host changed it, or the disk did.",
+        "Keep a copy of the data directory before anything else. Run needfire-admin audit verify "
+        "--store, with a key and a checkpoint that were kept elsewhere (each agent keeps one in "
+        "its state directory, audit-checkpoint). Find out who could write there. An export from "
+        "before shows what the record said.",
+        {
+            "verdict": "changed, removed, inserted, reordered, cut off, wrong key or missing "
+            "checkpoint",
+            "record": "number of the first bad record",
+            "record_last": "the last one that it may be",
+            "reason": "what was found",
+        },
+    ),
+    Entry(
+        "AUDIT_LOG_INCONSISTENT",
+        _ALARM,
+        Severity.CRIT,
+        "Audit log of the server is not the one of before",
+        "The checkpoint of its audit log that the server shows does not go on from the one that "
+        "this agent has kept: the server's history was rewritten or cut off, an older copy of its "
+        "store was put in place, or somebody else answers as the server. Each agent notices by "
+        "itself; a server that was set up anew is noticed once by all of them.",
+        "Find out whether the server's store was restored or made anew on purpose. If not, keep "
+        "copies of the server's data directory and of this agent's audit-evidence directory, and "
+        "run on the server: needfire-admin audit verify --store --checkpoint FILE, with the "
+        "checkpoint of before from there. The agent has gone on with the new log.",
+        {
+            "reason": "what does not fit",
+            "size": "records of the log that is shown now",
+            "kept_size": "records of the log that was kept",
+            "evidence": "file with both checkpoints",
+        },
+    ),
+    Entry(
+        "AUDIT_KEY_MISSING",
+        _ALARM,
+        Severity.CRIT,
+        "Audit log not signed: {reason}",
+        "The private key of the audit log cannot be used. Records are kept on, but nothing signs "
+        "them: until then nobody can tell whether they were changed.",
+        "Put the file back from a backup, with mode 0600 and the server's user as its owner, and "
+        "restart the server. What was recorded meanwhile is signed then.",
+        {"reason": "which file, and what is wrong with it"},
+    ),
+    Entry(
+        "AUDIT_KEY_MADE",
+        _SYSTEM,
+        Severity.NOTICE,
+        "Audit log begun",
+        "A record of the audit log only: the first one, with the public key that signs the log.",
+        "Note the key down on another host (needfire-admin audit keys): with it the log can be "
+        "verified without trusting this one.",
+        {"key": "the public key"},
+    ),
+    Entry(
+        "AUDIT_KEY_HANDED_OVER",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Audit log has a new key",
+        "A record of the audit log only: an administrator gave it a new key. The old key signed "
+        "that, and its private half was deleted.",
+        "If you did not do it, look who ran needfire-admin audit rotate, and at the records "
+        "before. Note the new key down beside the old ones.",
+        {"key": "the new public key", "signature": "of the old key, over the new one"},
+    ),
+    Entry(
+        "REPORTS_RECEIVED",
+        _TRAFFIC,
+        Severity.INFO,
+        "Reports received",
+        "A record of the audit log only: a batch of reports of a client arrived and is stored.",
+        "Nothing to do. With the digest you can show later that the stored reports are those "
+        "that came.",
+        {
+            "stream": "identifier of the client's spool",
+            "first": "number of the first report",
+            "last": "number of the last report",
+            "count": "reports in the batch",
+            "accepted": "those that were new and could be read",
+            "sha256": "SHA-256 over each body behind its length (4 bytes, big-endian)",
+        },
+    ),
+    Entry(
+        "ADMIN_REQUEST",
+        _ADMINISTRATION,
+        Severity.INFO,
+        "Request of the admin tool: {verb}",
+        "A record of the audit log only: a user of the admin tool asked for something. It was "
+        "recorded before it was done; all records of one request have the same request id.",
+        "Nothing to do.",
+        {"verb": "what was asked for"},
+    ),
+    Entry(
+        "ADMIN_REQUEST_FAILED",
+        _ADMINISTRATION,
+        Severity.WARN,
+        "Request of the admin tool failed: {verb}",
+        "A record of the audit log only: what a user asked for was refused or did not work.",
+        "See the reason. The request id leads to the record of the request.",
+        {"verb": "what was asked for", "reason": "why it was not done"},
+    ),
+    Entry(
+        "EVENTS_NOT_STORED",
+        _ALARM,
+        Severity.ERR,
+        "{count} events were not stored",
+        "While the store could not be written, more of the server's own events came than may "
+        "wait. They are in the log file, but neither in the store nor in the audit log.",
+        "Look in the log file between 'Storage failed' and 'Storage works again'.",
+        {"count": "events that are missing"},
+    ),
+    Entry(
         "STORE_FAILED",
         _ALARM,
         Severity.ALERT,

@@ -29,6 +29,7 @@ __all__ = [
     "Numbers",
     "Optional",
     "RecordTable",
+    "Several",
     "Word",
     "pack_fields",
     "unpack_fields",
@@ -198,6 +199,22 @@ class Optional:
 
     def unpack(self, value: object) -> Any:
         return None if value is None else self.kind.unpack(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Up to so many values of one kind."""
+
+    kind: FieldKind
+    count_max: int
+
+    def pack(self, value: Iterable[Any]) -> list[object]:
+        return [self.kind.pack(each) for each in value]
+
+    def unpack(self, value: object) -> tuple[Any, ...]:
+        if type(value) is not list or len(value) > self.count_max:
+            raise FormatError(f"expected an array of at most {self.count_max}")
+        return tuple(self.kind.unpack(each) for each in value)
 
 
 @dataclass(frozen=True, slots=True)

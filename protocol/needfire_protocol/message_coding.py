@@ -19,11 +19,16 @@ from needfire_protocol.fields import (
     Integer,
     Optional,
     RecordTable,
+    Several,
     Word,
     pack_fields,
     unpack_fields,
 )
 from needfire_protocol.limits import (
+    AUDIT_HANDOVERS_MAX,
+    AUDIT_KEY_BYTES_MAX,
+    AUDIT_NOTE_BYTES_MAX,
+    AUDIT_PROOF_HASHES_MAX,
     CHUNK_BYTES_MAX,
     MESSAGE_DECODING,
     REPORT_BATCH_BYTES_MAX,
@@ -35,6 +40,9 @@ from needfire_protocol.limits import (
 from needfire_protocol.messages import (
     Acknowledge,
     Announce,
+    AuditCheckpoint,
+    AuditProof,
+    AuditProofRequest,
     Command,
     CommandResult,
     FileBegin,
@@ -78,6 +86,8 @@ _SEQUENCE: Final = Integer(1, 2**63 - 1)
 _ROW_ID: Final = Integer(1, 2**63 - 1)
 _SIZE: Final = Integer(0, TRANSFER_BYTES_MAX)
 _CHUNK: Final = Binary(1, CHUNK_BYTES_MAX)
+_TREE_SIZE: Final = Integer(1, 2**63 - 1)
+_NOTE: Final = Binary(1, AUDIT_NOTE_BYTES_MAX)
 _FILE_KIND: Final = Choice(FileKind)
 
 _REPORT_PARTS: Final = 4
@@ -141,6 +151,7 @@ AGENT_MESSAGES: Final[MessageTables] = {
     ProposalBegin: {"size_bytes": _SIZE, "sha256": _DIGEST},
     ProposalChunk: {"data": _CHUNK},
     ProposalEnd: {},
+    AuditProofRequest: {"old": _TREE_SIZE, "new": _TREE_SIZE},
 }
 """What an agent may say: the fields of each message, in wire order."""
 
@@ -157,6 +168,16 @@ SERVER_MESSAGES: Final[MessageTables] = {
     ProposalRefused: {"reason": Detail()},
     SessionExpired: {},
     Refusal: {"code": Choice(RefusalCode), "detail": Detail()},
+    AuditCheckpoint: {
+        "note": _NOTE,
+        "key": Binary(1, AUDIT_KEY_BYTES_MAX),
+        "handovers": Several(_NOTE, AUDIT_HANDOVERS_MAX),
+    },
+    AuditProof: {
+        "old": _TREE_SIZE,
+        "new": _TREE_SIZE,
+        "hashes": Several(_DIGEST, AUDIT_PROOF_HASHES_MAX),
+    },
 }
 """What a server may say: the fields of each message, in wire order."""
 

@@ -12,9 +12,13 @@ from needfire_protocol.file_kind import FileKind
 
 __all__ = [
     "EVENT_REPORT",
+    "FEATURE_AUDIT",
     "Acknowledge",
     "AgentMessage",
     "Announce",
+    "AuditCheckpoint",
+    "AuditProof",
+    "AuditProofRequest",
     "Command",
     "CommandResult",
     "FileBegin",
@@ -43,6 +47,10 @@ __all__ = [
 
 EVENT_REPORT: Final = 1
 """Type of a report whose body is an encoded event; the only type there is."""
+
+
+FEATURE_AUDIT: Final = 1
+"""Bit of the features: both sides know the three messages about the server's audit log."""
 
 
 class RefusalCode(IntEnum):
@@ -153,6 +161,14 @@ class ProposalEnd:
     """All bytes of the proposal were sent."""
 
 
+@dataclass(frozen=True, slots=True)
+class AuditProofRequest:
+    """Asks for the proof that the audit log of ``old`` records is the beginning of that of ``new``."""
+
+    old: int
+    new: int
+
+
 # ---- server to agent ---------------------------------------------------------------------------
 
 
@@ -241,6 +257,26 @@ class Refusal:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class AuditCheckpoint:
+    """The latest checkpoint of the server's audit log, for the agent to keep (docs/audit.md)."""
+
+    note: bytes
+    key: bytes
+    """The public key that signed it, as text."""
+    handovers: tuple[bytes, ...]
+    """The notes by which each earlier key named its successor, the latest last."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditProof:
+    """The answer to ``AuditProofRequest``; without hashes where the server cannot prove it."""
+
+    old: int
+    new: int
+    hashes: tuple[bytes, ...]
+
+
 AgentMessage: TypeAlias = (
     Announce
     | ReportBatch
@@ -251,6 +287,7 @@ AgentMessage: TypeAlias = (
     | ProposalBegin
     | ProposalChunk
     | ProposalEnd
+    | AuditProofRequest
 )
 ServerMessage: TypeAlias = (
     Welcome
@@ -265,5 +302,7 @@ ServerMessage: TypeAlias = (
     | ProposalRefused
     | SessionExpired
     | Refusal
+    | AuditCheckpoint
+    | AuditProof
 )
 Message: TypeAlias = AgentMessage | ServerMessage

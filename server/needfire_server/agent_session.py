@@ -13,7 +13,11 @@ from needfire_protocol.connection_events import (
 )
 from needfire_protocol.errors import RemoteProtocolError, StorageError
 from needfire_protocol.messages import (
+    FEATURE_AUDIT,
     Announce,
+    AuditCheckpoint,
+    AuditProof,
+    AuditProofRequest,
     Command,
     CommandResult,
     FileRequest,
@@ -30,6 +34,7 @@ from needfire_protocol.messages import (
     SessionExpired,
     Welcome,
 )
+from needfire_server.audit.drafts import acknowledgement_draft
 from needfire_server.clock import monotonic_s, now_us
 from needfire_server.ingest import take_batch
 from needfire_server.login import Login
@@ -59,6 +64,7 @@ class AgentSession:
         "_runtime",
         "_sending",
         "_session",
+        "_shown_size",
         "_voice",
         "_wire",
     )
@@ -71,6 +77,7 @@ class AgentSession:
         self._voice: Voice | None = None
         self._proposal: ProposalTransfer | None = None
         self._is_over = False
+        self._shown_size = 0
         self._sending = asyncio.Lock()
 
     @property
@@ -278,9 +285,13 @@ class AgentSession:
                     self._runtime, self.client, message, voice, self._wire.peer
                 ):
                     await self._send(acknowledgement)
+                await self._show_checkpoint()
             case Heartbeat():
                 self._runtime.vitals.beat(voice, message, self._runtime.settings.clock_limit_s)
                 self._runtime.fleet.heard(self.client)
+                await self._show_checkpoint()
+            case AuditProofRequest():
+                await self._prove(message)
             case FileRequest(kind=kind):
                 async with self._sending:
                     await send_file(self._wire, self._runtime, self.client, kind)
@@ -299,6 +310,23 @@ class AgentSession:
             case _:
                 raise RemoteProtocolError(f"a client must not send {type(message).__name__}")
 
+    async def _show_checkpoint(self) -> None:
+        """Send the latest checkpoint of the audit log, once, to an agent that knows what it is."""
+        shown = self._runtime.audit.shown
+        if shown is None or not self._login.keys.features & FEATURE_AUDIT:
+            return
+        if shown.checkpoint.size > self._shown_size:
+            self._shown_size = shown.checkpoint.size
+            note, key = shown.checkpoint.note.encode(), shown.key.encode()
+            handovers = tuple(each.encode() for each in shown.handovers)
+            await self._send(AuditCheckpoint(note, key, handovers))
+
+    async def _prove(self, request: AuditProofRequest) -> None:
+        if not request.old < request.new <= self._shown_size:
+            raise RemoteProtocolError("a proof was asked for that no checkpoint calls for")
+        hashes = await self._runtime.audit.consistency(request.old, request.new)
+        await self._send(AuditProof(request.old, request.new, hashes))
+
     async def _goodbye(self, reason: str, session: Session) -> None:
         status = ClientStatus.EXITED if reason == "exit" else ClientStatus.SUSPENDED
         await self._runtime.fleet.note(self.client, status)
@@ -311,7 +339,12 @@ class AgentSession:
 
     async def _command_done(self, result: CommandResult) -> None:
         command = await self._runtime.store.acknowledge_command(
-            result.command_id, result.outcome, result.detail, client=self.client, now_us=now_us()
+            result.command_id,
+            result.outcome,
+            result.detail,
+            client=self.client,
+            now_us=now_us(),
+            audit=acknowledgement_draft,
         )
         if command is not None:
             self._command_told(command)

@@ -2,7 +2,7 @@
 
 import time
 
-__all__ = ["monotonic_s", "now_us"]
+__all__ = ["boottime_us", "monotonic_s", "now_us"]
 
 
 def now_us() -> int:
@@ -13,3 +13,8 @@ def now_us() -> int:
 def monotonic_s() -> float:
     """Return seconds of a clock that never jumps: for limits and expiry."""
     return time.monotonic()
+
+
+def boottime_us() -> int:
+    """Return microseconds since the machine was started: never set, and goes on while it sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000

@@ -84,6 +84,7 @@ class ServerSettings:
     connection_limit: int = 1_000
     handshake_limit: int = 256
     proposal_size_limit_bytes: int = 2**30
+    audit_checkpoint_interval_s: int = 60
     socket_allow_uids: tuple[int, ...] = (0,)
     administrators: tuple[str, ...] = ("root",)
     """Names of users, and of groups behind an @."""

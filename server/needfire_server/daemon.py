@@ -17,6 +17,8 @@ from needfire_protocol.srp import BACKEND
 from needfire_server.admin.endpoint import AdminEndpoint
 from needfire_server.admin.members import access_of, lockout_of, unknown_members
 from needfire_server.admin.service import AdminHooks, AdminService
+from needfire_server.audit.log import AuditLog
+from needfire_server.audit.watch import watch_audit_log
 from needfire_server.config import ServerSettings
 from needfire_server.datafiles import DataFiles
 from needfire_server.descriptors import (
@@ -201,6 +203,7 @@ class _Server:
             outputs = OutputEngine(CursorStore(store), raise_event=journal.raise_event)
             await outputs.begin(settings.outputs)
             registry = Registry(settings.clients, await store.clients())
+            audit = await AuditLog.open(store.audit, self._options.data_directory)
             runtime = Runtime(
                 settings=settings,
                 store=store,
@@ -215,6 +218,7 @@ class _Server:
                 ),
                 fake_salt_key=await store.secret("fake-salt-key"),
                 outputs=outputs,
+                audit=audit,
                 on_new_events=on_new_events,
                 connections_possible=connections_possible(raise_descriptor_limit()),
             )
@@ -238,6 +242,7 @@ class _Server:
                     warning=lambda: journal.warning,
                     outputs=outputs,
                 ),
+                audit,
             )
             yield runtime, listener, service, upkeep
         finally:
@@ -262,6 +267,7 @@ class _Server:
                     group.create_task(watch_loop(runtime.metrics)),
                     group.create_task(runtime.outputs.run()),
                     group.create_task(retain(runtime)),
+                    group.create_task(watch_audit_log(runtime)),
                     group.create_task(self._reload_when_told(runtime, listener, endpoint)),
                 ]
                 for bound in self._monitoring:
@@ -292,6 +298,10 @@ class _Server:
         except StorageError as error:
             runtime.journal.store_failed(error)
         await runtime.journal.flush(_FLUSH_LIMIT_S)
+        try:
+            await runtime.audit.checkpoint()
+        except StorageError as error:
+            runtime.journal.store_failed(error)
 
     def _announce_start(self, runtime: Runtime) -> None:
         journal, settings = runtime.journal, runtime.settings

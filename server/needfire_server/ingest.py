@@ -1,6 +1,7 @@
 """How a batch of reports is taken: read, stored, then acknowledged, in this order."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from needfire_protocol.codec import decode
@@ -8,6 +9,7 @@ from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import unpack_event
 from needfire_protocol.limits import EVENT_DECODING
 from needfire_protocol.messages import EVENT_REPORT, Acknowledge, Report, ReportBatch
+from needfire_server.audit.drafts import reports_draft
 from needfire_server.clock import now_us
 from needfire_server.restores import first_of_another_history
 from needfire_server.runtime import Runtime
@@ -47,6 +49,7 @@ async def take_batch(
                 incoming,
                 received_us=received_us,
                 state=runtime.fleet.state(client),
+                audit=partial(reports_draft, client, batch.stream, batch.reports),
             )
     except StorageError:
         runtime.metrics.reports("refused", len(incoming))

@@ -10,12 +10,14 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
+from needfire_protocol.audit.record import Draft
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_protocol.severity import Severity
+from needfire_server.audit.drafts import draft_of_event, has_record
 from needfire_server.clock import now_us
 from needfire_server.event_classes import SWITCHABLE, ClassSettings
 from needfire_server.logbook import Logbook
@@ -27,6 +29,11 @@ _WAITING_MAX: Final = 10_000
 """Events that wait for the store. When it stands still for longer, the log still has them all."""
 
 _SWITCHABLE_NAMES: Final = ", ".join(each.value for each in SWITCHABLE)
+_TOGETHER_MAX: Final = 256
+"""Events that are stored by one transaction."""
+
+_Item: TypeAlias = tuple[Event | None, Draft | None]
+"""What is stored of an event, and what is recorded of it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -50,28 +57,36 @@ class Journal:
         """Which events are wanted, and kept; replaced at a reload."""
         self.on_full: Callable[[], None] = lambda: None
         """Called when it is found that there is no room, once until there is some again."""
-        self._waiting: asyncio.Queue[Event] = asyncio.Queue(_WAITING_MAX)
+        self._waiting: asyncio.Queue[_Item] = asyncio.Queue(_WAITING_MAX)
+        self._lost = 0
 
     def raise_event(
         self, code: str, severity: Severity | None = None, /, **fields: FieldValue
     ) -> Event | None:
         """Log an event of the server's own and hand it to the store; return it.
 
-        None where nobody wants it: its class is switched off, or neither log nor store takes it.
+        None where nobody wants it: its class is switched off, or neither log nor store nor
+        audit log takes it.
         What each of thousands of connections would say is then not even put into words.
         """
         entry = CATALOGUE[code]
         level = entry.severity if severity is None else severity
         is_kept = self.classes.persists(entry.event_class, level)
-        if not self.classes.takes(entry.event_class) or not (is_kept or self._logbook.takes(level)):
+        is_recorded = has_record(code, entry.event_class)
+        if not self.classes.takes(entry.event_class) or not (
+            is_kept or is_recorded or self._logbook.takes(level)
+        ):
             return None
         event = make_event(
             code, severity, time_us=now_us(), random_10_bytes=os.urandom(10), **fields
         )
-        if self._logbook.write(event) and is_kept:
+        if self._logbook.write(event):
+            item = event if is_kept else None, draft_of_event(event)
             try:
-                self._waiting.put_nowait(event)
+                if item != (None, None):
+                    self._waiting.put_nowait(item)
             except asyncio.QueueFull:
+                self._lost += 1
                 _logger.debug("the store is behind; %s is in the log only", event.code)
         return event
 
@@ -127,20 +142,30 @@ class Journal:
     async def store_waiting(self, store: Store) -> None:
         """Empty the queue into the store, for ever; cancelled at the end of the server.
 
-        While the store fails, the event at the head waits with it: order is kept.
+        Each event and its record in the audit log are one transaction. While the store fails, what
+        is at the head waits with it: order is kept.
         """
         while True:
-            event = await self._waiting.get()
+            items = [await self._waiting.get()]
+            while len(items) < _TOGETHER_MAX and not self._waiting.empty():
+                items.append(self._waiting.get_nowait())
             while True:
                 try:
-                    await store.record(event)
+                    await store.record_all(items)
                     self.store_works()
                     break
                 except StorageError as error:
                     self.store_failed(error)
                     await asyncio.sleep(1)
-            self._waiting.task_done()
+            for _ in items:
+                self._waiting.task_done()
+            self._tell_lost()
             self._on_recorded()
+
+    def _tell_lost(self) -> None:
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self.raise_event("EVENTS_NOT_STORED", count=lost)
 
     async def flush(self, limit_s: float) -> None:
         """Wait until all that was raised is stored, but no longer than limit_s seconds."""

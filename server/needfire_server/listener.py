@@ -9,6 +9,7 @@ from typing import Final
 
 from needfire_protocol.connection import ServerConnection
 from needfire_protocol.errors import StorageError
+from needfire_protocol.messages import FEATURE_AUDIT
 from needfire_server.access import check_access
 from needfire_server.addresses import neighbourhood, plain_address
 from needfire_server.agent_session import AgentSession
@@ -108,7 +109,9 @@ class Listener:
 
     def _new_wire(self) -> Wire:
         connection = ServerConnection(
-            random_bytes=os.urandom, fake_salt_key=self._runtime.fake_salt_key
+            random_bytes=os.urandom,
+            fake_salt_key=self._runtime.fake_salt_key,
+            features=FEATURE_AUDIT,
         )
         return Wire(connection, self._opened)
 

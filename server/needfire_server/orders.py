@@ -3,6 +3,7 @@
 from typing import Final
 
 from needfire_protocol.event import format_time
+from needfire_server.audit.drafts import acknowledgement_draft
 from needfire_server.journal import Journal
 from needfire_server.storage.base import Command, Store
 
@@ -27,7 +28,12 @@ async def settle_stops(store: Store, client: str, now_us: int) -> list[Command]:
     for command in await store.pending_commands(client, now_us=_EVER):
         if command.verb == "stop" and command.delivered_us is not None:
             done = await store.acknowledge_command(
-                command.id, "done", "it said goodbye", now_us=now_us, client=client
+                command.id,
+                "done",
+                "it said goodbye",
+                now_us=now_us,
+                client=client,
+                audit=acknowledgement_draft,
             )
             settled += [] if done is None else [done]
     return settled

@@ -12,6 +12,7 @@ from typing import Final
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event, format_time, make_event
+from needfire_server.audit.drafts import draft_of_event
 from needfire_server.clock import now_us
 from needfire_server.config import ServerSettings
 from needfire_server.runtime import Runtime
@@ -76,7 +77,7 @@ async def remove_expired(
             row = bite.next_row
             if row is not None:
                 await asyncio.sleep(pause_s)
-    return await store.tell_expired(_event)
+    return await store.tell_expired(_event, draft_of_event)
 
 
 def _event(expired: Expired) -> Event:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from needfire_server.anteroom import Anteroom
+from needfire_server.audit.log import AuditLog
 from needfire_server.config import ServerSettings
 from needfire_server.datafiles import DataFiles
 from needfire_server.fleet import Fleet
@@ -51,6 +52,7 @@ class Runtime:
     fleet: Fleet
     keeper: SessionKeeper
     outputs: OutputEngine
+    audit: AuditLog
     fake_salt_key: bytes
     """Makes salts for names that nobody registered, the same ones each time (32 random bytes)."""
     on_new_events: Callable[[], None]

@@ -8,7 +8,9 @@ import asyncio
 import hashlib
 from typing import Final
 
+from needfire_protocol.audit.record import Draft
 from needfire_protocol.errors import RemoteProtocolError, StorageError
+from needfire_protocol.event import FieldValue
 from needfire_protocol.messages import (
     FileBegin,
     FileChunk,
@@ -153,6 +155,7 @@ class ProposalTransfer:
             self._received_bytes,
             self._begin.sha256,
             now_us=now_us(),
+            audit=self._draft,
         )
         self._runtime.journal.raise_event(
             "BASELINE_PROPOSAL_RECEIVED",
@@ -162,6 +165,16 @@ class ProposalTransfer:
             hash=f"sha256:{self._begin.sha256.hex()}",
         )
         return ProposalAccepted(proposal_id)
+
+    def _draft(self, stored: tuple[int, str | None]) -> Draft:
+        fields: dict[str, FieldValue] = {
+            "proposal": stored[0],
+            "bytes": self._received_bytes,
+            "hash": f"sha256:{self._begin.sha256.hex()}",
+        }
+        return Draft(
+            "BASELINE_PROPOSAL_RECEIVED", subject=self._client, client=self._client, fields=fields
+        )
 
     def abandon(self) -> None:
         """Remove what has arrived so far."""

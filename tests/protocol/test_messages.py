@@ -117,6 +117,7 @@ def test_the_kinds_on_the_wire_do_not_change() -> None:
         "ProposalBegin": 0x07,
         "ProposalChunk": 0x08,
         "ProposalEnd": 0x09,
+        "AuditProofRequest": 0x0A,
         "Welcome": 0x41,
         "Acknowledge": 0x42,
         "FileBegin": 0x43,
@@ -129,6 +130,8 @@ def test_the_kinds_on_the_wire_do_not_change() -> None:
         "ProposalRefused": 0x4A,
         "SessionExpired": 0x4B,
         "Refusal": 0x4C,
+        "AuditCheckpoint": 0x4D,
+        "AuditProof": 0x4E,
     }
     assert [code.value for code in RefusalCode] == [1, 2, 3, 4, 5, 6, 7, 8]
 

@@ -18,9 +18,11 @@ import pytest
 import sqlalchemy as sa
 
 from needfire_protocol.errors import FormatError, StorageError
+from needfire_protocol.event import Event
 from needfire_server.storage import tables
 from needfire_server.storage.base import EventQuery, IngestResult
 from needfire_server.storage.engine import Transaction
+from needfire_server.storage.ingesting import store_all
 from needfire_server.storage.sqlite import SqliteEngine, SqliteStore
 from needfire_server.storage.statements import highest_sequence
 from needfire_server.storage.store import DatabaseStore
@@ -83,6 +85,10 @@ def insert(transaction: Transaction, number: int) -> int:
 
 def insertion(number: int) -> Any:
     return lambda transaction: insert(transaction, number)
+
+
+def storing(said: Event) -> Any:
+    return lambda transaction: store_all(transaction, [said])
 
 
 def numbers(engine: SqliteEngine) -> list[int]:
@@ -162,7 +168,7 @@ def test_when_the_transaction_is_lost_everyone_in_the_group_is_told(
     assert gate.entered.wait(10)
     group: list[Future[Any]] = [writer.submit(insertion(1)), writer.submit(lose)]
     group.append(writer.submit(insertion(2)))
-    group.append(writer.store_now(event()))
+    group.append(writer.submit(storing(event())))
     gate.opened.set()
     for future in group:
         with pytest.raises(StorageError, match="disk I/O error"):

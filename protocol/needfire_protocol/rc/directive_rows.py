@@ -811,6 +811,16 @@ _SERVING: Final = (
         is_ours=True,
     ),
     _row(
+        "AuditCheckpointInterval",
+        _MISC_OR_SERVER,
+        duration(1, 86_400),
+        "60",
+        "10m",
+        "How often the audit log is signed and checked while there are new records.",
+        server=Honoured("audit_checkpoint_interval_s"),
+        is_ours=True,
+    ),
+    _row(
         "SetSocketAllowUid",
         _MISC_OR_SERVER,
         UID,

@@ -35,7 +35,13 @@ async def register(subject: Subject, call: Call) -> Reply:
     )
     moment_us = now_us()
     was_known = subject.registry.registration(name) is not None
-    replaced = await subject.store.register(name, verifier, now_us=moment_us, user=call.user)
+    replaced = await subject.store.register(
+        name,
+        verifier,
+        now_us=moment_us,
+        user=call.user,
+        audit=lambda replaced: call.draft("CLIENT_REGISTERED", client=name, replaced=replaced),
+    )
     subject.registry.put(ClientRecord(name, verifier, moment_us, call.user))
     if was_known:
         # Who has the old password may hold a session key for hours to come.
@@ -78,7 +84,9 @@ async def remove_client(subject: Subject, call: Call) -> Reply:
             f"{entry.name} is registered in the server's configuration ({entry.entry}), not here",
             "take that line out and reload the server (SIGHUP)",
         )
-    await subject.store.remove(entry.name)
+    await subject.store.remove(
+        entry.name, audit=lambda _: call.draft("CLIENT_REMOVED", client=entry.name)
+    )
     subject.registry.take_out(entry.name)
     subject.hooks.on_client_removed(entry.name)
     subject.hooks.record_event("CLIENT_REMOVED", client=entry.name, user=call.user)

@@ -1,7 +1,9 @@
 """The verbs about commands to clients: send, list what waits, cancel."""
 
+from functools import partial
 from typing import Any, Final
 
+from needfire_protocol.audit.record import Draft
 from needfire_protocol.errors import FormatError
 from needfire_protocol.event import format_time
 from needfire_server.admin.registered import registered
@@ -35,7 +37,14 @@ async def send_command(subject: Subject, call: Call) -> Reply:
     refused = []
     for name in _addressees(subject, call):
         try:
-            number = await subject.store.queue_command(name, verb, call.user, moment_us, expires_us)
+            number = await subject.store.queue_command(
+                name,
+                verb,
+                call.user,
+                moment_us,
+                expires_us,
+                audit=partial(_queued_draft, call, name, verb),
+            )
         except TooManyCommandsError as error:
             refused.append(str(error))
             continue
@@ -50,6 +59,10 @@ async def send_command(subject: Subject, call: Call) -> Reply:
     for each in queued:
         each["connected"] = each["client"] in connected
     return Reply({"verb": verb, "queued": queued})
+
+
+def _queued_draft(call: Call, client: str, verb: str, number: int) -> Draft:
+    return call.draft("COMMAND_QUEUED", client=client, command=verb, command_id=number)
 
 
 async def list_commands(subject: Subject, call: Call) -> Reply:

@@ -12,12 +12,14 @@ from needfire_protocol.event import FieldValue, make_event
 from needfire_server.admin.backend import Answer
 from needfire_server.admin.requests import Arguments, Reply, Request
 from needfire_server.admin.service import AdminHooks, AdminService
+from needfire_server.audit.drafts import draft_of_event
+from needfire_server.audit.log import AuditLog
 from needfire_server.clock import now_us
 from needfire_server.datafiles import DataFiles
 from needfire_server.registry import Registry
 from needfire_server.storage.opening import how_to_open_again, load_drivers
 
-__all__ = ["OfflineStore"]
+__all__ = ["OfflineStore", "become_owner"]
 
 
 class OfflineStore:
@@ -39,7 +41,7 @@ class OfflineStore:
         self._user = _user_name()
         # The program's own files may lie where only root can read them.
         load_drivers()
-        _become_owner(data_directory)
+        become_owner(data_directory)
         self._store = how_to_open_again(data_directory)()
         self._runner = asyncio.Runner()
         try:
@@ -89,11 +91,12 @@ class OfflineStore:
             states=lambda: states,
         )
         registry = Registry((), await self._store.clients())
-        return AdminService(self._store, registry, DataFiles(data_directory), hooks)
+        audit = await AuditLog.open(self._store.audit, data_directory)
+        return AdminService(self._store, registry, DataFiles(data_directory), hooks, audit)
 
     def _record_event(self, code: str, /, **fields: FieldValue) -> None:
         event = make_event(code, time_us=now_us(), random_10_bytes=os.urandom(10), **fields)
-        self._store.record_now(event)
+        self._store.record_now(event, draft_of_event(event))
 
 
 async def _next(items: Any) -> Mapping[str, Any]:
@@ -108,7 +111,7 @@ def _user_name() -> str:
         return f"uid {os.getuid()}"
 
 
-def _become_owner(directory: str) -> None:
+def become_owner(directory: str) -> None:
     """Work with the rights of whom the directory belongs to, where root was called.
 
     So every file gets the owner that the server's user can read, and somebody who has only that

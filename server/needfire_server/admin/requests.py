@@ -98,6 +98,11 @@ class Arguments:
             raise FormatError(f"the argument {name} must be text")
         return value
 
+    def loose_text(self, name: str) -> str | None:
+        """Return a text where there is one; for what is only told, before anything is checked."""
+        value = self._values.get(name)
+        return value if type(value) is str else None
+
     def optional_integer(self, name: str) -> int | None:
         """Return an integer of 63 bits that is not negative, or None."""
         value = self._values.get(name)

@@ -5,11 +5,14 @@ where no server runs. So a verb does the same, checks the same and leaves the sa
 way.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import BinaryIO, Final, TypeAlias
 
-from needfire_protocol.errors import FormatError
+from needfire_protocol.errors import FormatError, NeedfireError, StorageError
 from needfire_server.admin import (
+    audit_verbs,
     client_verbs,
     command_verbs,
     event_verbs,
@@ -19,6 +22,7 @@ from needfire_server.admin import (
 from needfire_server.admin.requests import Reply, Request
 from needfire_server.admin.subject import AdminHooks, Call, Subject
 from needfire_server.admin.wakeup import Wakeup
+from needfire_server.audit.log import AuditLog
 from needfire_server.datafiles import DataFiles
 from needfire_server.registry import Registry
 from needfire_server.storage.base import Store
@@ -46,16 +50,48 @@ VERBS: Final[Mapping[str, _Verb]] = {
     "events": event_verbs.events,
     "output-list": output_verbs.list_outputs,
     "output-test": output_verbs.test_output,
+    "audit-show": audit_verbs.show,
+    "audit-export": audit_verbs.export,
+    "audit-prove": audit_verbs.prove,
+    "audit-keys": audit_verbs.keys,
+    "audit-rotate": audit_verbs.rotate,
 }
+
+
+_READING: Final = frozenset(
+    {
+        "clients-list",
+        "clients-show",
+        "status",
+        "config-get",
+        "baseline-get",
+        "baseline-list",
+        "baseline-show",
+        "events",
+        "output-list",
+        "commands",
+        "health",
+        "audit-show",
+        "audit-export",
+        "audit-prove",
+        "audit-keys",
+    }
+)
+"""Verbs that change nothing."""
 
 
 class AdminService:
     """Carries out requests. Everything that it changes is recorded as an event with the user."""
 
     def __init__(
-        self, store: Store, registry: Registry, data_files: DataFiles, hooks: AdminHooks
+        self,
+        store: Store,
+        registry: Registry,
+        data_files: DataFiles,
+        hooks: AdminHooks,
+        audit: AuditLog,
     ) -> None:
-        self._subject = Subject(store, registry, data_files, hooks, Wakeup())
+        self._subject = Subject(store, registry, data_files, hooks, Wakeup(), audit)
 
     @property
     def hooks(self) -> AdminHooks:
@@ -78,7 +114,28 @@ class AdminService:
         verb = VERBS.get(request.verb)
         if verb is None:
             raise FormatError(f"no verb {request.verb[:64]!r}; is the server older than this tool?")
-        return await verb(self._subject, Call(request.arguments, user, file))
+        call = Call(request.arguments, user, file, os.urandom(8).hex())
+        await self._record(request.verb, call, "ADMIN_REQUEST")
+        try:
+            return await verb(self._subject, call)
+        except NeedfireError as error:
+            await self._record(request.verb, call, "ADMIN_REQUEST_FAILED", reason=str(error))
+            raise
+
+    async def _record(self, verb: str, call: Call, code: str, **fields: str) -> None:
+        """Put a request on record before it is carried out, and its failure when it has failed.
+
+        What changes nothing is answered even where the record cannot be written.
+        """
+        name = call.arguments.loose_text("name")
+        draft = call.draft(code, client=name, verb=verb, **fields)
+        if fields:
+            draft = replace(draft, is_success=False)
+        try:
+            await self._subject.audit.append(draft)
+        except StorageError:
+            if verb not in _READING and not fields:
+                raise
 
     def notify_new_events(self) -> None:
         """Tell those who follow events that the store has new ones. In the event loop's thread."""

@@ -4,9 +4,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from needfire_protocol.audit.record import Draft
 from needfire_protocol.event import FieldValue
 from needfire_server.admin.requests import Arguments
 from needfire_server.admin.wakeup import Wakeup
+from needfire_server.audit.log import AuditLog
 from needfire_server.datafiles import DataFiles
 from needfire_server.health import Health
 from needfire_server.outputs.engine import OutputEngine
@@ -61,6 +63,7 @@ class Subject:
     data_files: DataFiles
     hooks: AdminHooks
     new_events: Wakeup
+    audit: AuditLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +73,9 @@ class Call:
     arguments: Arguments
     user: str
     file: BinaryIO | None
+    request: str | None = None
+    """Names the request in all its records."""
+
+    def draft(self, code: str, /, *, client: str | None = None, **fields: FieldValue) -> Draft:
+        """Return the record of what this request did."""
+        return Draft(code, subject=self.user, client=client, request=self.request, fields=fields)

@@ -5,12 +5,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from needfire_protocol.audit.record import Draft
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import NeedfireError
 from needfire_protocol.event import Event
 from needfire_protocol.severity import Severity
 from needfire_protocol.srp import Verifier
 from needfire_server.states import ClientState, ClientStatus
+from needfire_server.storage.audit_base import AuditOf, AuditTables
 
 __all__ = [
     "COMMANDS_PENDING_MAX",
@@ -192,7 +194,14 @@ class Store(Protocol):
     Every writing method returns only after its effect is durable. Each raises StorageError where
     the database cannot be read or written; then nothing of what was asked is promised, and the
     next call may succeed again.
+
+    Where ``audit`` is given, what it returns for the result is recorded in the audit log by the
+    same transaction: there is no write without its record, and no record without its write.
     """
+
+    @property
+    def audit(self) -> AuditTables:
+        """The audit log's part of the store."""
 
     async def ingest(
         self,
@@ -202,6 +211,7 @@ class Store(Protocol):
         *,
         received_us: int,
         state: ClientState | None = None,
+        audit: AuditOf[IngestResult] | None = None,
     ) -> IngestResult:
         """Keep the reports that are new, by (client, stream, sequence); idempotent.
 
@@ -216,6 +226,9 @@ class Store(Protocol):
 
     async def record(self, event: Event) -> None:
         """Keep an event of the server's own. The client it is about is its field ``client``."""
+
+    async def record_all(self, items: Sequence[tuple[Event | None, Draft | None]]) -> None:
+        """Keep events of the server's own, each with its record, all of them or none."""
 
     async def query_events(self, query: EventQuery) -> list[tuple[int, Event]]:
         """Return (rowid, event) pairs; rowids rise in the order in which events were stored."""
@@ -241,10 +254,18 @@ class Store(Protocol):
     async def clients(self) -> list[ClientRecord]:
         """Return all registrations, by name."""
 
-    async def register(self, name: str, verifier: Verifier, *, now_us: int, user: str) -> bool:
+    async def register(
+        self,
+        name: str,
+        verifier: Verifier,
+        *,
+        now_us: int,
+        user: str,
+        audit: AuditOf[bool] | None = None,
+    ) -> bool:
         """Register a client, or give it a new verifier; return True where there was one."""
 
-    async def remove(self, name: str) -> bool:
+    async def remove(self, name: str, audit: AuditOf[bool] | None = None) -> bool:
         """Take a registration out, with the commands that wait; False where there was none.
 
         Events stay, and so does the state: it decides whether a restart is illegal if the same
@@ -258,7 +279,13 @@ class Store(Protocol):
         """Keep what is known of clients, all of them or none."""
 
     async def queue_command(
-        self, client: str, verb: str, user: str, now_us: int, expires_us: int | None = None
+        self,
+        client: str,
+        verb: str,
+        user: str,
+        now_us: int,
+        expires_us: int | None = None,
+        audit: AuditOf[int] | None = None,
     ) -> int:
         """Queue a command; return its number.
 
@@ -280,7 +307,14 @@ class Store(Protocol):
         """Note that a command was sent."""
 
     async def acknowledge_command(
-        self, command_id: int, outcome: str, detail: str, now_us: int, *, client: str | None = None
+        self,
+        command_id: int,
+        outcome: str,
+        detail: str,
+        now_us: int,
+        *,
+        client: str | None = None,
+        audit: AuditOf[Command | None] | None = None,
     ) -> Command | None:
         """Note what a client did with a command; return it.
 
@@ -289,7 +323,13 @@ class Store(Protocol):
         """
 
     async def add_proposal(
-        self, client: str, path: str, size_bytes: int, sha256: bytes, now_us: int
+        self,
+        client: str,
+        path: str,
+        size_bytes: int,
+        sha256: bytes,
+        now_us: int,
+        audit: AuditOf[tuple[int, str | None]] | None = None,
     ) -> int:
         """Keep a client's proposal instead of the one before, whose file is deleted."""
 
@@ -318,7 +358,9 @@ class Store(Protocol):
             from_row: 0, or what the step before said.
         """
 
-    async def tell_expired(self, event_of: Callable[[Expired], Event]) -> list[Event]:
+    async def tell_expired(
+        self, event_of: Callable[[Expired], Event], audit: AuditOf[Event] | None = None
+    ) -> list[Event]:
         """Record one event for each kind of thing that was removed, and begin to count anew.
 
         Both are one commit: whatever happens meanwhile, each removal is told exactly once.

@@ -8,14 +8,18 @@ import errno
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 
+from needfire_protocol.audit.record import Draft
 from needfire_protocol.event import Event
+from needfire_server.storage.audit_base import AuditOf
 
 __all__ = ["Engine", "Participant", "StreamKey", "Transaction", "Wakes", "is_full"]
+
+T = TypeVar("T")
 
 StreamKey: TypeAlias = tuple[str, bytes]
 """Client and stream."""
@@ -114,6 +118,14 @@ class Transaction:
     connection: sa.Connection
     """For statements of SQLAlchemy, which are the same for both databases."""
     engine: Engine
+    drafts: list[Draft] = field(default_factory=list)
+    """What is appended to the audit log at its end, in this order."""
+
+    def put_on_record(self, audit: AuditOf[T] | None, result: T) -> None:
+        """Let the audit log tell of what was done."""
+        draft = None if audit is None else audit(result)
+        if draft is not None:
+            self.drafts.append(draft)
 
     def insert_many(
         self, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]

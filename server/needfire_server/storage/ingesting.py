@@ -14,6 +14,7 @@ from needfire_protocol.errors import FormatError
 from needfire_protocol.event import Event
 from needfire_server.states import ClientState, heard, must_survive
 from needfire_server.storage import tables
+from needfire_server.storage.audit_base import AuditOf
 from needfire_server.storage.base import IncomingReport, IngestResult
 from needfire_server.storage.engine import Participant, StreamKey, Transaction, Wakes
 from needfire_server.storage.event_rows import EVENT_COLUMNS, row_of_event
@@ -40,6 +41,7 @@ class Batch:
     reports: Sequence[IncomingReport]
     received_us: int
     state: ClientState | None = None
+    audit: AuditOf[IngestResult] | None = None
 
     @property
     def key(self) -> StreamKey:
@@ -76,6 +78,9 @@ def store_all(
     """
     work = _Work(_ledgers(transaction, [item for item in items if isinstance(item, Batch)]))
     results = [work.take(item) for item in items]
+    for item, result in zip(items, results, strict=True):
+        if isinstance(item, Batch) and result is not None:
+            transaction.put_on_record(item.audit, result)
     _write(transaction, work, participants)
     return results
 

@@ -5,17 +5,26 @@ same store while no server runs, and does not begin a second one. There is no se
 """
 
 import contextlib
+import importlib
 import json
 import os
 import stat
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from needfire_protocol.errors import StorageError
-from needfire_server.storage.sqlite import SqliteStore
+from needfire_server.storage.engine import Engine
+from needfire_server.storage.sqlite import SqliteEngine, SqliteStore
 from needfire_server.storage.store import DatabaseStore
 
-__all__ = ["NOTE_NAME", "OpenStore", "how_to_open", "how_to_open_again", "load_drivers"]
+__all__ = [
+    "NOTE_NAME",
+    "OpenStore",
+    "how_to_open",
+    "how_to_open_again",
+    "load_drivers",
+    "reading_engine",
+]
 
 OpenStore: TypeAlias = Callable[[], DatabaseStore]
 """Opens the store; raises StorageError."""
@@ -40,7 +49,7 @@ def how_to_open(data_directory: str, url: str | None, password_file: str | None)
     """
     note = os.path.join(data_directory, NOTE_NAME)
     if url is None:
-        path = os.path.join(data_directory, "needfire.sqlite")
+        path = _sqlite_path(data_directory)
         return lambda: _noted(note, None, SqliteStore.open(path))
     password_file = password_file or _credential()
     password = None if password_file is None else _read_password(password_file)
@@ -58,16 +67,30 @@ def how_to_open_again(data_directory: str) -> OpenStore:
     Raises:
         StorageError: as ``how_to_open``, or the note is damaged.
     """
-    path = os.path.join(data_directory, NOTE_NAME)
-    try:
-        note = json.loads(_read(path))
-        return how_to_open(data_directory, str(note["url"]), note["password_file"])
-    except FileNotFoundError:
-        return how_to_open(data_directory, None, None)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            f"{path} does not say where the store is ({error}); start the server, which writes it"
-        ) from error
+    return how_to_open(data_directory, *_note_in(data_directory))
+
+
+def reading_engine(data_directory: str) -> Engine:
+    """Return the engine of that store, for reading beside a server that may have it open.
+
+    To be called, and used, with the rights of the directory's owner: SQLite makes files beside its
+    own, which the server must be able to use.
+
+    Raises:
+        StorageError: as ``how_to_open_again``, or there is no store.
+    """
+    url, password_file = _note_in(data_directory)
+    if url is None:
+        path = _sqlite_path(data_directory)
+        try:
+            os.stat(path)
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from None
+        return SqliteEngine(path)
+    password_file = password_file or _credential()
+    password = None if password_file is None else _read_password(password_file)
+    engine: Engine = _postgresql().PostgresEngine(url, password)
+    return engine
 
 
 def load_drivers() -> None:
@@ -98,15 +121,37 @@ def _replace(path: str, content: str) -> None:
     os.replace(partial, path)
 
 
-def _postgres() -> Callable[[str, str, str | None], DatabaseStore]:
+def _note_in(data_directory: str) -> tuple[str | None, str | None]:
+    """Return the URL and the password's file that the last server used; (None, None) for SQLite."""
+    path = os.path.join(data_directory, NOTE_NAME)
     try:
-        from needfire_server.storage.postgresql import PostgresStore
+        note = json.loads(_read(path))
+        return str(note["url"]), note["password_file"]
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"{path} does not say where the store is ({error}); start the server, which writes it"
+        ) from error
+
+
+def _sqlite_path(data_directory: str) -> str:
+    return os.path.join(data_directory, "needfire.sqlite")
+
+
+def _postgres() -> Callable[[str, str, str | None], DatabaseStore]:
+    store = _postgresql().PostgresStore
+    return lambda url, directory, password: store.open(url, directory, password=password)
+
+
+def _postgresql() -> Any:
+    try:
+        return importlib.import_module("needfire_server.storage.postgresql")
     except ImportError as error:
         raise StorageError(
             f"StoreURL needs a driver that is not there ({error}); install it with: "
             "pip install 'needfire[postgres]'"
         ) from error
-    return lambda url, directory, password: PostgresStore.open(url, directory, password=password)
 
 
 def _credential() -> str | None:

@@ -14,6 +14,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
+from needfire_protocol.audit.record import Draft
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_protocol.srp import Verifier
@@ -21,6 +22,8 @@ from needfire_server import clock
 from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState
 from needfire_server.storage import expiry, output_cursors, session_rows, statements
+from needfire_server.storage.audit_base import AuditOf
+from needfire_server.storage.audit_tables import DatabaseAuditTables
 from needfire_server.storage.base import (
     ClientRecord,
     Command,
@@ -35,6 +38,7 @@ from needfire_server.storage.engine import Engine, Participant, Transaction, Wak
 from needfire_server.storage.ingesting import Batch, check_batch, store_all
 from needfire_server.storage.lock import DirectoryLock
 from needfire_server.storage.output_cursors import OutputCursor
+from needfire_server.storage.reading import read_now
 from needfire_server.storage.writer import GroupCommitWriter, Work
 
 __all__ = ["READERS", "DatabaseStore"]
@@ -67,6 +71,8 @@ class DatabaseStore:
         self._writer = GroupCommitWriter(engine, self._participants)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="needfire-read")
         self._singletons = ThreadPoolExecutor(1, thread_name_prefix="needfire-singleton")
+        self.audit = DatabaseAuditTables(engine, self._submit, self._read)
+        """The audit log's part of the store."""
 
     @property
     def name(self) -> str:
@@ -88,9 +94,9 @@ class DatabaseStore:
         """
         return self._writer.submit(work).result()
 
-    def record_now(self, event: Event) -> None:
-        """Do what ``record`` does, for callers without a loop."""
-        self._writer.store_now(event).result()
+    def record_now(self, event: Event, draft: Draft | None = None) -> None:
+        """Keep one of our own events and its record, for callers without a loop."""
+        self.write_now(self._recording([(event, draft)]))
 
     # ---- Store -------------------------------------------------------------------------------
 
@@ -102,8 +108,9 @@ class DatabaseStore:
         *,
         received_us: int,
         state: ClientState | None = None,
+        audit: AuditOf[IngestResult] | None = None,
     ) -> IngestResult:
-        batch = Batch(client, stream, tuple(reports), received_us, state)
+        batch = Batch(client, stream, tuple(reports), received_us, state, audit)
         # Before it can share a transaction: one client's nonsense is nobody else's matter.
         check_batch(batch)
         async with self._room:
@@ -114,6 +121,9 @@ class DatabaseStore:
     async def record(self, event: Event) -> None:
         async with self._room:
             await self._writer.store(event)
+
+    async def record_all(self, items: Sequence[tuple[Event | None, Draft | None]]) -> None:
+        await self._submit(self._recording(items))
 
     async def query_events(self, query: EventQuery) -> list[tuple[int, Event]]:
         return await self._read(statements.query_events, query)
@@ -136,11 +146,19 @@ class DatabaseStore:
     async def clients(self) -> list[ClientRecord]:
         return await self._read(statements.clients)
 
-    async def register(self, name: str, verifier: Verifier, *, now_us: int, user: str) -> bool:
-        return await self._write(statements.register, name, verifier, now_us, user)
+    async def register(
+        self,
+        name: str,
+        verifier: Verifier,
+        *,
+        now_us: int,
+        user: str,
+        audit: AuditOf[bool] | None = None,
+    ) -> bool:
+        return await self._audited(audit, statements.register, name, verifier, now_us, user)
 
-    async def remove(self, name: str) -> bool:
-        return await self._write(statements.remove, name)
+    async def remove(self, name: str, audit: AuditOf[bool] | None = None) -> bool:
+        return await self._audited(audit, statements.remove, name)
 
     async def load_client_states(self) -> dict[str, ClientState]:
         return await self._read(statements.load_client_states)
@@ -149,12 +167,19 @@ class DatabaseStore:
         await self._write(statements.save_client_states, tuple(states))
 
     async def queue_command(
-        self, client: str, verb: str, user: str, now_us: int, expires_us: int | None = None
+        self,
+        client: str,
+        verb: str,
+        user: str,
+        now_us: int,
+        expires_us: int | None = None,
+        audit: AuditOf[int] | None = None,
     ) -> int:
         def work(transaction: Transaction) -> int:
             connection = transaction.connection
             number = statements.queue_command(connection, client, verb, user, now_us, expires_us)
             transaction.engine.wake_others(connection, [Wakes(commands_of=client)])
+            transaction.put_on_record(audit, number)
             return number
 
         return await self._submit(work)
@@ -170,17 +195,30 @@ class DatabaseStore:
         await self._write(statements.mark_command_delivered, command_id, now_us)
 
     async def acknowledge_command(
-        self, command_id: int, outcome: str, detail: str, now_us: int, *, client: str | None = None
+        self,
+        command_id: int,
+        outcome: str,
+        detail: str,
+        now_us: int,
+        *,
+        client: str | None = None,
+        audit: AuditOf[Command | None] | None = None,
     ) -> Command | None:
-        return await self._write(
-            statements.acknowledge_command, command_id, outcome, detail, now_us, client
+        return await self._audited(
+            audit, statements.acknowledge_command, command_id, outcome, detail, now_us, client
         )
 
     async def add_proposal(
-        self, client: str, path: str, size_bytes: int, sha256: bytes, now_us: int
+        self,
+        client: str,
+        path: str,
+        size_bytes: int,
+        sha256: bytes,
+        now_us: int,
+        audit: AuditOf[tuple[int, str | None]] | None = None,
     ) -> int:
-        number, superseded = await self._write(
-            statements.add_proposal, client, path, size_bytes, sha256, now_us
+        number, superseded = await self._audited(
+            audit, statements.add_proposal, client, path, size_bytes, sha256, now_us
         )
         if superseded is not None and superseded != path:
             _unlink(superseded)
@@ -212,10 +250,14 @@ class DatabaseStore:
     ) -> ExpiryBite:
         return await self._write(expiry.expire, what, before_us, from_row, rows_max)
 
-    async def tell_expired(self, event_of: Callable[[Expired], Event]) -> list[Event]:
+    async def tell_expired(
+        self, event_of: Callable[[Expired], Event], audit: AuditOf[Event] | None = None
+    ) -> list[Event]:
         def work(transaction: Transaction) -> list[Event]:
             events = [event_of(each) for each in expiry.take_counts(transaction.connection)]
             store_all(transaction, events, self._participants)
+            for event in events:
+                transaction.put_on_record(audit, event)
             return events
 
         return await self._submit(work)
@@ -263,6 +305,31 @@ class DatabaseStore:
     ) -> T:
         return await self._submit(lambda transaction: function(transaction.connection, *args, **kw))
 
+    async def _audited(
+        self,
+        audit: AuditOf[T] | None,
+        function: Callable[Concatenate[sa.Connection, P], T],
+        /,
+        *args: P.args,
+        **kw: P.kwargs,
+    ) -> T:
+        """Write, and record what was written in the same transaction."""
+
+        def work(transaction: Transaction) -> T:
+            result = function(transaction.connection, *args, **kw)
+            transaction.put_on_record(audit, result)
+            return result
+
+        return await self._submit(work)
+
+    def _recording(self, items: Sequence[tuple[Event | None, Draft | None]]) -> Work[None]:
+        def work(transaction: Transaction) -> None:
+            events = [event for event, _ in items if event is not None]
+            store_all(transaction, events, self._participants)
+            transaction.drafts.extend(draft for _, draft in items if draft is not None)
+
+        return work
+
     async def _submit(self, work: Work[T]) -> T:
         async with self._room:
             return await self._writer.run(work)
@@ -275,12 +342,7 @@ class DatabaseStore:
         **kw: P.kwargs,
     ) -> T:
         def work() -> T:
-            try:
-                with self._engine.readers.connect() as connection:
-                    return function(connection, *args, **kw)
-            except sa.exc.SQLAlchemyError as error:
-                text = " ".join(str(getattr(error, "orig", None) or error).split())
-                raise StorageError(f"{self.name}: {text}") from error
+            return read_now(self._engine, function, *args, **kw)
 
         try:
             future = self._readers.submit(work)

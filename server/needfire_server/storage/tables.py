@@ -11,6 +11,11 @@ import sqlalchemy as sa
 __all__ = [
     "BULK_CLASS",
     "BULK_CODES",
+    "audit_checkpoints",
+    "audit_head",
+    "audit_keys",
+    "audit_nodes",
+    "audit_records",
     "client_states",
     "clients",
     "commands",
@@ -191,6 +196,51 @@ output_cursors: Final = sa.Table(
     _number("dropped"),
 )
 """How far each output has come; rows of outputs that are no longer configured stay."""
+
+audit_records: Final = sa.Table(
+    "audit_records",
+    metadata,
+    sa.Column("number", Number, primary_key=True, autoincrement=False),
+    _bytes("record"),
+)
+"""``number`` counts from 0 without gaps; ``record`` is the line as it is hashed."""
+
+audit_head: Final = sa.Table(
+    "audit_head",
+    metadata,
+    sa.Column("id", Number, primary_key=True, autoincrement=False),
+    _number("size"),
+    _bytes("previous"),
+    _bytes("frontier"),
+)
+"""One row, 1, once there is a record. ``previous`` is the hash of the last one; ``frontier`` joins the
+hashes of the full subtrees, the largest first."""
+
+audit_nodes: Final = sa.Table(
+    "audit_nodes",
+    metadata,
+    sa.Column("level", Number, primary_key=True, autoincrement=False),
+    sa.Column("position", Number, primary_key=True, autoincrement=False),
+    _bytes("hash"),
+)
+
+audit_checkpoints: Final = sa.Table(
+    "audit_checkpoints",
+    metadata,
+    sa.Column("number", Number, primary_key=True, autoincrement=False),
+    _number("size"),
+    _text("note"),
+)
+"""``number`` counts from 1 without gaps."""
+
+audit_keys: Final = sa.Table(
+    "audit_keys",
+    metadata,
+    sa.Column("number", Number, primary_key=True, autoincrement=False),
+    _text("key"),
+    _text("signature", nullable=True),
+)
+"""``signature`` is of the key before; NULL for the first."""
 
 
 def rare_class() -> sa.ColumnElement[bool]:

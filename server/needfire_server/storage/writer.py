@@ -23,6 +23,7 @@ import sqlalchemy as sa
 
 from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_protocol.event import Event
+from needfire_server.storage import audit_statements
 from needfire_server.storage.engine import Engine, Participant, Transaction, is_full
 from needfire_server.storage.ingesting import Batch, Stored, store_all
 
@@ -117,12 +118,6 @@ class GroupCommitWriter:
         result: Stored = await self._wait_for(what)
         return result
 
-    def store_now(self, event: Event) -> "Future[None]":
-        """Queue an event of our own, for callers without a loop."""
-        future: Future[None] = Future()
-        self._queue(_Job(event, future, None))
-        return future
-
     def close(self) -> None:
         """Finish everything that was queued, then close the engine and the connection."""
         with self._lock:
@@ -193,6 +188,7 @@ class GroupCommitWriter:
             outcomes += [
                 self._run_job(transaction, job, job.what) for job in group if callable(job.what)
             ]
+            audit_statements.append(transaction)
         return outcomes
 
     def _store(self, transaction: Transaction, group: Sequence[_Job]) -> list[_Outcome]:
@@ -213,6 +209,7 @@ class GroupCommitWriter:
         Raises:
             Exception: the whole transaction is lost.
         """
+        recorded = len(transaction.drafts)
         savepoint = transaction.connection.begin_nested()
         try:
             result = work(transaction)
@@ -221,6 +218,7 @@ class GroupCommitWriter:
             if not self._engine.is_of_one_job(cause):
                 raise
             savepoint.rollback()
+            del transaction.drafts[recorded:]
             return _Outcome(job, error=self._as_told(cause))
         savepoint.commit()
         return _Outcome(job, result)

@@ -14,6 +14,7 @@ from needfire_server.admin.endpoint import AdminEndpoint
 from needfire_server.admin.lockout import LockLimits
 from needfire_server.admin.roles import Access, Role
 from needfire_server.admin.service import AdminHooks, AdminService
+from needfire_server.audit.log import AuditLog
 from needfire_server.datafiles import DataFiles
 from needfire_server.registry import ListedClient, Registry
 from needfire_server.states import ClientState
@@ -70,7 +71,8 @@ class AdminServer:
             connected=lambda: server.connected,
             states=lambda: server.states,
         )
-        service = AdminService(store, registry, DataFiles(str(directory)), hooks)
+        audit = await AuditLog.open(store.audit, str(directory))
+        service = AdminService(store, registry, DataFiles(str(directory)), hooks, audit)
         server = cls(directory, store, registry, service, directory / "control.sock")
         try:
             async with AdminEndpoint(

@@ -29,6 +29,7 @@ from needfire_protocol.messages import (
 )
 from needfire_protocol.severity import SeverityFilter
 from needfire_protocol.srp import make_verifier
+from needfire_server.audit.log import AuditLog
 from needfire_server.clock import now_us
 from needfire_server.config import ServerSettings
 from needfire_server.datafiles import DataFiles
@@ -118,6 +119,7 @@ class Peer:
         self.writer = writer
         self.stream = os.urandom(16)
         self.heard: list[bytes] = []
+        self.features = 0
         self._agent: AgentConnection | None = None
         self._events: list[ConnectionEvent] = []
 
@@ -136,7 +138,11 @@ class Peer:
     ) -> list[ConnectionEvent]:
         """Carry out the handshake; return what it came to, at least one event."""
         self._agent = AgentConnection.negotiate(
-            name, password, takeover=takeover, random_bytes=os.urandom
+            name,
+            password,
+            takeover=takeover,
+            random_bytes=os.urandom,
+            features=self.features,
         )
         return [await self.next_event()]
 
@@ -249,6 +255,7 @@ async def live_server(
         keeper=SessionKeeper(SessionTable(), store, SessionSeal(SEAL_KEY, os.urandom)),
         outputs=OutputEngine(CursorStore(store), raise_event=journal.raise_event),
         fake_salt_key=bytes(32),
+        audit=await AuditLog.open(store.audit, str(directory)),
         on_new_events=lambda: None,
     )
     await runtime.keeper.restore(runtime.registry, chosen.session_key_lifetime_s)

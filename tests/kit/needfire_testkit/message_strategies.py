@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from needfire_protocol.messages import (
     Acknowledge,
     Announce,
+    AuditCheckpoint,
+    AuditProof,
+    AuditProofRequest,
     Command,
     CommandResult,
     FileBegin,
@@ -76,6 +79,7 @@ AGENT_STRATEGIES: dict[type[Any], st.SearchStrategy[Any]] = {
     ProposalBegin: st.builds(ProposalBegin, _size, _digest),
     ProposalChunk: st.builds(ProposalChunk, _chunk),
     ProposalEnd: st.just(ProposalEnd()),
+    AuditProofRequest: st.builds(AuditProofRequest, _row, _row),
 }
 SERVER_STRATEGIES: dict[type[Any], st.SearchStrategy[Any]] = {
     Welcome: st.builds(Welcome, _time_us, st.integers(0, 2**32 - 1)),
@@ -90,6 +94,10 @@ SERVER_STRATEGIES: dict[type[Any], st.SearchStrategy[Any]] = {
     ProposalRefused: st.builds(ProposalRefused, _detail),
     SessionExpired: st.just(SessionExpired()),
     Refusal: st.builds(Refusal, st.sampled_from(RefusalCode), _detail),
+    AuditCheckpoint: st.builds(
+        AuditCheckpoint, _chunk, _chunk, st.lists(_chunk, max_size=3).map(tuple)
+    ),
+    AuditProof: st.builds(AuditProof, _row, _row, st.lists(_digest, max_size=5).map(tuple)),
 }
 agent_messages = st.one_of(*AGENT_STRATEGIES.values())
 server_messages = st.one_of(*SERVER_STRATEGIES.values())

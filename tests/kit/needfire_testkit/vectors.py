@@ -39,6 +39,9 @@ from needfire_protocol.handshake_frames import (
 from needfire_protocol.message_coding import encode_message
 from needfire_protocol.messages import (
     Acknowledge,
+    AuditCheckpoint,
+    AuditProof,
+    AuditProofRequest,
     FileBegin,
     FileKind,
     Heartbeat,
@@ -282,6 +285,28 @@ def _right() -> Iterator[Vector]:
         "MessageReceived: Welcome | MessageReceived: FileBegin | "
         "Refused: SESSION_SUPERSEDED authenticated",
         "two messages and a sealed refusal",
+        pair.server.data_to_send(),
+    )
+    pair = _open(1)
+    pair.agent.send(AuditProofRequest(1, 2**63 - 1))
+    yield Vector(
+        "ok-audit-proof-request",
+        "open server, suite 1",
+        "MessageReceived: AuditProofRequest",
+        "asks for the longest way there is",
+        pair.agent.data_to_send(),
+    )
+    pair = _open(1)
+    pair.server.send(AuditCheckpoint(b"note", b"key", (b"first", b"second")))
+    pair.server.send(AuditProof(7, 8, (bytes(32), b"\1" * 32)))
+    pair.server.send(AuditProof(7, 8, ()))
+    yield Vector(
+        "ok-audit-of-server",
+        "open agent, suite 1",
+        "MessageReceived: AuditCheckpoint | MessageReceived: AuditProof | "
+        "MessageReceived: AuditProof",
+        "a checkpoint behind two handovers, a proof, and none; what notes and keys say is the "
+        "agent's matter",
         pair.server.data_to_send(),
     )
 
@@ -785,6 +810,12 @@ def _message_faults() -> Iterator[Vector]:
             "signed for sequence 1, sent as 3",
             of_agent(ReportBatch(STREAM, (Report(3, 1, one.body, one.signature),))),
         ),
+        (
+            "audit-old-zero",
+            malformed + "field old",
+            "there is nothing to prove about an empty log",
+            of_agent(b"\x0a\1" + encode([0, 1])),
+        ),
         ("report-other-stream", "SignatureInvalid", "", of_agent(ReportBatch(bytes(16), (one,)))),
     ]
     for name, expect, comment, data in rows:
@@ -797,6 +828,18 @@ def _message_faults() -> Iterator[Vector]:
         malformed + "field code",
         "code 9",
         of_server(refusal[:3] + b"\x09" + refusal[4:]),
+    )
+    long_way = [bytes(32)] * 65
+    for name, values, comment in (
+        ("hash-short", [7, 8, [bytes(31)]], ""),
+        ("hashes-many", [7, 8, long_way], "no way in a tree of 2^63 leaves is so long"),
+        ("hashes-nil", [7, 8, None], ""),
+    ):
+        data = of_server(b"\x4e\1" + encode(values))
+        yield Vector(f"message-audit-{name}", agent, malformed + "field hashes", comment, data)
+    handovers = of_server(b"\x4d\1" + encode([b"note", b"key", [b"x"] * 33]))
+    yield Vector(
+        "message-audit-handovers-many", agent, malformed + "field handovers", "", handovers
     )
     yield Vector(
         "message-kind-of-agent",

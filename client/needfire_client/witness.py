@@ -1,0 +1,166 @@
+"""Holds the server to its audit log: what it showed once must be in what it shows next.
+
+    state directory/audit-checkpoint     the last checkpoint that was believed, as the server signed it
+    state directory/audit-keys           the keys that may have signed it, one a line
+    state directory/audit-evidence/      both sides of each contradiction, a file each
+
+The first log that a server shows is believed: it came over a connection on which the server proved
+itself. After a contradiction the new log is followed, so that each rewriting is told once and the
+next one is noticed too; the evidence stays.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from needfire_protocol.audit.note import PublicKey, parse_checkpoint, parse_note
+from needfire_protocol.audit.witness import Offer, Sighting, is_grown, judge, parse_offer
+from needfire_protocol.errors import FormatError
+from needfire_protocol.messages import AuditCheckpoint, AuditProof, AuditProofRequest
+
+__all__ = ["Witness"]
+
+_EVIDENCE_FILES_MAX: Final = 16
+_FILE_BYTES_MAX: Final = 16 * 1024
+_UNANSWERED_MAX: Final = 3
+"""Proofs that a server may owe before that counts as having none."""
+
+
+class Witness:
+    """One for a state directory. Used from one thread at a time.
+
+    Args:
+        path: where the checkpoint is kept.
+        report: raises an event of the agent.
+    """
+
+    def __init__(self, path: Path, report: Callable[..., object]) -> None:
+        self._path = path
+        self._keys_path = path.with_name("audit-keys")
+        self._evidence = path.with_name("audit-evidence")
+        self._report = report
+        self._kept = self._load()
+        self._offer: Offer | None = None
+        self._unanswered = 0
+
+    def hear(self, message: AuditCheckpoint | AuditProof) -> AuditProofRequest | None:
+        """Take what the server says of its log; return what to ask it for, if anything."""
+        if isinstance(message, AuditProof):
+            self._proved(message)
+            return None
+        return self._shown(message)
+
+    def _shown(self, message: AuditCheckpoint) -> AuditProofRequest | None:
+        try:
+            offer = parse_offer(
+                message.note.decode(),
+                message.key.decode(),
+                [each.decode() for each in message.handovers],
+            )
+        except (FormatError, UnicodeDecodeError) as error:
+            self._contradicted(f"its checkpoint is none: {error}", None)
+            return None
+        kept = self._kept
+        if kept is None:
+            self._keep(offer.sighting)
+            return None
+        reason = judge(kept, offer)
+        old, new = kept.checkpoint.size, offer.sighting.checkpoint.size
+        if reason is None and old < new:
+            if self._unanswered < _UNANSWERED_MAX:
+                self._unanswered += 1
+                self._offer = offer
+                return AuditProofRequest(old, new)
+            reason = "the server does not prove that it goes on from the one that was kept"
+        if reason is not None:
+            self._contradicted(reason, offer.sighting)
+        return None
+
+    def _proved(self, proof: AuditProof) -> None:
+        kept, offer = self._kept, self._offer
+        if kept is None or offer is None:
+            return
+        wanted = (kept.checkpoint.size, offer.sighting.checkpoint.size)
+        if (proof.old, proof.new) != wanted:
+            # The answer to an earlier question; that to the last one follows.
+            return
+        self._offer, self._unanswered = None, 0
+        if is_grown(kept, offer.sighting, proof.hashes):
+            self._keep(offer.sighting)
+        else:
+            what = "proves" if proof.hashes else "can prove"
+            reason = f"nothing {what} that it goes on from the one that was kept"
+            self._contradicted(reason, offer.sighting)
+
+    def _contradicted(self, reason: str, offered: Sighting | None) -> None:
+        kept = self._kept
+        evidence = self._write_evidence(reason, offered)
+        self._report(
+            "AUDIT_LOG_INCONSISTENT",
+            reason=reason,
+            size=None if offered is None else offered.checkpoint.size,
+            kept_size=None if kept is None else kept.checkpoint.size,
+            evidence=evidence,
+        )
+        self._offer, self._unanswered = None, 0
+        if offered is not None:
+            self._keep(offered)
+
+    def _keep(self, sighting: Sighting) -> None:
+        before = self._kept
+        self._kept = sighting
+        keys = [sighting.key] if before is None else [before.key, sighting.key]
+        listed = "".join(f"{key}\n" for key in dict.fromkeys(keys))
+        # The keys first: whichever checkpoint a crash leaves, its key is there. What the disk
+        # refuses is known to this process all the same.
+        with contextlib.suppress(OSError):
+            _write(self._keys_path, listed)
+            _write(self._path, sighting.note)
+
+    def _load(self) -> Sighting | None:
+        try:
+            note = self._path.read_bytes()[:_FILE_BYTES_MAX].decode()
+            parsed = parse_note(note)
+            for line in self._keys_path.read_bytes()[:_FILE_BYTES_MAX].decode().splitlines():
+                key = PublicKey.parse(line)
+                if key.verifies(parsed):
+                    parse_checkpoint(parsed)
+                    return Sighting(note, key)
+        except (OSError, UnicodeDecodeError, FormatError):
+            return None
+        return None
+
+    def _write_evidence(self, reason: str, offered: Sighting | None) -> str | None:
+        data = {
+            "reason": reason,
+            "kept": None if self._kept is None else self._kept.note,
+            "kept_key": None if self._kept is None else str(self._kept.key),
+            "shown": None if offered is None else offered.note,
+            "shown_key": None if offered is None else str(offered.key),
+        }
+        try:
+            self._evidence.mkdir(mode=0o700, exist_ok=True)
+            for number in range(1, _EVIDENCE_FILES_MAX + 1):
+                path = self._evidence / f"{number}.json"
+                if not path.exists():
+                    _write(path, json.dumps(data, indent=2) + "\n")
+                    return str(path)
+        except OSError:
+            return None
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    """Put a file in place, whole or not at all, for its owner only."""
+    temporary = path.with_name(f".{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,89 @@
+"""What ``audit verify`` holds against what: a file or the store, keys, and a checkpoint that was kept."""
+
+import os
+from collections.abc import Iterator
+from typing import IO, Final
+
+from needfire_protocol.audit.export import LINE_BYTES_MAX
+from needfire_protocol.audit.note import (
+    NOTE_BYTES_MAX,
+    Note,
+    PublicKey,
+    parse_checkpoint,
+    parse_note,
+)
+from needfire_protocol.audit.verify import Verification, verify
+from needfire_protocol.errors import FormatError, StorageError
+from needfire_server.audit.export import log_lines
+from needfire_server.audit.keys import AuditFiles, read_public_keys
+
+__all__ = ["check_file", "check_store", "read_anchor", "read_keys"]
+
+_KEYS_BYTES_MAX: Final = 256 * 1024
+
+
+def check_file(stream: IO[bytes], keys: tuple[PublicKey, ...], anchor: Note | None) -> Verification:
+    """Check an exported log, in memory that does not grow with it."""
+    lines: Iterator[bytes] = iter(lambda: stream.readline(LINE_BYTES_MAX), b"")
+    return verify(lines, keys, anchor=anchor)
+
+
+def check_store(directory: str, keys: tuple[PublicKey, ...], anchor: Note | None) -> Verification:
+    """Check the log in the store of a data directory, beside a server that may be running.
+
+    Gives up the rights of root, for those of the directory's owner.
+
+    Raises:
+        StorageError: the store cannot be read, or nothing in it was ever signed.
+    """
+    # Half of the program's start, and not needed for a file.
+    from needfire_server.admin.offline import become_owner
+    from needfire_server.storage.audit_reader import AuditReader
+    from needfire_server.storage.opening import load_drivers, reading_engine
+
+    # The program's own files may lie where only root can read them.
+    load_drivers()
+    become_owner(directory)
+    with AuditReader(reading_engine(directory)) as reader:
+        head, closing = reader.head(), reader.last_checkpoint()
+        if closing is None:
+            raise StorageError(f"{reader.name}: nothing of its audit log was ever signed")
+        named = [PublicKey.parse(each.key) for each in reader.public_keys()]
+        lines = log_lines(reader, named, closing, size=max(head.size, closing.size))
+        return verify(lines, keys, anchor=anchor, is_live=True, size=head.size)
+
+
+def read_keys(key: str | None, directory: str) -> tuple[PublicKey, ...]:
+    """Return the keys that ``--key`` gives, as text or as a file; without it those of the server.
+
+    Raises:
+        FormatError: it is neither.
+        StorageError: the file cannot be read.
+    """
+    if key is not None and "+" in key and not os.path.exists(key):
+        return (PublicKey.parse(key),)
+    source = AuditFiles(directory).public_path if key is None else key
+    try:
+        with open(source, "rb") as file:
+            return read_public_keys(file.read(_KEYS_BYTES_MAX), source)
+    except OSError as error:
+        raise StorageError(
+            f"{source}: {error.strerror}; give the public key of the log with --key"
+        ) from None
+
+
+def read_anchor(path: str) -> Note:
+    """Return the checkpoint in a file.
+
+    Raises:
+        FormatError: it is none.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        data = file.read(NOTE_BYTES_MAX + 1)
+    try:
+        found = parse_note(data.decode())
+        parse_checkpoint(found)
+    except (UnicodeDecodeError, FormatError) as error:
+        raise FormatError(f"{path} is no checkpoint: {error}") from None
+    return found

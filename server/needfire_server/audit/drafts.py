@@ -1,0 +1,106 @@
+"""What goes on record: which events of the server, and how a batch, an act or a command is told."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from needfire_protocol.audit.record import Draft
+from needfire_protocol.catalogue_entry import EventClass
+from needfire_protocol.event import Event, FieldValue
+from needfire_protocol.messages import Report
+from needfire_protocol.severity import Severity
+from needfire_server.storage.base import Command, IngestResult
+
+__all__ = [
+    "acknowledgement_draft",
+    "batch_digest",
+    "draft_of_event",
+    "has_record",
+    "reports_draft",
+]
+
+_RECORDED_ELSEWHERE: Final = frozenset(
+    {
+        # By the transaction that does what they tell of.
+        "CLIENT_REGISTERED",
+        "CLIENT_REMOVED",
+        "COMMAND_QUEUED",
+        "COMMAND_ACKNOWLEDGED",
+        "BASELINE_PROPOSAL_RECEIVED",
+        # What anybody can cause with a port scanner, and what only tells of logs.
+        "NEW_CONNECTION",
+        "LOG_SUPPRESSED",
+    }
+)
+
+
+def has_record(code: str, event_class: EventClass) -> bool:
+    """True where events of the server's own with this code are recorded, wanted in the log or not."""
+    return code not in _RECORDED_ELSEWHERE and event_class is not EventClass.INTEGRITY
+
+
+def draft_of_event(event: Event) -> Draft | None:
+    """Return the record of one of the server's own events; None where it has none."""
+    if event.client is not None or not has_record(event.code, event.event_class):
+        return None
+    fields = dict(event.fields)
+    client, user = fields.pop("client", None), fields.pop("user", None)
+    return Draft(
+        event.code,
+        is_success=_is_success(event),
+        subject=_text(user) or _text(client),
+        client=_text(client) or None,
+        fields=fields,
+    )
+
+
+def _is_success(event: Event) -> bool:
+    return event.code not in _FAILURES and (
+        event.severity < Severity.ERR or event.code in _NO_FAILURE
+    )
+
+
+_NO_FAILURE: Final = frozenset({"START", "EXIT", "CONFIGURATION_RELOADED"})
+"""Events that are told loudly and are no failure."""
+_FAILURES: Final = frozenset({"AUTHZ_FAIL", "ADMIN_REFUSED"})
+"""Failures that are told quietly, because any local user can cause them."""
+
+
+def reports_draft(
+    client: str, stream: bytes, reports: Sequence[Report], result: IngestResult
+) -> Draft:
+    """Return the record of a batch of reports that arrived."""
+    fields: Mapping[str, FieldValue] = {
+        "stream": stream.hex(),
+        "first": reports[0].sequence,
+        "last": reports[-1].sequence,
+        "count": len(reports),
+        "accepted": len(result.accepted),
+        "sha256": batch_digest(reports),
+    }
+    return Draft("REPORTS_RECEIVED", subject=client, client=client, fields=fields)
+
+
+def acknowledgement_draft(command: Command | None) -> Draft | None:
+    """Return the record of what a client did with a command; None where there was none."""
+    if command is None:
+        return None
+    return Draft(
+        "COMMAND_ACKNOWLEDGED",
+        subject=command.client,
+        client=command.client,
+        fields={"command": command.verb, "command_id": command.id, "outcome": command.outcome},
+    )
+
+
+def batch_digest(reports: Sequence[Report]) -> str:
+    """Return SHA-256, in hex, over each body behind its length in 4 bytes, big-endian."""
+    digest = hashlib.sha256()
+    for report in reports:
+        digest.update(len(report.body).to_bytes(4, "big"))
+        digest.update(report.body)
+    return digest.hexdigest()
+
+
+def _text(value: FieldValue) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,334 @@
+"""The audit log of one server: its keys, its checkpoints, its proofs, and the check of its store."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from needfire_protocol.audit.merkle import consistency_proof, inclusion_proof
+from needfire_protocol.audit.note import (
+    Checkpoint,
+    Note,
+    PublicKey,
+    handover_note,
+    handover_text,
+    parse_note,
+    public_key_of,
+    sign_note,
+)
+from needfire_protocol.audit.record import KEY_HANDED_OVER, KEY_MADE, Draft
+from needfire_protocol.audit.verify import Finding, Verdict, Verification, verify
+from needfire_protocol.errors import FormatError, StorageError
+from needfire_protocol.limits import AUDIT_HANDOVERS_MAX
+from needfire_server import clock
+from needfire_server.audit.export import log_lines
+from needfire_server.audit.keys import AuditFiles
+from needfire_server.audit.scrub import Scrubber
+from needfire_server.storage.audit_base import AuditTables, StoredCheckpoint, StoredKey
+
+__all__ = ["AuditLog", "Inclusion", "Shown"]
+
+_ORIGIN: Final = "needfire.audit/"
+_ORIGIN_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What agents are shown: the latest checkpoint, its key, and how the log came to that key."""
+
+    checkpoint: StoredCheckpoint
+    key: str
+    handovers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inclusion:
+    """A record with what shows that it is in the log."""
+
+    number: int
+    line: bytes
+    checkpoint: StoredCheckpoint
+    proof: tuple[bytes, ...]
+    key: PublicKey
+
+
+class AuditLog:
+    """Made by ``open``. One for a store, in the process that has the store open."""
+
+    def __init__(
+        self, tables: AuditTables, files: AuditFiles, random_bytes: Callable[[int], bytes]
+    ) -> None:
+        """Use ``open``."""
+        self._tables = tables
+        self._files = files
+        self._random_bytes = random_bytes
+        self._keys: list[StoredKey] = []
+        self._private: Ed25519PrivateKey | None = None
+        self._signing = asyncio.Lock()
+        self._shown: Shown | None = None
+        self._scrubber = Scrubber(tables)
+        self.key_trouble: str | None = None
+        """Why nothing can be signed; None while it can."""
+        self.finding: Finding | None = None
+        """What is wrong with the log, as far as this process has noticed."""
+
+    @classmethod
+    async def open(
+        cls,
+        tables: AuditTables,
+        data_directory: str,
+        *,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> "AuditLog":
+        """Return the log of a store; with its first record and its key where it is new.
+
+        A key that cannot be loaded is no reason to fail: records are kept, and are signed once it
+        is there again.
+
+        Raises:
+            StorageError: the store or the directory cannot be read or written.
+        """
+        log = cls(tables, AuditFiles(data_directory), random_bytes)
+        log._keys = await tables.keys()
+        if not log._keys:
+            await log._make_first_key()
+        else:
+            log._load_key()
+        log._compare_public()
+        log._files.keep_public(log.public_keys())
+        await log._show(await tables.last_checkpoint())
+        return log
+
+    def public_keys(self) -> list[PublicKey]:
+        """Return every key that the log had, the newest last."""
+        return [PublicKey.parse(each.key) for each in self._keys]
+
+    @property
+    def shown(self) -> Shown | None:
+        """What agents are shown now."""
+        return self._shown
+
+    # ---- writing --------------------------------------------------------------------------------
+
+    async def append(self, *drafts: Draft) -> None:
+        """Record what has no other write to be part of."""
+        await self._tables.append(drafts)
+
+    async def checkpoint(self) -> StoredCheckpoint | None:
+        """Sign what the log is now, unless that is signed already; return the latest checkpoint.
+
+        None where nothing was ever signed, because the key is not there.
+
+        Raises:
+            StorageError: it could not be kept; nothing of it was shown to anybody.
+        """
+        async with self._signing:
+            await self._follow_keys()
+            last = await self._latest()
+            if self._private is None:
+                return last
+            head = await self._tables.head()
+            if last is not None and last.size == head.size:
+                return last
+            number = 1 if last is None else last.number + 1
+            root = head.frontier.root()
+            origin = self.public_keys()[-1].name
+            text = Checkpoint(origin, head.size, root, number, clock.now_us()).text()
+            made = StoredCheckpoint(number, head.size, sign_note(text, origin, self._private))
+            if not await self._tables.add_checkpoint(made):
+                # Another server on this store was faster, and has signed as much, or nearly.
+                return await self._latest()
+            await self._show(made)
+            await asyncio.to_thread(self._files.keep_checkpoint, made.note)
+            return made
+
+    async def rotate(self, user: str) -> PublicKey:
+        """Make a new key, let the old one hand over to it, and forget the old private key.
+
+        Raises:
+            StorageError: nothing is changed, or the old key is not there to hand over.
+        """
+        async with self._signing:
+            old = self._private
+            if old is None:
+                raise StorageError(self.key_trouble or "the audit log has no key")
+            before = self.public_keys()[-1]
+            new = self._files.make_key(before.name, self._random_bytes)
+            public = public_key_of(before.name, new)
+            signed = sign_note(handover_text(public), before.name, old)
+            signature = signed.removesuffix("\n").rpartition("\n")[2]
+            fields = {"key": str(public), "signature": signature}
+            draft = Draft(KEY_HANDED_OVER, subject=user, fields=fields)
+            key = StoredKey(str(public), signature)
+            if not await self._tables.announce_key(key, draft, after=str(before)):
+                self._files.drop_key(public)
+                raise StorageError("another server on this store has just changed the key")
+            self._keys.append(key)
+            self._private = new
+            self._files.keep_public(self.public_keys())
+            self._files.drop_key(before)
+        await self.checkpoint()
+        return public
+
+    # ---- proofs ---------------------------------------------------------------------------------
+
+    async def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """Return the proof that the log of ``old`` records is the beginning of that of ``new``.
+
+        Empty where this process knows that its log is not what it was: it does not vouch for it.
+
+        Raises:
+            StorageError: the log lacks something.
+        """
+        head = await self._tables.head()
+        if self.finding is not None or not 0 < old < new <= head.size:
+            return ()
+        return await self._proof(lambda subtree: consistency_proof(old, new, subtree))
+
+    async def inclusion(self, number: int) -> Inclusion | None:
+        """Return a record with its proof; None where it is not there or not signed yet.
+
+        Raises:
+            StorageError: the log lacks something.
+        """
+        checkpoint = await self.checkpoint()
+        rows = await asyncio.to_thread(self._tables.records_now, number, 1)
+        if checkpoint is None or not 0 <= number < checkpoint.size or not rows:
+            return None
+        size = checkpoint.size
+        proof = await self._proof(lambda subtree: inclusion_proof(number, size, subtree))
+        return Inclusion(number, rows[0][1], checkpoint, proof, self.public_keys()[-1])
+
+    async def _proof(
+        self, make: Callable[[Callable[[int, int], bytes]], list[bytes]]
+    ) -> tuple[bytes, ...]:
+        """Learn which subtrees a proof needs, read them in one go, and make it."""
+        wanted: list[tuple[int, int]] = []
+
+        def note(level: int, position: int) -> bytes:
+            wanted.append((level, position))
+            return b""
+
+        make(note)
+        found = dict(zip(wanted, await self._tables.subtrees(wanted), strict=True))
+        return tuple(make(lambda level, position: found[level, position]))
+
+    # ---- checking -------------------------------------------------------------------------------
+
+    async def check_all(self) -> Verification | None:
+        """Read the whole log of the store and hold it against the keys and the kept checkpoint.
+
+        None where nothing was ever signed.
+        """
+        closing = await self._tables.last_checkpoint()
+        head = await self._tables.head()
+        anchor = self._anchor()
+        if closing is None:
+            return None
+        result = await asyncio.to_thread(self._verify, closing, anchor, head.size)
+        self.finding = self.finding or result.finding
+        return result
+
+    async def check_recent(self) -> Finding | None:
+        """Read what is new, and the next part of what is old; return what is wrong, once.
+
+        What was read once is known by its hashes, which are kept in memory: a store that is
+        changed under a running server does not fit them.
+        """
+        if self.finding is not None:
+            return None
+        self.finding = await asyncio.to_thread(self._scrubber.step)
+        if self.finding is not None:
+            # The whole log tells better which record it is, unless all of it was made anew.
+            noticed, self.finding = self.finding, None
+            result = await self.check_all()
+            better = None if result is None else result.finding
+            self.finding = noticed if better is None else better
+        return self.finding
+
+    def _verify(self, closing: StoredCheckpoint, anchor: Note | None, size: int) -> Verification:
+        lines = log_lines(self._tables, self.public_keys(), closing, size=size)
+        keys = self.public_keys()[-1:]
+        return verify(lines, keys, anchor=anchor, is_live=True, size=size)
+
+    def _anchor(self) -> Note | None:
+        kept = self._files.kept_checkpoint()
+        try:
+            return None if kept is None else parse_note(kept)
+        except FormatError:
+            return None
+
+    def lines(self, closing: StoredCheckpoint) -> Iterator[bytes]:
+        """Yield the lines of the log up to a checkpoint; blocks: for a thread."""
+        return log_lines(self._tables, self.public_keys(), closing)
+
+    # ---- keys -----------------------------------------------------------------------------------
+
+    async def _make_first_key(self) -> None:
+        origin = _ORIGIN + self._random_bytes(_ORIGIN_BYTES).hex()
+        private = self._files.make_key(origin, self._random_bytes)
+        public = public_key_of(origin, private)
+        key, draft = StoredKey(str(public), None), Draft(KEY_MADE, fields={"key": str(public)})
+        if await self._tables.announce_key(key, draft, after=None):
+            self._keys = [key]
+            self._private = private
+            return
+        # Another server on this store began the log meanwhile.
+        self._files.drop_key(public)
+        self._keys = await self._tables.keys()
+        self._load_key()
+
+    async def _follow_keys(self) -> None:
+        """Notice where another server on this store has changed the key."""
+        keys = await self._tables.keys()
+        if len(keys) > len(self._keys) and keys[: len(self._keys)] == self._keys:
+            self._keys = keys
+            self._files.keep_public(self.public_keys())
+            self._load_key()
+
+    async def _latest(self) -> StoredCheckpoint | None:
+        """Return the latest checkpoint of all servers, which agents are shown from now on."""
+        last = await self._tables.last_checkpoint()
+        before = 0 if self._shown is None else self._shown.checkpoint.number
+        if last is not None and last.number > before:
+            await self._show(last)
+            if self._shown is not None and self._shown.checkpoint == last:
+                await asyncio.to_thread(self._files.keep_checkpoint, last.note)
+        return last
+
+    def _load_key(self) -> None:
+        self._private = self.key_trouble = None
+        try:
+            self._private = self._files.load_key(self.public_keys()[-1])
+        except StorageError as error:
+            self.key_trouble = str(error)
+        for old in self.public_keys()[:-1]:
+            # A crash came between the handover and this.
+            self._files.drop_key(old)
+
+    def _compare_public(self) -> None:
+        """Hold the store's keys against those that were kept beside it: another log has others."""
+        kept, named = self._files.kept_public(), self.public_keys()
+        if kept != named[: len(kept)]:
+            text = f"the store names other keys than {self._files.public_path} did"
+            self.finding = Finding(Verdict.WRONG_KEY, 0, 0, 0, text)
+
+    async def _show(self, checkpoint: StoredCheckpoint | None) -> None:
+        if checkpoint is None:
+            return
+        keys = self.public_keys()
+        note = parse_note(checkpoint.note)
+        signer = max((i for i, key in enumerate(keys) if key.verifies(note)), default=None)
+        if signer is not None:
+            self._shown = Shown(checkpoint, str(keys[signer]), _handovers(self._keys[: signer + 1]))
+
+
+def _handovers(keys: Sequence[StoredKey]) -> tuple[str, ...]:
+    return tuple(
+        handover_note(PublicKey.parse(each.key), each.signature)
+        for each in keys[-AUDIT_HANDOVERS_MAX:]
+        if each.signature is not None
+    )

@@ -1,0 +1,92 @@
+"""What the audit log asks of its store, whichever database keeps it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeVar
+
+from needfire_protocol.audit.merkle import Frontier
+from needfire_protocol.audit.record import Draft
+
+__all__ = ["AuditHead", "AuditOf", "AuditPages", "AuditTables", "StoredCheckpoint", "StoredKey"]
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+AuditOf: TypeAlias = Callable[[T_contra], Draft | None]
+"""Says what to record of a write, given its result; the record is part of the same transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """How far the log is.
+
+    Attributes:
+        previous: hash of the last record.
+        frontier: the tree over all records.
+    """
+
+    previous: bytes
+    frontier: Frontier
+
+    @property
+    def size(self) -> int:
+        """Records."""
+        return self.frontier.size
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoint:
+    """A checkpoint as it was signed."""
+
+    number: int
+    size: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key that signs or signed, and the line by which the key before named it."""
+
+    key: str
+    signature: str | None
+
+
+class AuditPages(Protocol):
+    """What reads the log page by page. Each method blocks: for threads, and programs of their own."""
+
+    def records_now(self, first: int, count: int) -> list[tuple[int, bytes]]:
+        """Return (number, line) of records from a number on."""
+
+    def checkpoints_now(self, after: int, count: int) -> list[StoredCheckpoint]:
+        """Return checkpoints behind a number, in order."""
+
+
+class AuditTables(AuditPages, Protocol):
+    """The part of the store that holds the audit log.
+
+    A write returns after its effect is durable, with everything in it or nothing. Each method
+    raises StorageError where the database cannot be read or written.
+    """
+
+    async def append(self, drafts: Sequence[Draft]) -> None:
+        """Append records."""
+
+    async def announce_key(self, key: StoredKey, draft: Draft, *, after: str | None) -> bool:
+        """Keep a key and append the record that tells of it.
+
+        False, and nothing is done, where the latest key is not ``after``: another server was first.
+        """
+
+    async def head(self) -> AuditHead:
+        """Return how far the log is."""
+
+    async def keys(self) -> list[StoredKey]:
+        """Return all keys, oldest first."""
+
+    async def add_checkpoint(self, checkpoint: StoredCheckpoint) -> bool:
+        """Keep a checkpoint; False where its number is not the next: another server was first."""
+
+    async def last_checkpoint(self) -> StoredCheckpoint | None:
+        """Return the latest checkpoint."""
+
+    async def subtrees(self, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the hashes of full subtrees, each given as (level, position)."""

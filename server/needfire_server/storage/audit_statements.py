@@ -1,0 +1,178 @@
+"""The statements of the audit log: each function is one operation on an open connection.
+
+As in ``statements.py``: writing functions run inside a transaction that the caller begins and
+commits. The state of the log is read from the database by each append and never kept in memory, so
+what is rolled back leaves no trace, and several servers continue one log.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from needfire_protocol.audit.merkle import HASH_BYTES, Frontier, leaf_hash, node_hash
+from needfire_protocol.audit.record import FIRST_PREVIOUS, Moment, encode_record
+from needfire_protocol.errors import StorageError
+from needfire_server import clock
+from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint, StoredKey
+from needfire_server.storage.engine import Transaction
+from needfire_server.storage.tables import (
+    audit_checkpoints,
+    audit_head,
+    audit_keys,
+    audit_nodes,
+    audit_records,
+)
+
+__all__ = [
+    "add_checkpoint",
+    "add_key",
+    "append",
+    "checkpoints",
+    "head",
+    "keys",
+    "last_checkpoint",
+    "records",
+    "subtrees",
+]
+
+LEVEL_STEP: Final = 4
+"""Nodes are kept of every fourth level: one row for 15 records, and 16 reads a level at most."""
+_HEAD_ID: Final = 1
+
+
+def append(transaction: Transaction) -> None:
+    """Append what the transaction has to record; nobody else writes until its end."""
+    if not transaction.drafts:
+        return
+    state = head(transaction.connection)
+    frontier, previous = state.frontier, state.previous
+    moment = Moment(clock.now_us(), clock.boottime_us())
+    lines, nodes = [], []
+    for draft in transaction.drafts:
+        line = encode_record(frontier.size, previous, moment, draft)
+        previous = leaf_hash(line)
+        lines.append((frontier.size, line))
+        nodes += [
+            node for node in frontier.completed(previous) if node[0] and node[0] % LEVEL_STEP == 0
+        ]
+        frontier.append(previous)
+    transaction.insert_many("audit_records", ("number", "record"), lines)
+    transaction.insert_many("audit_nodes", ("level", "position", "hash"), nodes)
+    _save_head(transaction.connection, AuditHead(previous, frontier))
+
+
+def head(connection: sa.Connection) -> AuditHead:
+    """Return how far the log is.
+
+    Raises:
+        StorageError: what the database has of it cannot be.
+    """
+    row = connection.execute(_HEAD).first()
+    if row is None:
+        return AuditHead(FIRST_PREVIOUS, Frontier())
+    size, previous, joined = row
+    hashes = [joined[at : at + HASH_BYTES] for at in range(0, len(joined), HASH_BYTES)]
+    try:
+        return AuditHead(previous, Frontier(size, hashes))
+    except ValueError as error:
+        raise StorageError(f"the state of the audit log is damaged: {error}") from None
+
+
+_HEAD: Final = sa.select(audit_head.c.size, audit_head.c.previous, audit_head.c.frontier)
+
+
+def _save_head(connection: sa.Connection, state: AuditHead) -> None:
+    values = {
+        "size": state.size,
+        "previous": state.previous,
+        "frontier": b"".join(state.frontier.hashes),
+    }
+    if connection.execute(_UPDATE_HEAD, values).rowcount == 0:
+        connection.execute(sa.insert(audit_head), {"id": _HEAD_ID, **values})
+
+
+_UPDATE_HEAD: Final = sa.update(audit_head).where(audit_head.c.id == _HEAD_ID)
+
+
+def add_key(connection: sa.Connection, key: StoredKey, after: str | None) -> bool:
+    """Keep a key; False where the latest one is not ``after``."""
+    known = keys(connection)
+    if (known[-1].key if known else None) != after:
+        return False
+    row = {"number": len(known) + 1, "key": key.key, "signature": key.signature}
+    connection.execute(sa.insert(audit_keys), row)
+    return True
+
+
+def keys(connection: sa.Connection) -> list[StoredKey]:
+    """Return all keys, oldest first."""
+    wanted = sa.select(audit_keys.c.key, audit_keys.c.signature).order_by(audit_keys.c.number)
+    return [StoredKey(*row) for row in connection.execute(wanted)]
+
+
+def add_checkpoint(connection: sa.Connection, checkpoint: StoredCheckpoint) -> bool:
+    """Keep a checkpoint; False where its number is not the next one."""
+    last = last_checkpoint(connection)
+    if checkpoint.number != (0 if last is None else last.number) + 1:
+        return False
+    row = {"number": checkpoint.number, "size": checkpoint.size, "note": checkpoint.note}
+    connection.execute(sa.insert(audit_checkpoints), row)
+    return True
+
+
+def last_checkpoint(connection: sa.Connection) -> StoredCheckpoint | None:
+    """Return the latest checkpoint."""
+    row = connection.execute(
+        _CHECKPOINTS.order_by(audit_checkpoints.c.number.desc()).limit(1)
+    ).first()
+    return None if row is None else StoredCheckpoint(*row)
+
+
+def checkpoints(connection: sa.Connection, after: int, count: int) -> list[StoredCheckpoint]:
+    """Return checkpoints behind a number, in order."""
+    number = audit_checkpoints.c.number
+    rows = connection.execute(_CHECKPOINTS.where(number > after).order_by(number).limit(count))
+    return [StoredCheckpoint(*row) for row in rows]
+
+
+_CHECKPOINTS: Final = sa.select(
+    audit_checkpoints.c.number, audit_checkpoints.c.size, audit_checkpoints.c.note
+)
+
+
+def records(connection: sa.Connection, first: int, count: int) -> list[tuple[int, bytes]]:
+    """Return (number, line) from a number on."""
+    number, record = audit_records.c.number, audit_records.c.record
+    wanted = sa.select(number, record).where(number >= first).order_by(number).limit(count)
+    return [(row[0], row[1]) for row in connection.execute(wanted)]
+
+
+def subtrees(connection: sa.Connection, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Return the hashes of full subtrees.
+
+    Raises:
+        StorageError: a record or a node of it is missing.
+    """
+    return [_subtree(connection, level, position) for level, position in wanted]
+
+
+def _subtree(connection: sa.Connection, level: int, position: int) -> bytes:
+    if level == 0:
+        wanted = sa.select(audit_records.c.record).where(audit_records.c.number == position)
+        return leaf_hash(_one(connection, wanted, position))
+    if level % LEVEL_STEP == 0:
+        nodes = audit_nodes.c
+        is_node = (nodes.level == level) & (nodes.position == position)
+        return _one(connection, sa.select(nodes.hash).where(is_node), position)
+    return node_hash(
+        _subtree(connection, level - 1, 2 * position),
+        _subtree(connection, level - 1, 2 * position + 1),
+    )
+
+
+def _one(connection: sa.Connection, wanted: sa.Select[Any], position: int) -> bytes:
+    found: bytes | None = connection.execute(wanted).scalar()
+    if found is None:
+        raise StorageError(f"the audit log lacks what stands at {position}")
+    return found

@@ -1,0 +1,35 @@
+"""A question to a store's database, asked in the calling thread."""
+
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+
+from needfire_protocol.errors import StorageError
+from needfire_server.storage.engine import Engine
+
+__all__ = ["read_now"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def read_now(
+    engine: Engine,
+    function: Callable[Concatenate[sa.Connection, P], T],
+    /,
+    *args: P.args,
+    **kw: P.kwargs,
+) -> T:
+    """Return what a reading statement says; blocks, so never in the event loop's thread.
+
+    Raises:
+        StorageError: the database cannot be read.
+    """
+    try:
+        with engine.readers.connect() as connection:
+            return function(connection, *args, **kw)
+    # SQLite quotes a damaged schema in its messages, and Python takes those for UTF-8.
+    except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:
+        text = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise StorageError(f"{engine.name}: {text}") from error

@@ -1,0 +1,113 @@
+"""The audit log of real programs: what a crash leaves, and what the fleet sees of a forged past."""
+
+import json
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from needfire_testkit.processes import AgentHome, ServerHome, wait_until
+
+MakeAgent = Callable[..., AgentHome]
+
+
+def exported(server: ServerHome, directory: Path) -> list[dict[str, Any]]:
+    """Export the log, verify it, and return its records."""
+    path = directory / "audit.log"
+    server.admin("audit", "export", str(path))
+    assert server.admin("audit", "verify", str(path)).stdout.startswith("intact: ")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in lines if "code" in line]
+
+
+def more_than(server: ServerHome, count: int) -> bool:
+    return added(server) > count
+
+
+def added(server: ServerHome) -> int:
+    """Count in the store itself: a program for each look would take the test's time."""
+    with closing(sqlite3.connect(f"file:{server.data}/needfire.sqlite?mode=ro", uri=True)) as store:
+        (count,) = store.execute(
+            "SELECT count(*) FROM events WHERE code = 'POLICY_ADDED'"
+        ).fetchone()
+    return int(count)
+
+
+def test_a_server_that_is_killed_again_and_again_keeps_an_intact_log(
+    server_home: ServerHome, make_baselined_agent: MakeAgent, tmp_path: Path
+) -> None:
+    server_home.write_rc(misc="AuditCheckpointInterval=1")
+    server_home.start()
+    agent = make_baselined_agent()
+    agent.start().wait_for("File check completed.")
+    for round_ in range(3):
+        for number in range(30):
+            (agent.tree / f"new{round_}-{number}").write_text("x")
+        wait_until(partial(more_than, server_home, 30 * round_), "reports of this round")
+        server_home.running.kill()
+        server_home.start()
+    wait_until(lambda: added(server_home) == 90, "all reports")
+    records = exported(server_home, tmp_path)
+    batches = [each["fields"] for each in records if each["code"] == "REPORTS_RECEIVED"]
+    stored = server_home.events("--client", agent.name)
+    reports = [event for event in stored if event["client"] == agent.name]
+    # Each report that is stored is in a batch that is on record, and none is on record in vain.
+    assert sum(each["accepted"] for each in batches) == len(reports)
+    assert "Audit log" not in server_home.running.output()
+
+
+def test_agents_notice_that_an_older_store_was_put_in_place(
+    server_home: ServerHome, make_baselined_agent: MakeAgent, tmp_path: Path
+) -> None:
+    """With everything that the server itself could notice it by put back as well."""
+    server_home.write_rc(misc="AuditCheckpointInterval=1")
+    server_home.start()
+    agent = make_baselined_agent()
+    daemon = agent.start()
+    daemon.wait_for("File check completed.")
+    kept = agent.state / "audit-checkpoint"
+    wait_until(kept.exists, "the first checkpoint at the agent")
+    server_home.running.stop()
+    shutil.copytree(server_home.data, tmp_path / "backup")
+    server_home.start()
+    size = int(kept.read_text().splitlines()[1])
+    (agent.tree / "evidence").write_text("x")
+    wait_until(lambda: int(kept.read_text().splitlines()[1]) > size + 3, "a later checkpoint")
+    server_home.running.send_signal(signal.SIGTERM)
+    server_home.running.exit_status()
+    shutil.rmtree(server_home.data)
+    shutil.copytree(tmp_path / "backup", server_home.data)
+    server_home.start()
+    daemon.wait_for("Audit log of the server is not the one of before")
+    # It says so in its own log, and to the server, where people look.
+    wait_until(lambda: server_home.events("--code", "AUDIT_LOG_INCONSISTENT"), "the report")
+    (evidence,) = (agent.state / "audit-evidence").iterdir()
+    (tmp_path / "kept").write_text(json.loads(evidence.read_text())["kept"])
+    done = server_home.admin(
+        *("audit", "verify", "--store", "--checkpoint", str(tmp_path / "kept")), status=1
+    )
+    assert done.stdout.startswith(("cut off: ", "changed: "))
+
+
+def test_a_start_tells_of_a_store_that_was_changed_meanwhile(
+    server_home: ServerHome, tmp_path: Path
+) -> None:
+    server_home.start()
+    server_home.register("web1")
+    server_home.running.stop()
+    connection = sqlite3.connect(server_home.data / "needfire.sqlite", isolation_level=None)
+    (number,) = connection.execute(
+        "SELECT number FROM audit_records WHERE instr(record, 'CLIENT_REGISTERED')"
+    ).fetchone()
+    connection.execute(
+        "UPDATE audit_records SET "
+        "record = CAST(replace(CAST(record AS TEXT), 'web1', 'web2') AS BLOB) WHERE number = ?",
+        (number,),
+    )
+    connection.close()
+    server = server_home.start()
+    assert f"Audit log: changed at record {number}" in server.wait_for("Audit log: ")

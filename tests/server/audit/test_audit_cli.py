@@ -1,0 +1,206 @@
+"""The audit verbs of the admin tool, as processes, with and without a server."""
+
+import asyncio
+import json
+import re
+import sqlite3
+import sys
+from asyncio.subprocess import PIPE, create_subprocess_exec
+from pathlib import Path
+
+import pytest
+
+from needfire_protocol.audit.note import PublicKey
+from needfire_protocol.audit.record import Draft
+from needfire_protocol.exit_status import ExitStatus
+from needfire_server.admin.offline import OfflineStore
+from needfire_server.audit.log import AuditLog
+from needfire_server.storage.opening import how_to_open
+from needfire_testkit.admin_server import AdminServer, Ended, run_admin
+from needfire_testkit.server_store import verifier
+from needfire_testkit.stores import StorePlace
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "audit.md"
+
+KEY = str(PublicKey("needfire.audit/x", bytes(32)))
+
+
+async def exported(directory: Path, out: Path) -> str:
+    """Register some clients, export the log; return its public keys."""
+    return await asyncio.to_thread(_exported, directory, out)
+
+
+def _exported(directory: Path, out: Path) -> str:
+    """Do what the program does where no server runs, without a process for each verb."""
+    made = verifier()
+    with OfflineStore(str(directory)) as store:
+        for number in range(3):
+            values = {"salt": made.salt.hex(), "verifier": made.verifier.hex()}
+            store.call("register", {"name": f"web{number}", **values})
+        lines = [item["line"] for item in store.stream("audit-export", {})]
+        out.write_text("".join(f"{line}\n" for line in lines))
+        return "\n".join(store.call("audit-keys", {}).result["keys"])
+
+
+async def verified(*arguments: str | Path) -> Ended:
+    return await run_admin("audit", "verify", *arguments)
+
+
+async def test_a_log_is_exported_and_verified_without_a_server(tmp_path: Path) -> None:
+    data, log = tmp_path / "data", tmp_path / "audit.log"
+    data.mkdir(mode=0o700)
+    await exported(data, log)
+    done = await run_admin("audit", "export", log, directory=data)
+    assert done.status == ExitStatus.DONE, done.err
+    key = (await run_admin("audit", "keys", directory=data)).out.strip()
+    done = await verified("--key", key, log)
+    assert (done.status, done.err.count("signed up to record")) == (ExitStatus.DONE, 1)
+    assert done.out.startswith("intact: ")
+    codes = [json.loads(line).get("code") for line in log.read_text().splitlines()]
+    assert codes.count("CLIENT_REGISTERED") == 3
+    # Each request is on record before what it did.
+    assert codes.index("ADMIN_REQUEST") < codes.index("CLIENT_REGISTERED")
+
+
+async def test_a_changed_record_is_named(tmp_path: Path) -> None:
+    data, log = tmp_path / "data", tmp_path / "audit.log"
+    data.mkdir(mode=0o700)
+    key = await exported(data, log)
+    text = log.read_text()
+    number = next(json.loads(line)["n"] for line in text.splitlines() if '"client":"web1"' in line)
+    log.write_text(text.replace('"client":"web1"', '"client":"web9"', 1))
+    done = await verified("--key", key, log)
+    assert done.status == ExitStatus.DIFFERENCES
+    assert done.out.startswith(f"changed: record {number}: ")
+    as_json = json.loads((await verified("--json", "--key", key, log)).out)
+    assert (as_json["verdict"], as_json["record"]) == ("changed", number)
+
+
+async def test_the_store_is_verified_beside_a_running_server(tmp_path: Path) -> None:
+    async with AdminServer.running(tmp_path):
+        done = await run_admin("register", "web1", directory=tmp_path)
+        assert done.status == ExitStatus.DONE, done.err
+        await run_admin("audit", "export", tmp_path / "audit.log", directory=tmp_path)
+        done = await run_admin("audit", "verify", "--store", directory=tmp_path)
+        assert (done.status, done.out[:7]) == (ExitStatus.DONE, "intact:"), done.err
+        connection = sqlite3.connect(tmp_path / "needfire.sqlite", isolation_level=None)
+        connection.execute("DELETE FROM audit_records WHERE number = 1")
+        connection.close()
+        done = await run_admin("audit", "verify", "--store", directory=tmp_path)
+        assert done.status == ExitStatus.DIFFERENCES
+        assert done.out.startswith("removed: record 1: ")
+
+
+async def test_a_checkpoint_that_was_kept_finds_an_older_export(tmp_path: Path) -> None:
+    data, old, new = tmp_path / "data", tmp_path / "old.log", tmp_path / "new.log"
+    data.mkdir(mode=0o700)
+    await exported(data, old)
+    key = await exported(data, new)
+    kept = tmp_path / "kept"
+    kept.write_text(json.loads(new.read_text().splitlines()[0])["checkpoint"])
+    assert (await verified("--key", key, old)).status == ExitStatus.DONE
+    done = await verified("--key", key, "--checkpoint", kept, old)
+    assert done.status == ExitStatus.DIFFERENCES
+    assert done.out.startswith("cut off: ")
+    assert (await verified("--key", key, "--checkpoint", kept, new)).status == ExitStatus.DONE
+
+
+async def test_a_new_key_is_made_and_both_verify(tmp_path: Path) -> None:
+    data, log = tmp_path / "data", tmp_path / "audit.log"
+    data.mkdir(mode=0o700)
+    old = await exported(data, log)
+    new = (await run_admin("audit", "rotate", directory=data)).out.strip()
+    assert (await exported(data, log)).splitlines() == [old, new]
+    for key in (old, new, data / "audit" / "public-keys"):
+        assert (await verified("--key", key, log)).status == ExitStatus.DONE
+    shown = await run_admin("audit", "show", "--code", "AUDIT_KEY_HANDED_OVER", directory=data)
+    assert len(shown.out.splitlines()) == 1
+
+
+async def test_records_are_shown_by_code_client_and_request(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    await exported(data, tmp_path / "audit.log")
+    done = await run_admin("clients", "remove", "web7", directory=data)
+    assert done.status == ExitStatus.REFUSED
+    shown = await run_admin("audit", "show", "--json", "--client", "web7", directory=data)
+    asked, failed = map(json.loads, shown.out.splitlines())
+    assert (asked["code"], failed["code"]) == ("ADMIN_REQUEST", "ADMIN_REQUEST_FAILED")
+    assert (asked["request"], failed["outcome"]) == (failed["request"], "failure")
+    by_request = await run_admin(
+        "audit", "show", "--json", "--request", asked["request"], directory=data
+    )
+    assert by_request.out == shown.out
+
+
+async def test_the_documented_program_checks_a_proof(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    key = await exported(data, tmp_path / "audit.log")
+    program = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[0]
+    done = await run_admin("audit", "prove", "4", directory=data)
+    assert done.status == ExitStatus.DONE, done.err
+    proof = json.loads(done.out)
+    assert await _checked(program, tmp_path, proof, key) == (0, proof["record"])
+    forged = {**proof, "record": proof["record"].replace("success", "failure")}
+    assert (await _checked(program, tmp_path, forged, key))[0] != 0
+    other = (await run_admin("audit", "rotate", directory=data)).out.strip()
+    assert (await _checked(program, tmp_path, proof, other))[0] != 0
+
+
+async def _checked(program: str, directory: Path, proof: object, key: str) -> tuple[int, str]:
+    path = directory / "proof.json"
+    path.write_text(json.dumps(proof))
+    process = await create_subprocess_exec(
+        sys.executable, "-c", program, path, key, stdout=PIPE, stderr=PIPE
+    )
+    out, _err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode().strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("/nonexistent",), ExitStatus.LOCAL),
+        ((), ExitStatus.USAGE),
+        (("--store", "/dev/null"), ExitStatus.USAGE),
+        (("--key", "a+b+c", "/dev/null"), ExitStatus.USAGE),
+        (("--key", "/dev/null", "/dev/null"), ExitStatus.USAGE),
+        (("--checkpoint", "/dev/null", "/dev/null"), ExitStatus.LOCAL),
+    ],
+)
+async def test_wrong_usage_ends_with_its_status(
+    tmp_path: Path, arguments: tuple[str, ...], status: ExitStatus
+) -> None:
+    done = await run_admin("audit", "verify", *arguments, directory=tmp_path)
+    assert (done.status, "Traceback" in done.err) == (status, False), done.err
+
+
+async def test_there_is_no_proof_of_what_is_not_there(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    await exported(data, tmp_path / "audit.log")
+    done = await run_admin("audit", "prove", "100000", directory=data)
+    assert (done.status, "no signed record 100000" in done.err) == (ExitStatus.REFUSED, True)
+
+
+async def test_the_store_is_verified_in_either_database(place: StorePlace) -> None:
+    directory = str(place.directory)
+    store = how_to_open(directory, place.url or None, None)()
+    log = await AuditLog.open(store.audit, directory)
+    await log.append(Draft("CLIENT_REMOVED"), Draft("CLIENT_REMOVED"))
+    await log.checkpoint()
+    done = await run_admin("audit", "verify", "--store", directory=place.directory)
+    assert (done.status, done.out) == (ExitStatus.DONE, "intact: 3 records, 1 checkpoints\n"), done
+    await store.audit.append([Draft("CLIENT_REMOVED")])
+    store.close()
+    done = await run_admin("audit", "verify", "--store", directory=place.directory)
+    assert "1 records behind the last checkpoint are not signed yet" in done.err
+
+
+async def test_where_no_store_is_nothing_is_verified_or_made(tmp_path: Path) -> None:
+    done = await run_admin("audit", "verify", "--store", "--key", KEY, directory=tmp_path)
+    assert done.status == ExitStatus.LOCAL
+    assert f"{tmp_path / 'needfire.sqlite'}: No such file or directory" in done.err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,135 @@
+"""What an agent is told of the audit log over the wire, and what of its acts is on record."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from needfire_protocol.audit.merkle import is_consistent
+from needfire_protocol.audit.note import PublicKey, parse_checkpoint, parse_note
+from needfire_protocol.audit.record import Record, parse_record
+from needfire_protocol.keys import sign_report
+from needfire_protocol.messages import (
+    EVENT_REPORT,
+    FEATURE_AUDIT,
+    Acknowledge,
+    AuditCheckpoint,
+    AuditProof,
+    AuditProofRequest,
+    Heartbeat,
+    Report,
+    ReportBatch,
+)
+from needfire_server.audit.watch import watch_audit_log
+from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, event_body, live_server
+
+STREAM = bytes(16)
+BEAT = Heartbeat(1, 0, None)
+
+
+async def logged_in(live: LiveServer, *, features: int = FEATURE_AUDIT) -> Peer:
+    peer = await live.connect()
+    peer.features = features
+    await peer.negotiate(NAME, PASSWORD)
+    await peer.announce()
+    return peer
+
+
+def batch(peer: Peer, first: int, *bodies: bytes) -> ReportBatch:
+    reports = [
+        Report(
+            number, EVENT_REPORT, body, sign_report(peer.keys, STREAM, number, EVENT_REPORT, body)
+        )
+        for number, body in enumerate(bodies, first)
+    ]
+    return ReportBatch(STREAM, tuple(reports))
+
+
+def records(live: LiveServer) -> list[Record]:
+    rows = live.runtime.store.audit.records_now(0, 1_000)
+    return [parse_record(line) for _, line in rows]
+
+
+def told(live: LiveServer, code: str) -> list[dict[str, Any]]:
+    return [dict(each.draft.fields) for each in records(live) if each.draft.code == code]
+
+
+async def test_every_batch_that_arrives_is_on_record_with_its_digest(tmp_path: Path) -> None:
+    async with live_server(tmp_path) as live:
+        peer = await logged_in(live)
+        bodies = [event_body(), event_body(), event_body()]
+        await peer.send(batch(peer, 1, *bodies))
+        assert await peer.next_message() == Acknowledge(STREAM, 3)
+        (first,) = told(live, "REPORTS_RECEIVED")
+        framed = b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
+        assert first["sha256"] == hashlib.sha256(framed).hexdigest()
+        assert (first["first"], first["last"], first["count"], first["accepted"]) == (1, 3, 3, 3)
+        await peer.send(batch(peer, 3, bodies[2]))
+        await peer.next_message()
+        assert told(live, "REPORTS_RECEIVED")[1]["accepted"] == 0
+
+
+async def test_an_agent_is_shown_each_checkpoint_once_and_gets_its_proof(tmp_path: Path) -> None:
+    async with live_server(tmp_path) as live:
+        await live.runtime.audit.checkpoint()
+        peer = await logged_in(live)
+        await peer.send(BEAT, batch(peer, 1, event_body()))
+        shown = await peer.next_message()
+        assert isinstance(shown, AuditCheckpoint)
+        assert PublicKey.parse(shown.key.decode()).verifies(parse_note(shown.note.decode()))
+        old = parse_checkpoint(parse_note(shown.note.decode()))
+        assert isinstance(await peer.next_message(), Acknowledge)
+        await live.runtime.audit.checkpoint()
+        await peer.send(BEAT)
+        shown = await peer.next_message()
+        assert isinstance(shown, AuditCheckpoint)
+        new = parse_checkpoint(parse_note(shown.note.decode()))
+        await peer.send(AuditProofRequest(old.size, new.size))
+        proof = await peer.next_message()
+        assert isinstance(proof, AuditProof)
+        assert is_consistent(old.size, old.root, new.size, new.root, proof.hashes)
+
+
+async def test_an_agent_that_does_not_know_of_it_is_shown_nothing(tmp_path: Path) -> None:
+    async with live_server(tmp_path) as live:
+        await live.runtime.audit.checkpoint()
+        peer = await logged_in(live, features=0)
+        await peer.send(BEAT, batch(peer, 1, event_body()))
+        assert isinstance(await peer.next_message(), Acknowledge)
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, 1), (2, 1), (1, 1_000)])
+async def test_a_proof_that_no_checkpoint_calls_for_is_refused(
+    tmp_path: Path, old: int, new: int
+) -> None:
+    async with live_server(tmp_path) as live:
+        await live.runtime.audit.checkpoint()
+        peer = await logged_in(live)
+        await peer.send(BEAT)
+        await peer.next_message()
+        await peer.send(AuditProofRequest(old, new))
+        await peer.next_event()
+        assert "PROTOCOL_ERROR" in [event.code for event in live.said]
+
+
+async def test_a_key_that_is_missing_and_a_store_that_was_changed_are_told(tmp_path: Path) -> None:
+    import asyncio
+    import sqlite3
+
+    async with live_server(tmp_path) as live:
+        live.runtime.audit.key_trouble = "x.key: No such file or directory"
+        await live.runtime.audit.checkpoint()
+        connection = sqlite3.connect(tmp_path / "needfire.sqlite", isolation_level=None)
+        connection.execute("UPDATE audit_records SET record = X'00' WHERE number = 0")
+        connection.close()
+        watching = asyncio.get_running_loop().create_task(watch_audit_log(live.runtime))
+        try:
+            async with asyncio.timeout(20):
+                while "AUDIT_LOG_TAMPERED" not in [event.code for event in live.said]:
+                    await asyncio.sleep(0.01)
+        finally:
+            watching.cancel()
+        tampered = next(event for event in live.said if event.code == "AUDIT_LOG_TAMPERED")
+        assert (tampered.fields["verdict"], tampered.fields["record"]) == ("changed", 0)
+        assert "AUDIT_KEY_MISSING" in [event.code for event in live.said]
