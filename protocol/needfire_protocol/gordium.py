@@ -111,6 +111,9 @@ def gordium_line(event: Event, *, host: str, sent_us: int, with_commas: bool = F
         "subject": words.subject,
         "client-name": str(client or "none"),
     }
+    if "resent" in event.fields:
+        # No part of the documented form: who counts lines has to know of those sent twice.
+        pairs["resent"] = "yes"
     parts = (f"{name}=<{_escaped(value)}>" for name, value in pairs.items())
     made = datetime.fromtimestamp(event.time_us // 1_000_000, UTC)
     head = f"{_syslog_time(sent_us)} {printable(host)} gordium {made:%Y-%m-%d %H:%M:%S}"

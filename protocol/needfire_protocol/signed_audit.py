@@ -21,6 +21,7 @@ __all__ = ["signed_audit_line"]
 
 _VALUE_TEXT_MAX: Final = 20_000
 _AMBIGUOUS: Final = re.compile(r"\\(?=x5[cd])|\](?=\[| |$)")
+_RESENT: Final = "resent"
 _UNIDENTIFIED: Final = "$Unidentified$"
 
 
@@ -181,6 +182,9 @@ def _shaped(event: Event, shape: _Shape) -> Iterator[tuple[str, FieldValue]]:
         is_there, value = _found(event, name)
         if is_there:
             yield attribute, value
+    if _RESENT in event.fields:
+        # No attribute of the documented form: who counts lines has to know of those sent twice.
+        yield _RESENT, event.fields[_RESENT]
 
 
 def _general(event: Event) -> Iterator[tuple[str, FieldValue]]:

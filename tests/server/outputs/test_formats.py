@@ -306,7 +306,8 @@ def test_an_event_that_needs_no_mark_is_left_as_it_is() -> None:
     assert marked(event, is_resent=False) is event
 
 
-@pytest.mark.parametrize("name", FORMATS)
+# gordium has no fields of the event that could make it long.
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"gordium"}))
 def test_a_record_that_is_too_long_is_cut_and_says_so(name: str) -> None:
     event = replace(event_of(), fields={f"name{n}": "é" * 20_000 for n in range(96)})
     for size in (2_048, 8_192):
