@@ -1,10 +1,10 @@
 """Where the server is: ``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["DEFAULT_PORT", "ServerAddress"]
 

@@ -9,8 +9,8 @@ because of how a file is written.
 """
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
 
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.crontab import Crontab
 from needfire_protocol.rc.policies import SCHEDULE_TWO

@@ -15,7 +15,6 @@ either side is not compared.
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
@@ -38,6 +37,7 @@ from needfire_client.policy import Decision
 from needfire_protocol.baseline import FileEntry, State, digest_text
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import FieldValue
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.policies import Check, Policy
 from needfire_protocol.severity import Severity
 

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +25,7 @@ from needfire_protocol import __version__
 from needfire_protocol.errors import ConfigError, NeedfireError, StorageError
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.file_kind import FileKind
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
 
 if TYPE_CHECKING:

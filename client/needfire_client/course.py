@@ -6,7 +6,6 @@ course as well, of one part.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 
 from needfire_client.policy import Selection
 from needfire_client.position import Part, Position, PositionStore
@@ -16,6 +15,7 @@ from needfire_protocol.baseline import key_of
 from needfire_protocol.errors import StorageError
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import FieldValue, format_time
+from needfire_protocol.plain_classes import replace
 
 __all__ = ["Course"]
 

@@ -4,13 +4,13 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from needfire_client.durable import put_in_place
 from needfire_protocol.errors import FormatError, NeedfireError, StorageError
 from needfire_protocol.file_kind import FileKind
+from needfire_protocol.plain_classes import dataclass
 
 if TYPE_CHECKING:
     from needfire_protocol.messages import FileBegin

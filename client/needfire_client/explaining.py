@@ -1,10 +1,10 @@
 """Why a path is decided as it is: every rule that has a say, and why it wins or does not. Pure."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 from needfire_client.policy import Decision, Ruleset
 from needfire_protocol.escape import escape_bytes, printable
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.agent import AgentSettings, PathPattern
 from needfire_protocol.rc.policies import PathRule, RuleKind
 

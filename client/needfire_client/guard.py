@@ -19,13 +19,13 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from needfire_client.mounts import MOUNTINFO, Mount, concerned, read_mounts
 from needfire_client.policy import Ruleset
 from needfire_client.watcher import now_us
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["CANARY_NAME", "Canary", "Clocks", "Gap", "Guard", "Silence", "Timekeeper", "mount_gaps"]
 

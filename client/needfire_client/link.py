@@ -11,7 +11,6 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from needfire_client.address import ServerAddress
@@ -26,6 +25,7 @@ from needfire_protocol.connection_events import (
 from needfire_protocol.errors import NeedfireError
 from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import AgentMessage, Message, RefusalCode
+from needfire_protocol.plain_classes import dataclass
 
 if TYPE_CHECKING:
     from needfire_protocol.connection import AgentConnection

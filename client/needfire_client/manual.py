@@ -1,11 +1,11 @@
 """What ``needfire-agent VERB --help`` says of each verb: its purpose, its options, its ends."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from needfire_protocol.exit_status import MEANINGS, ExitStatus
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["PAGES", "Page"]
 

@@ -5,11 +5,11 @@ Pure, but for ``read_mounts``.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from needfire_client.policy import Ruleset
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = [
     "MOUNTINFO",

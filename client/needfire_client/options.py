@@ -1,11 +1,11 @@
 """What the command line asked for, as one frozen value."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from needfire_client.address import ServerAddress
 from needfire_client.statedir import DEFAULT_STATE_DIR
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["DEFAULT_RC", "REQ_FROM_SERVER", "Options"]
 

@@ -7,7 +7,6 @@ that were done are remembered, and a repeated one is only answered again.
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 from needfire_client.link import LinkError
@@ -15,6 +14,7 @@ from needfire_client.reporter import Reporter
 from needfire_client.session import Session
 from needfire_client.wishes import Request, Wish, wish_of_order
 from needfire_protocol.messages import Command
+from needfire_protocol.plain_classes import replace
 
 __all__ = ["Orders"]
 

@@ -9,7 +9,6 @@ the news of starts and stops still gets in.
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
 from itertools import islice
@@ -20,6 +19,7 @@ from needfire_protocol.codec import encode
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import FIELD_TEXT_MAX, Event, pack_event
 from needfire_protocol.limits import REPORT_BODY_BYTES_MAX, REPORTS_PER_BATCH_MAX
+from needfire_protocol.plain_classes import replace
 
 __all__ = ["QUEUE_MAX", "SpoolOutbox", "report_body"]
 

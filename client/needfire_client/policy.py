@@ -15,10 +15,10 @@ is covered at once, and a path needs no list of expansions to be decided.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from needfire_client.glob import compile_component, literal_component
+from needfire_protocol.plain_classes import dataclass, field
 from needfire_protocol.rc.policies import Check, PathRule, Policy, RuleKind
 from needfire_protocol.severity import Severity
 

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from needfire_client.policy import Selection
 from needfire_protocol.codec import decode, encode
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.limits import DecodingLimits
+from needfire_protocol.plain_classes import dataclass, replace
 
 __all__ = ["MAX_AGE_US", "PARTS_MAX", "Part", "Position", "PositionStore"]
 

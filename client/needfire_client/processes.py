@@ -25,9 +25,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["TRUST_S", "Processes", "Writer", "unit_of"]
 

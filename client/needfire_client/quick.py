@@ -16,13 +16,13 @@ import ctypes
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from needfire_client.attributes import Examiner
 from needfire_protocol.baseline import FileEntry, State, entries_to_compare
 from needfire_protocol.errors import FormatError
+from needfire_protocol.plain_classes import dataclass
 
 if TYPE_CHECKING:
     # SQLite takes as long to load as all the rest, and most passes are not quick.

@@ -10,9 +10,9 @@ the line names.
 """
 
 import os
-from dataclasses import replace
 
 from needfire_client.policy import Ruleset
+from needfire_protocol.plain_classes import replace
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import PathRule, Policy, RuleKind
 

@@ -8,7 +8,6 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -25,6 +24,7 @@ from needfire_client.walk import DirectoryRecord, Finding, Rest, Severities, Wal
 from needfire_protocol.baseline import Looked, key_of
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import FieldValue
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.severity import Severity
 

@@ -7,11 +7,11 @@ from the front, so that there is never more behind the front than a few answers.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from needfire_client.units import Unit
 from needfire_client.walk import DirectoryRecord, Rest
+from needfire_protocol.plain_classes import dataclass, field
 
 __all__ = ["NAMES_PER_UNIT_MAX", "Order", "Piece"]
 

@@ -16,7 +16,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -39,6 +38,7 @@ from needfire_client.walk import DirectoryRecord, Rest, Walker, join
 from needfire_protocol.baseline import FileEntry
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes
+from needfire_protocol.plain_classes import replace
 
 __all__ = ["ScanPool", "start_worker"]
 

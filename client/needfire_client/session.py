@@ -12,7 +12,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -55,6 +54,7 @@ from needfire_protocol.messages import (
     SessionExpired,
     Welcome,
 )
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["ExpiredError", "FileRefusedError", "Proposal", "ProposalRefusedError", "Session"]
 

@@ -16,12 +16,12 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote_from_bytes
 
 from needfire_protocol.errors import StorageError
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["REPORT_OVERHEAD_BYTES", "VITAL_RESERVE_BYTES", "NewReport", "Spool", "SpoolFullError"]
 __all__ += ["LastWords", "SpoolBatch", "SpooledReport", "read_last_words"]

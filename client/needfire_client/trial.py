@@ -5,13 +5,13 @@ canary, whose time says until when the agent watched.
 """
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from needfire_client.processes import Writer
 from needfire_client.realtime import RealTime
 from needfire_protocol.escape import escape_bytes
+from needfire_protocol.plain_classes import dataclass, field
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import PathRule, Policy, RuleKind
 

@@ -9,7 +9,6 @@ those of a stranger: bounded, typed, and never as code.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from needfire_client.attributes import Examiner
@@ -19,6 +18,7 @@ from needfire_protocol.baseline import ENTRIES_BYTES_MAX, ENTRIES_PER_DIRECTORY_
 from needfire_protocol.codec import decode, encode
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.policies import Check, PathRule, Policy, RuleKind
 from needfire_protocol.rc.skip_checksum import SkipCondition, SkipLine
 from needfire_protocol.severity import Severity

@@ -14,7 +14,6 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -35,6 +34,7 @@ from needfire_protocol.baseline import (
     State,
 )
 from needfire_protocol.escape import escape_bytes, is_weird
+from needfire_protocol.plain_classes import dataclass, field
 from needfire_protocol.rc.policies import Check, Policy, RuleKind
 from needfire_protocol.rc.skip_checksum import SkipLine
 from needfire_protocol.severity import Severity

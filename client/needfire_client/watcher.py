@@ -1,10 +1,10 @@
 """What the three ways of watching have in common: what they are asked, and what they tell."""
 
 import time
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from needfire_client.processes import Writer
+from needfire_protocol.plain_classes import dataclass, field
 
 __all__ = ["Listener", "PathWatcher", "WatchHealth", "now_us"]
 

@@ -7,7 +7,6 @@ may be in that look's report or in the next one's, so it counts for both.
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 from needfire_client.attributes import owner_name
@@ -16,6 +15,7 @@ from needfire_client.mounts import is_below
 from needfire_client.processes import Writer
 from needfire_protocol.escape import escape_bytes, printable
 from needfire_protocol.event import FieldValue
+from needfire_protocol.plain_classes import dataclass, field
 
 __all__ = ["UNKNOWN", "WhoBook", "who_fields"]
 

@@ -3,12 +3,12 @@
 import asyncio
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from needfire_client.session import Session
 from needfire_protocol.messages import Command
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["Request", "Wish", "catch_signals", "wish_of_order"]
 

@@ -22,13 +22,13 @@ object is an entry of its parent's row, so that "nothing changed here" is one co
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from enum import IntEnum, IntFlag
 from typing import Any, Final, NamedTuple
 
 from needfire_protocol.codec import decode, encode, encode_array
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
+from needfire_protocol.plain_classes import dataclass, field_types
 
 __all__ = [
     "APPLICATION_ID",
@@ -465,7 +465,7 @@ class BaselineMeta:
 
     def rows(self) -> list[tuple[str, str | int]]:
         """Return the rows of the table ``meta``."""
-        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return [(name, getattr(self, name)) for name in field_types(BaselineMeta)]
 
 
 def parse_meta(rows: Iterable[Sequence[object]]) -> BaselineMeta:
@@ -475,7 +475,7 @@ def parse_meta(rows: Iterable[Sequence[object]]) -> BaselineMeta:
         FormatError: something is missing, is of another type, or is of another format.
     """
     found: dict[str, Any] = {}
-    expected = {field.name: field.type for field in fields(BaselineMeta)}
+    expected = field_types(BaselineMeta)
     for name, value in rows:
         text = _as_text(name)
         if text not in expected or text in found:

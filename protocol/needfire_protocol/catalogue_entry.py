@@ -1,12 +1,12 @@
 """The form of one catalogue entry, and the classes of events."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from string import Formatter
 from typing import Any
 
+from needfire_protocol.plain_classes import dataclass, field
 from needfire_protocol.severity import Severity
 
 __all__ = ["AlertForm", "Entry", "EventClass"]

@@ -1,12 +1,12 @@
 """What a connection tells its owner: one class for each thing that can have happened."""
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
 from needfire_protocol.errors import RemoteProtocolError
 from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import Message, RefusalCode
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = [
     "AuthenticationFailed",

@@ -12,7 +12,8 @@ was expected. None of them ever carries a secret.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = [
     "ConfigError",

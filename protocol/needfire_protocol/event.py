@@ -7,7 +7,6 @@ An event is what both programs log, what a report carries, what the store keeps 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from needfire_protocol.catalogue import CATALOGUE, EventClass
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
+from needfire_protocol.plain_classes import dataclass, field
 from needfire_protocol.severity import Severity
 
 __all__ = [

@@ -7,7 +7,6 @@ is an int to ``isinstance``.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
@@ -15,6 +14,7 @@ from needfire_protocol.codec import decode, encode
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
 from needfire_protocol.limits import DETAIL_TEXT_MAX, WORD_TEXT_MAX, DecodingLimits
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = [
     "TIME_US",

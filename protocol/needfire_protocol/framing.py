@@ -10,7 +10,6 @@ keep no more bytes than its phase allows.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import IntEnum
 
 from needfire_protocol.errors import RemoteProtocolError
@@ -19,6 +18,7 @@ from needfire_protocol.limits import (
     HANDSHAKE_FRAME_BYTES_MAX,
     SEALED_FRAME_BYTES_MAX,
 )
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["Frame", "FrameReader", "FrameType", "frame_bytes", "frame_header"]
 

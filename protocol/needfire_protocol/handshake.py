@@ -19,7 +19,6 @@ come; here is what both handshakes share.
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from typing import Final
 
 from needfire_protocol.errors import RemoteProtocolError
@@ -27,6 +26,7 @@ from needfire_protocol.handshake_frames import PlainRefusal, encode_frame
 from needfire_protocol.keys import KeyLabel, SessionKeys, TrafficKeys, finished_value
 from needfire_protocol.limits import RANDOM_BYTES
 from needfire_protocol.messages import RefusalCode
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.srp import RandomBytes
 
 __all__ = [

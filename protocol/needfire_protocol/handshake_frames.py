@@ -4,7 +4,6 @@ A body is one byte of the layout's version and the encoded array of the frame's 
 keeps this layout in every later version of the protocol: it is where versions are offered.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
 from needfire_protocol.errors import FormatError, RemoteProtocolError
@@ -24,6 +23,7 @@ from needfire_protocol.framing import Frame, FrameType, frame_bytes
 from needfire_protocol.limits import HANDSHAKE_DECODING, OFFERS_MAX, RANDOM_BYTES
 from needfire_protocol.messages import RefusalCode
 from needfire_protocol.names import parse_client_name
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.srp import PROOF_BYTES, PUBLIC_BYTES, SALT_BYTES
 
 __all__ = [

@@ -8,13 +8,14 @@ the hash of all that both sides have sent, so two peers that saw different bytes
 """
 
 import hmac
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from needfire_protocol.plain_classes import dataclass, field
 
 __all__ = [
     "KeyLabel",

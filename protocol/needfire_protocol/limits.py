@@ -4,8 +4,9 @@ A stranger can make us keep one small frame and nothing else. Only who has prove
 secret of a name may send larger ones, and never one that is larger than a message needs.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = [
     "CHUNK_BYTES_MAX",

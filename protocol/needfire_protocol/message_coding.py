@@ -4,7 +4,6 @@ The tables are the whole of it: encoder and decoder read the same ones.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from needfire_protocol.errors import FormatError
@@ -67,6 +66,7 @@ from needfire_protocol.messages import (
     SessionExpired,
     Welcome,
 )
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = [
     "AGENT_MESSAGES",

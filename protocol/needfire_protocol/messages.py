@@ -4,11 +4,11 @@
 a message knows who wrote it.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeAlias
 
 from needfire_protocol.file_kind import FileKind
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = [
     "EVENT_REPORT",

@@ -29,7 +29,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Final, TypeAlias
@@ -39,6 +38,7 @@ from srp import _pysrp
 from needfire_protocol.errors import FormatError, LocalProtocolError, RemoteProtocolError
 from needfire_protocol.limits import PASSWORD_BYTES_MAX
 from needfire_protocol.names import parse_client_name
+from needfire_protocol.plain_classes import dataclass, field
 from needfire_protocol.power import POWER_BACKEND, power
 
 __all__ = [

@@ -7,7 +7,6 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -29,6 +28,7 @@ from needfire_client.troubles import exit_status_of
 from needfire_protocol.errors import ConfigError, FormatError, StorageError
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.messages import RefusalCode
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
 
 __all__ = ["run"]

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from needfire_protocol.errors import FormatError, Problem
 from needfire_protocol.escape import escape_bytes
+from needfire_protocol.plain_classes import dataclass, field, field_types
 from needfire_protocol.rc.conditions import Facts
 from needfire_protocol.rc.directives import SECTIONS, Program
 from needfire_protocol.rc.findings import Findings
@@ -133,7 +133,7 @@ def parse_agent_rc(data: bytes, *, source: str, facts: Facts) -> AgentSettings:
     values = read_settings(
         directives,
         Program.AGENT,
-        {each.name: getattr(defaults, each.name) for each in fields(defaults)},
+        {name: getattr(defaults, name) for name in field_types(AgentSettings)},
         findings,
         {
             "rules": gatherer.add_rule,

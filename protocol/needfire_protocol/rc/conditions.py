@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from needfire_protocol.errors import FormatError
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.values import quoted
 
 __all__ = [

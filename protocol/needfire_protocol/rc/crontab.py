@@ -7,12 +7,12 @@ lines are a list. All five fields have to match, as in Samhain; cron lets one of
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["Crontab", "next_time", "parse_crontab"]
 

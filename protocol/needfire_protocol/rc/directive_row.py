@@ -1,8 +1,8 @@
 """The form of one row of the table of directives."""
 
-from dataclasses import dataclass
 from enum import Enum
 
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.policies import Policy
 from needfire_protocol.rc.values import Kind
 

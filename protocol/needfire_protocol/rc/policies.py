@@ -4,9 +4,10 @@ The baseline always stores everything; the policy decides what is compared. ``Re
 ``[Misc]`` changes a policy's mask.
 """
 
-from dataclasses import dataclass
 from enum import Enum, IntFlag
 from typing import Final
+
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["DEFAULT_MASKS", "SCHEDULE_TWO", "Check", "PathRule", "Policy", "RuleKind"]
 

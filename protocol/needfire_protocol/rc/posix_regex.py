@@ -8,10 +8,10 @@ back-references, so nothing is lost. Bytes, not characters, are matched, as in t
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from needfire_protocol.errors import FormatError
+from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["EXPRESSION_BYTES_MAX", "PosixRegex", "compile_posix_regex"]
 

@@ -7,11 +7,11 @@ does is without effect as a whole, so that more is digested rather than less.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.values import Kind, WithoutEffect, quoted
 
 if TYPE_CHECKING:

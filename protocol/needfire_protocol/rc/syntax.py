@@ -5,10 +5,10 @@ The syntax is Samhain's (its manual, appendix C). What a directive means is not 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from needfire_protocol.errors import FormatError
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.conditions import (
     COMMAND_TEST,
     Condition,

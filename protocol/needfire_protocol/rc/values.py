@@ -7,11 +7,11 @@ the value is a proper one that means nothing here; its directive then counts as 
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from needfire_protocol.errors import FormatError, NeedfireError
 from needfire_protocol.escape import printable
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.policies import SCHEDULE_TWO, Check
 from needfire_protocol.severity import Severity, SeverityFilter
 
