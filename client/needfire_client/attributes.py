@@ -12,6 +12,7 @@ import errno
 import grp
 import os
 import pwd
+import resource
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -57,9 +58,14 @@ the few pages are worth."""
 _AHEAD_FILES: Final = 32
 """Files whose contents are asked for together where the disk is slow: 8 MiB at most."""
 _SLOW_S: Final = 50e-6
-"""Seconds of waiting a file from which on the disk is slow; from memory there is none."""
+"""Seconds a file from which on the disk may be slow; from memory there is no waiting."""
+_OTHER_WAITS: Final = 1
+"""Times that a thread may wait in a batch for something else, such as another of our threads."""
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_QUIET_FLAGS: Final = _FLAGS | os.O_NOATIME
+_NOT_QUIETLY_ERRORS: Final = (errno.EPERM, errno.EINVAL)
+"""O_NOATIME is for the owner and for root; network file systems may refuse it to both."""
 _LISTED: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _PASSED: Final = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -113,8 +119,7 @@ def _open_quietly(name: bytes, flags: int, dir_fd: int | None) -> int:
     try:
         return os.open(name, flags | os.O_NOATIME, dir_fd=dir_fd)
     except OSError as error:
-        # O_NOATIME is for the owner and for root; network file systems may refuse it to both.
-        if error.errno not in (errno.EPERM, errno.EINVAL):
+        if error.errno not in _NOT_QUIETLY_ERRORS:
             raise
         return os.open(name, flags, dir_fd=dir_fd)
 
@@ -201,15 +206,15 @@ class Examiner:
         the other would wait for each. That takes more calls, so it begins when there was a wait,
         and ends when everything is in memory anyway.
         """
-        clock, cpu_clock = time.monotonic, time.thread_time
+        clock = time.monotonic
         for first in range(0, len(listing), _AHEAD_FILES):
             batch = listing[first : first + _AHEAD_FILES]
             if self._is_slow:
                 self._is_slow = self._fetch(dir_fd, batch)
-            began_s, cpu_s = clock(), cpu_clock()
+            began_s, waits = clock(), _waits()
             yield from batch
-            waited_s = clock() - began_s - (cpu_clock() - cpu_s)
-            if waited_s > _SLOW_S * len(batch):
+            # The clock alone would take a busy processor for a slow disk.
+            if clock() - began_s > _SLOW_S * len(batch) and _waits() > waits + _OTHER_WAITS:
                 self._is_slow = True
 
     def _fetch(self, dir_fd: int, batch: Sequence[tuple[bytes, bool]]) -> bool:
@@ -278,9 +283,14 @@ class Examiner:
         None here says nothing and must be asked of ``examine``.
         """
         try:
-            fd = _open_quietly(name, _FLAGS, dir_fd)
-        except OSError:
-            return None
+            fd = os.open(name, _QUIET_FLAGS, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno not in _NOT_QUIETLY_ERRORS:
+                return None
+            try:
+                fd = os.open(name, _FLAGS, dir_fd=dir_fd)
+            except OSError:
+                return None
         inspector = self._inspector
         try:
             status = inspector.status(fd)
@@ -468,6 +478,11 @@ class Examiner:
             if count == prefix_bytes:
                 prefix = hasher.copy().digest()
         return hasher.digest(), prefix
+
+
+def _waits() -> int:
+    """Return how often this thread has given the processor away to wait for something."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 _PROBE: Final = [bytearray(1)]

@@ -433,6 +433,7 @@ def test_what_is_asked_for_ahead_is_found_as_it_is(
     plain = Examiner("sha256")
     expected = [plain.examine(directory, name, hashes=True) for name, _ in listing]
     monkeypatch.setattr(attributes, "_SLOW_S", -1.0)
+    monkeypatch.setattr(attributes, "_OTHER_WAITS", -1)
     examiner = Examiner("sha256", drops_cache=True)
     for _ in range(2):
         items = list(examiner.ahead(directory, listing))
@@ -453,6 +454,7 @@ def test_contents_that_were_asked_for_ahead_are_taken_out_of_memory_again(
     monkeypatch.setattr(attributes, "_is_cached", lambda _fd: next(states))
     monkeypatch.setattr(attributes, "_drop", dropped.append)
     monkeypatch.setattr(attributes, "_SLOW_S", -1.0)
+    monkeypatch.setattr(attributes, "_OTHER_WAITS", -1)
     examiner = Examiner("sha256", drops_cache=True)
     assert list(examiner.ahead(directory, [(b"gone", True)])) == [(b"gone", True)]
     for name, _ in examiner.ahead(directory, [(b"f", True)]):
