@@ -23,6 +23,7 @@ from needfire_client.course import Course
 from needfire_client.looks import RecentLooks
 from needfire_client.overlay import Overlay
 from needfire_client.packing import pack_record, unpack_record
+from needfire_client.pieces import is_large
 from needfire_client.policy import EVERYTHING, Decision, Place, Ruleset, Selection
 from needfire_client.position import PositionStore
 from needfire_client.quick import KnownBaseline
@@ -45,7 +46,7 @@ from needfire_protocol.baseline import (
     path_of,
     subtree_end,
 )
-from needfire_protocol.errors import StorageError
+from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import FieldValue
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import Check
@@ -392,13 +393,30 @@ class Checker:
         is_reported: bool,
         writer: BaselineWriter | None,
     ) -> None:
+        if record.is_as_before:
+            if writer is None and not is_reported:
+                return
+            record.packed = self._row_of_before(record, packed)
         now = pack_record(record)
         key = key_of(record.path)
         if writer is not None:
             self._write(writer, key, record, now, packed)
         if not is_reported and packed is not None and _is_same_row(record.place, packed, now):
             return
+        if is_large(now) or (packed is not None and is_large(packed)):
+            # Not also entry by entry, which takes several times the memory.
+            record.packed, record.entries = now, []
+            for known, new in self._reference.in_pieces(key, packed, now):
+                self._compare_names(scan, record, known, new)
+            return
         self._compare_entries(scan, record, self._reference.unpacked(key, packed))
+
+    def _row_of_before(self, record: DirectoryRecord, packed: bytes | None) -> bytes:
+        """Return what a quick look found nothing else than."""
+        row = self._reader.row(record.path) if packed is None else packed
+        if row is None:
+            raise FormatError("a quick look went by a directory that the baseline does not have")
+        return row
 
     def _compare_gone(self, scan: Scan, key: bytes, packed: bytes | None) -> None:
         """Compare a directory that the walk did not come to: it is gone, or not covered now."""
@@ -411,12 +429,22 @@ class Checker:
             # No rule covers anything in it: a large tree may have been taken out of the rules.
             return
         record = DirectoryRecord(path, place)
-        self._compare_entries(scan, record, self._reference.unpacked(key, packed))
+        nothing = pack_record(record)
+        for known, new in self._reference.in_pieces(key, packed, nothing):
+            self._compare_names(scan, record, known, new)
 
     def _compare_entries(self, scan: Scan, record: DirectoryRecord, known: Known) -> None:
         """Report what differs in one directory, and remember what was reported."""
         unpack_record(record)
-        new = dict(record.entries)
+        self._compare_names(scan, record, known, dict(record.entries))
+
+    def _compare_names(
+        self,
+        scan: Scan,
+        record: DirectoryRecord,
+        known: Known,
+        new: Mapping[bytes, FileEntry],
+    ) -> None:
         for name in sorted(known.names() | new.keys()):
             now, old = new.get(name), known.get(name)
             if now is None and record.scope is not None and name not in record.scope:
@@ -546,16 +574,16 @@ class Checker:
             self._check_tree(scan, path)
             return
         scan.take(record)
-        pack_record(record)
-        known = self._reference.directory(path)
-        new = dict(record.entries)
-        names = known.names() | new.keys()
-        before: Mapping[bytes, FileEntry | None] = {name: known.get(name) for name in names}
-        self._compare_entries(scan, record, known)
-        for name in sorted(names):
-            is_spoken_of = record.scope is None or name in record.scope
-            if is_spoken_of and _is_other_directory(before[name], new.get(name)):
-                self._check_tree(scan, join(path, name))
+        now, packed = pack_record(record), self._reader.row(path)
+        record.packed, record.entries = now, []
+        for known, new in self._reference.in_pieces(key_of(path), packed, now):
+            names = known.names() | new.keys()
+            before: Mapping[bytes, FileEntry | None] = {name: known.get(name) for name in names}
+            self._compare_names(scan, record, known, new)
+            for name in sorted(names):
+                is_spoken_of = record.scope is None or name in record.scope
+                if is_spoken_of and _is_other_directory(before[name], new.get(name)):
+                    self._check_tree(scan, join(path, name))
 
     def _check_tree(self, scan: Scan, path: bytes) -> None:
         """Compare a directory with everything below it."""

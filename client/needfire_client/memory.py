@@ -1,7 +1,8 @@
 """How much memory examining files may take, and how that is kept to.
 
-Half of ScanMemoryLimit is for the agent, which holds one directory at a time, in the worst case as
-it was and as it is, entry by entry: so it bounds the entries of a directory. Half is for the
+Half of ScanMemoryLimit is for the agent, which holds one directory at a time, as it was and as it
+is, both packed; entry by entry only a few thousand of it (``pieces.py``). So it bounds the entries
+of a directory. Half is for the
 processes, each with an equal share, which each watches by itself. One that has more ends; then
 half as many go on, with twice the share.
 """
@@ -19,8 +20,9 @@ __all__ = ["EXIT_NO_MEMORY", "entries_max", "limit_own_memory", "share_bytes"]
 EXIT_NO_MEMORY: Final = 75
 """Exit status of a process that reached its limit."""
 
-_ENTRY_BYTES: Final = 3_072
-"""Of one entry, read, packed, and compared with the one before; measured, and rounded up."""
+_ENTRY_BYTES: Final = 512
+"""Of one entry, listed and packed, or packed as it was and as it is; measured, and rounded up.
+Longer names take more: then a process may reach its share, and a row is bounded by itself."""
 
 _SHARE_BYTES_MIN: Final = 32 * 2**20
 """A Python process with our modules alone has 12 MiB of its own."""

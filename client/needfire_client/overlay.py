@@ -19,6 +19,8 @@ from needfire_protocol.errors import StorageError
 
 __all__ = ["Overlay"]
 
+_PAGE_NAMES: Final = 1_000
+
 _SCHEMA: Final = (
     """CREATE TABLE reported(directory BLOB, name BLOB, entry BLOB,
        PRIMARY KEY (directory, name)) WITHOUT ROWID""",
@@ -77,6 +79,24 @@ class Overlay:
                 "SELECT name, entry FROM reported WHERE directory = ?", (key,)
             ).fetchall()
         return _unpacked(rows)
+
+    def iterate(self, key: bytes) -> Iterator[tuple[bytes, FileEntry | None]]:
+        """Yield what ``directory`` returns, sorted by name and a page at a time.
+
+        States of names that have been passed may be kept and forgotten meanwhile.
+        """
+        last = b""
+        while True:
+            with _translated(self._path):
+                rows = self._connection.execute(
+                    "SELECT name, entry FROM reported WHERE directory = ? AND name > ? "
+                    "ORDER BY name LIMIT ?",
+                    (key, last, _PAGE_NAMES),
+                ).fetchall()
+            yield from _unpacked(rows).items()
+            if len(rows) < _PAGE_NAMES:
+                return
+            last = rows[-1][0]
 
     def object(self, key: bytes, name: bytes) -> dict[bytes, FileEntry | None]:
         """Return what was reported of one object in a directory; empty for nothing."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from needfire_client.attributes import Examiner
+from needfire_client.pieces import InOrder, is_large
 from needfire_protocol.baseline import FileEntry, State, entries_to_compare
 from needfire_protocol.errors import FormatError
 from needfire_protocol.plain_classes import dataclass
@@ -93,7 +94,7 @@ class QuickLook:
         self._reader = reader
         self._kinds: dict[int, int] = {}
         self._path: bytes | None = None
-        self._known: dict[bytes, FileEntry] = {}
+        self._known: InOrder | None = None
 
     def row(self, dir_fd: int, path: bytes, *, hashes: bool) -> QuickRow | None:
         """Return what a directory is where nothing in it differs; None where that is not certain.
@@ -104,7 +105,7 @@ class QuickLook:
             hashes: every regular file has to have a digest.
         """
         packed = self._reader.row(path)
-        if packed is None or not self._is_trusted(dir_fd):
+        if packed is None or is_large(packed) or not self._is_trusted(dir_fd):
             return None
         try:
             old = entries_to_compare(packed)
@@ -161,8 +162,9 @@ class QuickLook:
         """
         if path != self._path:
             forgets = self._kind(dir_fd) in _FORGETS_MAPPED
-            self._path, self._known = path, {} if forgets else self._reader.directory(path)
-        old = self._known.get(name)
+            packed = None if forgets else self._reader.row(path)
+            self._path, self._known = path, None if packed is None else InOrder(packed)
+        old = None if self._known is None else self._known.find(name)
         if old is None or old.digest is None or old.state != State.OK:
             return None
         now = self._examiner.examine(dir_fd, name, hashes=False)

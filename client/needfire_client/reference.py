@@ -7,7 +7,14 @@ from typing import Final, NamedTuple
 
 from needfire_client.baseline import BaselineReader
 from needfire_client.overlay import Overlay
-from needfire_protocol.baseline import FileEntry, decode_entries, key_of, subtree_end
+from needfire_client.pieces import InOrder, is_large, pieces
+from needfire_protocol.baseline import (
+    FileEntry,
+    decode_entries,
+    iterate_entries,
+    key_of,
+    subtree_end,
+)
 
 __all__ = ["Known", "Reference"]
 
@@ -43,14 +50,12 @@ class Reference:
         self._overlay = overlay
         self._cache: OrderedDict[bytes, Mapping[bytes, FileEntry]] = OrderedDict()
         self._cached = 0
-
-    def directory(self, path: bytes) -> Known:
-        """Return what is known of one directory."""
-        return Known(self._baseline(path), self._reported(key_of(path)))
+        self._large: tuple[bytes, InOrder] | None = None
+        """The large directory that was asked for last: unpacked it would take a gigabyte."""
 
     def object(self, path: bytes, name: bytes) -> Known:
         """Return what is known of one object in a directory, and nothing of the others."""
-        entry = self._baseline(path).get(name)
+        entry = self._baseline_entry(path, name)
         overlay = self._overlay
         return Known(
             {} if entry is None else {name: entry},
@@ -65,6 +70,20 @@ class Reference:
     def unpacked(self, key: bytes, packed: bytes | None) -> Known:
         """Return what is known of a directory whose row of the baseline is at hand."""
         return Known({} if packed is None else decode_entries(packed), self._reported(key))
+
+    def in_pieces(
+        self, key: bytes, packed: bytes | None, now: bytes
+    ) -> Iterator[tuple[Known, dict[bytes, FileEntry]]]:
+        """Yield what is known of a directory, and what is there, a few thousand names at a time.
+
+        Args:
+            packed, now: the row of the baseline, and one of what is there.
+        """
+        old = iter(()) if packed is None else iterate_entries(packed)
+        overlay = self._overlay
+        reported = iter(()) if overlay is None else overlay.iterate(key)
+        for baseline, said, new in pieces(old, reported, iterate_entries(now)):
+            yield Known(baseline, said), new
 
     def rows(
         self, first: bytes = b"", end: bytes = subtree_end(b"")
@@ -97,6 +116,16 @@ class Reference:
 
     def _reported(self, key: bytes) -> Mapping[bytes, FileEntry | None]:
         return {} if self._overlay is None else self._overlay.directory(key)
+
+    def _baseline_entry(self, path: bytes, name: bytes) -> FileEntry | None:
+        if path in self._cache:
+            return self._baseline(path).get(name)
+        if self._large is None or self._large[0] != path:
+            packed = self._reader.row(path)
+            if packed is None or not is_large(packed):
+                return self._baseline(path).get(name)
+            self._large = path, InOrder(packed)
+        return self._large[1].find(name)
 
     def _baseline(self, path: bytes) -> Mapping[bytes, FileEntry]:
         entries = self._cache.get(path)

@@ -16,15 +16,17 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from types import TracebackType
 from typing import Final, Protocol
 
 from needfire_client.attributes import Examiner, ScanStoppedError
 from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
-from needfire_client.packing import unpack_record
+from needfire_client.packing import pack_record, unpack_record
+from needfire_client.pieces import NAMES_PER_PIECE
 from needfire_client.policy import Ruleset
 from needfire_client.scan_order import Order, Piece
-from needfire_client.scan_worker import LENGTH_BYTES, UNKNOWN_ENTRY
+from needfire_client.scan_worker import LENGTH_BYTES, UNKNOWN_ENTRY, effort_of
 from needfire_client.units import (
     FRAME_BYTES_MAX,
     Answer,
@@ -35,7 +37,7 @@ from needfire_client.units import (
     encode_unit,
 )
 from needfire_client.walk import DirectoryRecord, Rest, Walker, join
-from needfire_protocol.baseline import FileEntry
+from needfire_protocol.baseline import FileEntry, RowWriter, clamped, iterate_entries
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.plain_classes import replace
@@ -53,6 +55,9 @@ _UNDER_WAY_MAX: Final = 2
 
 _BUFFERED_BYTES_MAX: Final = 4 * 2**20
 """Bytes of rows that wait for one in front of them; beyond, only the front is worked on."""
+
+_RECORD_BYTES: Final = 512
+"""Of a record besides its row, with its path and its empty lists."""
 
 _DEATHS_MAX: Final = 16
 """Processes that may end before their time; after that the parent does the rest itself."""
@@ -143,7 +148,8 @@ class _Worker:
                 raise FormatError(f"a message of {size} bytes; at most {FRAME_BYTES_MAX}")
             if len(buffer) < LENGTH_BYTES + size:
                 break
-            found.append(bytes(buffer[LENGTH_BYTES : LENGTH_BYTES + size]))
+            with memoryview(buffer) as whole:
+                found.append(bytes(whole[LENGTH_BYTES : LENGTH_BYTES + size]))
             del buffer[: LENGTH_BYTES + size]
         return found
 
@@ -258,7 +264,7 @@ class ScanPool:
         self._walker.pause = is_enough
         taken_at = self._clock()
         for record in self._walker.walk_rests(rests):
-            effort += 1 + record.count
+            effort += effort_of(record)
             if record.deferred:
                 held.append(record)
             else:
@@ -351,7 +357,8 @@ class ScanPool:
         self._walker.met.update(self._ruleset.decisions[index] for index in answer.met)
         self._examiner.add_numbers(*answer.numbers)
         piece = worker.under_way.popleft()
-        self._order.answer(piece, answer.records, answer.rest, len(message))
+        held_bytes = len(message) + _RECORD_BYTES * len(answer.records)
+        self._order.answer(piece, answer.records, answer.rest, held_bytes)
 
     def _bury(self, worker: _Worker, reason: str = "") -> None:
         """Take back what a process that has ended had in hand, and start another."""
@@ -414,24 +421,38 @@ class ScanPool:
         """Return the record with what was found of its files one by one."""
         if not parts:
             return record
-        unpack_record(record)
-        entries = dict(record.entries)
+        found: dict[bytes, FileEntry | None] = {}
         known = {(finding.code, finding.path) for finding in record.findings}
         for part in parts:
             unpack_record(part)
             (name,) = part.scope or (b"",)
-            found = dict(part.entries).get(name)
-            if found is None:
-                entries.pop(name, None)
-            else:
-                entries[name] = _known(found, entries[name])
+            entry = dict(part.entries).get(name)
+            found[name] = None if entry is None else clamped(entry)
             record.prefixes.update(part.prefixes)
             record.findings += [
                 finding for finding in part.findings if (finding.code, finding.path) not in known
             ]
-        record.entries = sorted(entries.items())
+        _put_in(record, found)
         record.deferred = []
         return record
+
+
+def _put_in(record: DirectoryRecord, found: Mapping[bytes, FileEntry | None]) -> None:
+    """Let a record say of some names what was found later; None: nothing any more."""
+    row = pack_record(record)
+    writer, is_whole = RowWriter(), True
+    entries = iterate_entries(row)
+    while part := list(islice(entries, NAMES_PER_PIECE)):
+        kept = []
+        for name, before in part:
+            now = found.get(name, before)
+            if now is not None:
+                entry = before if now is before else _known(now, before)
+                is_whole = is_whole and entry.is_known
+                kept.append((name, entry))
+        writer.add(kept)
+    record.packed, record.packed_count, record.entries = writer.row(), writer.count, []
+    record.is_whole = record.is_readable and is_whole
 
 
 def _known(found: FileEntry, before: FileEntry) -> FileEntry:

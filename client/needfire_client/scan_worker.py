@@ -34,7 +34,7 @@ from needfire_client.walk import DirectoryRecord, Walker, join
 from needfire_protocol.baseline import FileEntry, State
 from needfire_protocol.errors import FormatError, StorageError
 
-__all__ = ["DEFER_ABOVE_BYTES", "Laborer", "main", "serve"]
+__all__ = ["DEFER_ABOVE_BYTES", "Laborer", "effort_of", "main", "serve"]
 
 DEFER_ABOVE_BYTES: Final = 8 * 1024 * 1024
 """Larger files are units of their own, so that all processes share in one directory of them."""
@@ -44,6 +44,8 @@ EFFORT_MAX: Final = 1_000
 for the last process."""
 _BYTES_PER_EFFORT: Final = 16 * 1024
 _EFFORT_OF_DIRECTORY: Final = 3
+_AS_BEFORE_PER_EFFORT: Final = 4
+"""Objects that only needed a quick look."""
 
 UNKNOWN_ENTRY: Final = FileEntry(*(0,) * 11, None, None, int(State.UNREADABLE), "")
 """Of an object of which only the name is known."""
@@ -96,7 +98,7 @@ class Laborer:
         records = []
         for record in self.walker.walk_inside(unit.directory, unit.names):
             records.append(record)
-            self._effort += _EFFORT_OF_DIRECTORY + record.count
+            self._effort += effort_of(record)
         return records
 
     def _file(self, unit: Unit) -> DirectoryRecord:
@@ -141,8 +143,18 @@ def _quick_look(job: Job, examiner: Examiner) -> QuickLook | None:
     return QuickLook(examiner, reader)
 
 
+def effort_of(record: DirectoryRecord) -> int:
+    """Return what a directory has cost, but for what was read, in examinations of an object."""
+    if record.is_as_before:
+        return 1 + record.count // _AS_BEFORE_PER_EFFORT
+    return _EFFORT_OF_DIRECTORY + record.count
+
+
 def _row(record: DirectoryRecord) -> bytes:
     """Return the record's row, and let go of the entries, which take four times the memory."""
+    if record.is_as_before:
+        # The parent has the same baseline: the row would travel to be found equal to itself.
+        return b""
     if record.packed is not None:
         return record.packed
     row = pack_record(record)

@@ -224,6 +224,8 @@ def encode_answer(
 
 
 def _plain_record(record: DirectoryRecord, row: bytes) -> list[Any]:
+    if record.is_as_before:
+        return [record.path, record.count]
     plain: list[Any] = [record.path, row, record.count, record.is_readable, record.is_whole]
     if not (record.findings or record.prefixes or record.deferred or record.scope is not None):
         return plain
@@ -254,7 +256,10 @@ def decode_answer(data: bytes, walker: Walker) -> Answer:
         records, rest, met, followed, numbers = _list(data)
         walker.followed.update(followed)
         return Answer(
-            [_record(walker, *plain) for plain in records],
+            [
+                _as_before(walker, *plain) if len(plain) == 2 else _record(walker, *plain)
+                for plain in records
+            ],
             [Rest(path, names) for path, names in rest],
             met,
             followed,
@@ -276,17 +281,30 @@ def _record(
     findings: Sequence[list[Any]] = (),
     deferred: Sequence[bytes] = (),
 ) -> DirectoryRecord:
-    return DirectoryRecord(
+    record = DirectoryRecord(
         path,
         walker.place_of(path),
         scope=None if scope is None else frozenset(scope),
         is_readable=is_readable,
-        prefixes=dict(prefixes),
-        findings=[_finding(*plain) for plain in findings],
-        deferred=list(deferred),
         packed=row,
         packed_count=count,
         is_whole=is_whole,
+    )
+    if prefixes or findings or deferred:
+        record.prefixes = dict(prefixes)
+        record.findings = [_finding(*plain) for plain in findings]
+        record.deferred = list(deferred)
+    return record
+
+
+def _as_before(walker: Walker, path: bytes, count: int) -> DirectoryRecord:
+    return DirectoryRecord(
+        path,
+        walker.place_of(path),
+        packed=b"",
+        packed_count=count,
+        is_whole=True,
+        is_as_before=True,
     )
 
 

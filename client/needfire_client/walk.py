@@ -25,16 +25,18 @@ from needfire_client.attributes import (
     never,
     open_directory,
 )
+from needfire_client.packing import pack_into
 from needfire_client.policy import Decision, Place, Ruleset
 from needfire_client.quick import QuickLook
 from needfire_protocol.baseline import (
     ENTRIES_BYTES_MAX,
     ENTRIES_PER_DIRECTORY_MAX,
     FileEntry,
+    RowWriter,
     State,
 )
 from needfire_protocol.escape import escape_bytes, is_weird
-from needfire_protocol.plain_classes import dataclass, field
+from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.policies import Check, Policy, RuleKind
 from needfire_protocol.rc.skip_checksum import SkipLine
 from needfire_protocol.severity import Severity
@@ -50,10 +52,16 @@ _GONE_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno
 
 _FIXED_BYTES: Final = 160
 """Of one entry in a row of the baseline, without name, link target and extended attributes."""
-_BYTES_PER_ENTRY_MAX: Final = 1_024
-"""Of the entries of a directory, on average, where it has as many as it may."""
+_BYTES_PER_ENTRY_MAX: Final = 256
+"""Of the entries of a directory, on average, where it has as many as it may: half of what memory
+has room for (``memory.py``), because a row is compared with another one."""
 _HEAVIEST_ENTRY_BYTES: Final = 8_192
 """No entry has more, so a directory of few need not be weighed."""
+_HEADERS_BYTES: Final = 64
+"""Of a row, besides its entries; more than there are."""
+
+_FOLDED_FROM_NAMES: Final = 4_096
+"""A directory with more is packed part by part: an entry takes five times as much unpacked."""
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
@@ -89,23 +97,51 @@ class DirectoryRecord:
 
     path: bytes
     place: Place
-    entries: list[tuple[bytes, FileEntry]] = field(default_factory=list)
+    entries: list[tuple[bytes, FileEntry]]
     """Sorted by name."""
-    scope: frozenset[bytes] | None = None
+    scope: frozenset[bytes] | None
     """Names that the record speaks of, present or absent; None: all names."""
-    is_readable: bool = True
+    is_readable: bool
     """False: nothing is known of what is in it, nor below it."""
-    prefixes: dict[bytes, bytes] = field(default_factory=dict)
+    prefixes: dict[bytes, bytes]
     """Of files that may grow: digest of as much as there was before."""
-    findings: list[Finding] = field(default_factory=list)
-    deferred: list[bytes] = field(default_factory=list)
+    findings: list[Finding]
+    deferred: list[bytes]
     """Names of files whose contents somebody else is to read."""
-    packed: bytes | None = None
+    packed: bytes | None
     """The entries as a row of a baseline, where another process examined them and nobody has
     needed them one by one yet; then ``entries`` is empty."""
-    packed_count: int = 0
-    is_whole: bool = False
+    packed_count: int
+    is_whole: bool
     """Known without looking at them: every entry could be examined. Only of packed ones."""
+    is_as_before: bool
+    """The entries are those of the baseline's row: a quick look has found no difference. Where
+    another process looked, ``packed`` is empty until somebody needs the row and fetches it."""
+
+    def __init__(
+        self,
+        path: bytes,
+        place: Place,
+        *,
+        scope: frozenset[bytes] | None = None,
+        is_readable: bool = True,
+        packed: bytes | None = None,
+        packed_count: int = 0,
+        is_whole: bool = False,
+        is_as_before: bool = False,
+    ) -> None:
+        self.path = path
+        self.place = place
+        self.entries = []
+        self.scope = scope
+        self.is_readable = is_readable
+        self.prefixes = {}
+        self.findings = []
+        self.deferred = []
+        self.packed = packed
+        self.packed_count = packed_count
+        self.is_whole = is_whole
+        self.is_as_before = is_as_before
 
     @property
     def count(self) -> int:
@@ -526,20 +562,55 @@ class Walker:
         if self._quick is not None and self._add_quick(record, fd, descents, self._quick):
             return record, descents
         listing = self._list(fd, record)
-        if place.is_uniform:
-            self._add_uniform(record, fd, listing, descents)
+        if len(listing) > _FOLDED_FROM_NAMES:
+            self._add_folded(record, fd, listing, descents)
         else:
-            self._add_named(record, fd, listing, descents)
-        if (
-            len(record.entries) > self._bytes_max // _HEAVIEST_ENTRY_BYTES
-            and (found_bytes := _weight(record.entries)) > self._bytes_max
-        ):
-            self._unweighed(record, found_bytes)
-            return record, []
-        self._judge_names(record, listing)
+            self._add_listed(record, fd, listing, descents)
+            if (
+                len(record.entries) > self._bytes_max // _HEAVIEST_ENTRY_BYTES
+                and (found_bytes := _weight(record.entries)) > self._bytes_max
+            ):
+                descents.clear()
+                self._unweighed(record, found_bytes)
         if self._examiner.deferred:
             record.deferred, self._examiner.deferred = self._examiner.deferred, []
         return record, descents
+
+    def _add_listed(
+        self,
+        record: DirectoryRecord,
+        fd: int,
+        listing: list[tuple[bytes, bool]],
+        descents: list[_Descent],
+    ) -> None:
+        if record.place.is_uniform:
+            self._add_uniform(record, fd, listing, descents)
+        else:
+            self._add_named(record, fd, listing, descents)
+        self._judge_names(record, listing)
+
+    def _add_folded(
+        self,
+        record: DirectoryRecord,
+        fd: int,
+        listing: list[tuple[bytes, bool]],
+        descents: list[_Descent],
+    ) -> None:
+        """Take in a large directory some thousand names at a time, each packed before the next."""
+        writer, is_whole = RowWriter(), True
+        for first in range(0, len(listing), _FOLDED_FROM_NAMES):
+            if self._stop():
+                raise ScanStoppedError
+            part = listing[first : first + _FOLDED_FROM_NAMES]
+            self._add_listed(record, fd, part, descents)
+            pack_into(writer, record)
+            is_whole = is_whole and all(entry.is_known for _, entry in record.entries)
+            record.entries = []
+            if writer.size_bytes > self._bytes_max - _HEADERS_BYTES:
+                descents.clear()
+                self._unweighed(record, writer.size_bytes)
+                return
+        record.packed, record.packed_count, record.is_whole = writer.row(), writer.count, is_whole
 
     def _unweighed(self, record: DirectoryRecord, found_bytes: int) -> None:
         """Give up a directory whose entries no row of a baseline has room for.
@@ -599,6 +670,7 @@ class Walker:
         if row is None:
             return False
         record.packed, record.packed_count, record.is_whole = row.packed, row.objects, True
+        record.is_as_before = True
         below = record.place.below
         if below.is_open:
             descents += [_Descent(name, below, False) for name in row.directories]

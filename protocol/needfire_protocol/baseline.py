@@ -21,11 +21,17 @@ object is an entry of its parent's row, so that "nothing changed here" is one co
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum, IntFlag
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
-from needfire_protocol.codec import decode, encode, encode_array
+from needfire_protocol.codec import (
+    decode,
+    decode_array,
+    encode,
+    encode_array_header,
+)
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
 from needfire_protocol.plain_classes import dataclass, field_types
@@ -45,6 +51,7 @@ __all__ = [
     "Entries",
     "FileEntry",
     "Looked",
+    "RowWriter",
     "State",
     "Xattr",
     "check_key",
@@ -55,6 +62,7 @@ __all__ = [
     "digest_text",
     "encode_entries",
     "entries_to_compare",
+    "iterate_entries",
     "key_of",
     "parse_meta",
     "path_of",
@@ -260,12 +268,49 @@ def encode_entries(entries: Sequence[tuple[bytes, FileEntry]]) -> bytes:
     Raises:
         FormatError: a number has more than 64 bits; see ``clamped``.
     """
-    # One at a time: a directory may be large, and there may be several processes.
-    rows = encode_array(
-        ((name, entry[:_ATIME] + entry[_ATIME + 1 :]) for name, entry in entries), len(entries)
-    )
-    times = encode([entry[_ATIME] for _, entry in entries])
-    return len(rows).to_bytes(_LENGTH_BYTES, "big") + rows + times
+    writer = RowWriter()
+    for first in range(0, len(entries), _ENTRIES_AT_ONCE):
+        writer.add(entries[first : first + _ENTRIES_AT_ONCE])
+    return writer.row()
+
+
+_ENTRIES_AT_ONCE: Final = 4_096
+
+
+class RowWriter:
+    """Makes the row of a directory that is too large to be held entry by entry."""
+
+    __slots__ = ("_rows", "_times", "count")
+
+    def __init__(self) -> None:
+        self._rows = bytearray()
+        self._times = bytearray()
+        self.count = 0
+        """Entries so far."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the row so far, but for a few bytes."""
+        return len(self._rows) + len(self._times)
+
+    def add(self, entries: Sequence[tuple[bytes, FileEntry]]) -> None:
+        """Take in the next entries, sorted by name, and behind all that were taken before.
+
+        Raises:
+            FormatError: a number has more than 64 bits; then none of them was taken.
+        """
+        rows = encode([(name, entry[:_ATIME] + entry[_ATIME + 1 :]) for name, entry in entries])
+        times = encode([entry[_ATIME] for _, entry in entries])
+        begin = len(encode_array_header(len(entries)))
+        self._rows += memoryview(rows)[begin:]
+        self._times += memoryview(times)[begin:]
+        self.count += len(entries)
+
+    def row(self) -> bytes:
+        """Return the row."""
+        header = encode_array_header(self.count)
+        length = (len(header) + len(self._rows)).to_bytes(_LENGTH_BYTES, "big")
+        return b"".join((length, header, self._rows, header, self._times))
 
 
 def decode_entries(data: bytes) -> dict[bytes, FileEntry]:
@@ -286,6 +331,38 @@ def decode_entries(data: bytes) -> dict[bytes, FileEntry]:
         entries[name] = _entry(row[1])
         last = name
     return entries
+
+
+def iterate_entries(data: bytes) -> Iterator[tuple[bytes, FileEntry]]:
+    """Yield what ``decode_entries`` returns, one entry after the other, as for a large directory.
+
+    Raises:
+        FormatError: as ``decode_entries``, perhaps after some of the entries.
+    """
+    last = b""
+    for row in _iterated_rows(data):
+        if type(row) is not list or len(row) != 2:
+            raise FormatError("an entry is not a name and its attributes")
+        last = _name(row[0], last)
+        yield last, _entry(row[1])
+
+
+def _iterated_rows(data: bytes) -> Iterator[Any]:
+    if data[:1] >= _ARRAY:
+        yield from decode_array(data, 0, len(data), limits=_DECODING)
+        return
+    end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+    rows = decode_array(data, _LENGTH_BYTES, end, limits=_DECODING)
+    times = decode_array(data, end, len(data), limits=_DECODING)
+    for row, time in zip_longest(rows, times, fillvalue=_NOTHING):
+        if row is _NOTHING or time is _NOTHING:
+            raise FormatError("a directory has not one access time for each of its entries")
+        if type(row) is list and len(row) == 2 and type(row[1]) is list:
+            row[1].insert(_ATIME, time)
+        yield row
+
+
+_NOTHING: Final = object()
 
 
 def entries_to_compare(data: bytes) -> Any:

@@ -7,7 +7,9 @@ extension types and timestamps, and whatever exceeds the limits that the caller 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from io import BytesIO
 from itertools import chain
 from typing import Any, Final
 
@@ -16,8 +18,9 @@ import msgpack
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
 
-__all__ = ["decode", "encode", "encode_array"]
+__all__ = ["decode", "decode_array", "encode", "encode_array_header"]
 
+_PIECE_BYTES: Final = 64 * 1024
 _TEXT_ONLY: Final = frozenset({str})
 
 
@@ -36,20 +39,10 @@ def encode(value: object) -> bytes:
     return packed
 
 
-def encode_array(values: Iterable[object], count: int) -> bytes:
-    """Return the bytes of a list of ``count`` values, which are made one at a time.
-
-    Raises:
-        FormatError: as ``encode``.
-    """
-    packer = msgpack.Packer(use_bin_type=True, autoreset=False)
-    try:
-        packer.pack_array_header(count)
-        for value in values:
-            packer.pack(value)
-    except (ValueError, OverflowError) as error:
-        raise FormatError(f"a value cannot be encoded: {error}") from error
-    packed: bytes = packer.bytes()
+@lru_cache(maxsize=1024)
+def encode_array_header(count: int) -> bytes:
+    """Return the bytes that begin an array of so many values, as ``encode`` would."""
+    packed: bytes = msgpack.Packer().pack_array_header(count)
     return packed
 
 
@@ -84,6 +77,46 @@ def decode(data: bytes, *, limits: DecodingLimits, is_only_compared: bool = Fals
     if not is_only_compared:
         _check_depth(value, limits.depth_max)
     return value
+
+
+def decode_array(data: bytes, start: int, end: int, *, limits: DecodingLimits) -> Iterator[Any]:
+    """Yield the values of the array that stands in ``data[start:end]``, one at a time.
+
+    Raises:
+        FormatError: as ``decode``, perhaps after some of the values.
+    """
+    if end - start > limits.size_bytes_max:
+        raise FormatError(f"{end - start} bytes exceed the limit of {limits.size_bytes_max}")
+    # Of an empty one there is nothing else to be looked at.
+    _check_depth([], limits.depth_max)
+    stream = BytesIO(data)
+    stream.seek(start)
+    try:
+        unpacker = msgpack.Unpacker(
+            stream,
+            read_size=min(_PIECE_BYTES, limits.size_bytes_max),
+            raw=False,
+            strict_map_key=True,
+            max_buffer_size=limits.size_bytes_max,
+            max_str_len=limits.text_bytes_max,
+            max_bin_len=limits.binary_bytes_max,
+            max_array_len=limits.array_items_max,
+            max_map_len=limits.map_items_max,
+            max_ext_len=0,
+            ext_hook=_refuse_extension,
+            object_pairs_hook=_refuse_duplicates,
+        )
+        count = unpacker.read_array_header()
+        if count > limits.array_items_max:
+            raise FormatError(f"{count} values exceed the limit of {limits.array_items_max}")
+        for _ in range(count):
+            value = unpacker.unpack()
+            _check_depth(value, limits.depth_max - 1)
+            yield value
+        if start + unpacker.tell() != end:
+            raise FormatError("not decodable: the array does not end where it should")
+    except (ValueError, msgpack.UnpackException, RecursionError, OverflowError) as error:
+        raise FormatError(f"not decodable: {type(error).__name__}") from error
 
 
 def _refuse_extension(code: int, _data: bytes) -> object:

@@ -894,7 +894,8 @@ def test_a_reporter_that_fails_leaves_the_change_to_be_reported_again(
 
 def test_times_beyond_64_bits_are_compared_as_they_are_stored() -> None:
     entry = FileEntry(0o100644, 0, 0, 1, 10**25, -(10**25), 3, 4, 5, 1, 0, None, None, 0, "")
-    record = walk.DirectoryRecord(b"/", Place((), None, -1), [(b"a", entry)])
+    record = walk.DirectoryRecord(b"/", Place((), None, -1))
+    record.entries.append((b"a", entry))
     assert decode_entries(pack_record(record)) == dict(record.entries)
 
 

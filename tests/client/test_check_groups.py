@@ -10,6 +10,9 @@ import pytest
 
 from needfire_client.check import Checker
 from needfire_client.policy import EVERYTHING, Selection
+from needfire_client.scan import Scan
+from needfire_client.walk import DirectoryRecord
+from needfire_protocol.baseline import key_of
 from needfire_protocol.rc.policies import Policy
 from needfire_testkit.mounting import mounted
 from needfire_testkit.scan_workers import share_out_everything
@@ -259,3 +262,46 @@ def test_a_directory_that_appears_and_is_looked_at_during_a_check_is_not_missing
     added = {bytes(each) for each in (new, new / "inner", new / "inner" / "file")}
     assert found == {("POLICY_ADDED", path) for path in added} | {("POLICY_MODIFIED", bytes(root))}
     assert checker.full_check().changes == 0
+
+
+def test_a_quick_look_that_finds_the_baseline_again_still_sees_what_was_reported(
+    root: Path, make: Make
+) -> None:
+    """Something came back exactly as it was: a mount, or an inode that a restored disk has."""
+    scanned = make(*rules(root))
+    scanned.init()
+    checker = scanned.checker()
+    directory = root / "a"
+    before = checker._reference.object(bytes(directory), b"file").baseline[b"file"]
+    checker._overlay.put(key_of(bytes(directory)), b"file", before._replace(uid=before.uid + 1))
+    checker._overlay.put(key_of(bytes(directory)), b"gone", before)
+    scanned.take()
+    checker.full_check(selection=QUICK)
+    found = {(code, path) for code, path, _ in scanned.changes()}
+    assert found == {
+        ("POLICY_MODIFIED", bytes(directory / "file")),
+        ("POLICY_MISSING", bytes(directory / "gone")),
+    }
+    assert checker.full_check(selection=QUICK).changes == 0
+
+
+def test_rows_that_are_as_before_do_not_travel(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned = make(*rules(root))
+    scanned.init()
+    checker = scanned.checker()
+    (root / "a" / "file").write_bytes(b"other")
+    rows: list[bytes | None] = []
+    take = Scan.take
+
+    def noted(scan: Scan, record: DirectoryRecord) -> None:
+        if record.is_as_before and scanned.settings.scan_workers > 1:
+            rows.append(record.packed)
+        take(scan, record)
+
+    monkeypatch.setattr(Scan, "take", noted)
+    result = checker.full_check(selection=QUICK)
+    assert (result.files, result.changes) == (11, 1)
+    assert set(rows) <= {b""}
+    assert bool(rows) == (scanned.settings.scan_workers > 1)

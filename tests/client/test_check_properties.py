@@ -19,6 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from needfire_client import overlay, reference, walk
+from needfire_client import pieces as client_pieces
 from needfire_client.fanotify_watch import FanotifyWatcher
 from needfire_client.watch import InotifyWatcher
 from needfire_protocol.rc.agent import AgentSettings
@@ -271,10 +273,19 @@ def expected(reference: State, now: State, wanted: AgentSettings) -> set[tuple[s
     return found
 
 
-@pytest.fixture(params=[1, 2], ids=["alone", "shared"])
+@pytest.fixture(params=[(1, False), (2, False), (2, True)], ids=["alone", "shared", "pieces"])
 def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Say how many processes there are; "pieces": directories of two names are large already."""
     share_out_everything(monkeypatch)
-    count: int = request.param
+    count: int
+    count, in_pieces = request.param
+    if in_pieces:
+        monkeypatch.setattr(walk, "_FOLDED_FROM_NAMES", 2)
+        monkeypatch.setattr(client_pieces, "LARGE_BYTES", 0)
+        monkeypatch.setattr(overlay, "_PAGE_NAMES", 2)
+        monkeypatch.setattr(
+            reference, "pieces", lambda *streams: client_pieces.pieces(*streams, most=2)
+        )
     return count
 
 

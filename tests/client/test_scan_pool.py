@@ -12,10 +12,11 @@ from typing import Any, TextIO
 
 import pytest
 
-from needfire_client import memory, scan_pool, scan_worker
+from needfire_client import memory, scan_pool, scan_worker, walk
 from needfire_client.attributes import Examiner, _is_cached
 from needfire_client.baseline import BaselineReader
 from needfire_client.walk import DirectoryRecord, Finding
+from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import Policy
 from needfire_testkit.processes import wait_until
@@ -396,7 +397,7 @@ def test_every_field_of_a_record_survives_the_way_from_a_worker(
 ) -> None:
     assert set(DirectoryRecord.__dataclass_fields__) == {
         "path", "place", "entries", "scope", "is_readable", "prefixes", "findings", "deferred",
-        "packed", "packed_count", "is_whole",
+        "packed", "packed_count", "is_whole", "is_as_before",
     }  # fmt: skip
     assert set(Finding.__dataclass_fields__) == {"code", "path", "severity", "fields"}
 
@@ -438,6 +439,40 @@ def test_what_no_process_has_the_memory_for_is_reported(
     assert unreadable.path == bytes(big)
     assert unreadable.fields["reason"] == "it needs more memory than ScanMemoryLimit allows"
     assert result.files == 167
+
+
+def test_the_default_limit_has_room_for_all_that_a_baseline_takes_of_a_directory() -> None:
+    assert memory.entries_max(AgentSettings().scan_memory_bytes) == ENTRIES_PER_DIRECTORY_MAX
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_large_directories_give_the_same_rows_as_small_ones(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    (root / "d1" / "s1" / "log").write_bytes(bytes(10))
+    found = []
+    for names in (4_096, 3, 1):
+        monkeypatch.setattr(walk, "_FOLDED_FROM_NAMES", names)
+        scanned = make(
+            dir_rule(root), dir_rule(root / "d1", Policy.GROWING_LOG_FILES), scan_workers=workers
+        )
+        result = scanned.init()
+        weird = sorted(event.path for event in scanned.take() if event.code == "WEIRD_FILENAME")
+        found.append((contents(scanned.baseline), result.files, result.hashed, weird))
+    assert found[0] == found[1] == found[2]
+    assert len(found[0][3]) == 40
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_directory_whose_row_would_be_too_large_is_a_finding(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(walk, "_FOLDED_FROM_NAMES", 2)
+    monkeypatch.setattr(walk, "ENTRIES_BYTES_MAX", 300)
+    scanned = make(dir_rule(root / "d1"), scan_workers=workers)
+    scanned.init()
+    reasons = {event.fields["reason"] for event in scanned.take() if "reason" in event.fields}
+    assert [str(each).rpartition("(")[2] for each in reasons] == ["limit 300)"]
 
 
 @pytest.mark.parametrize(("room", "is_seen"), [(41, True), (40, True), (39, False)])

@@ -16,6 +16,7 @@ from needfire_protocol.baseline import (
     ContentDigest,
     FileEntry,
     Looked,
+    RowWriter,
     State,
     check_key,
     check_schema,
@@ -24,6 +25,7 @@ from needfire_protocol.baseline import (
     differ_in_access_times_only,
     digest_text,
     encode_entries,
+    iterate_entries,
     key_of,
     parse_meta,
     path_of,
@@ -94,8 +96,42 @@ def test_any_bytes_are_entries_or_a_format_error(data: bytes) -> None:
     try:
         found = decode_entries(data)
     except FormatError:
+        with pytest.raises(FormatError):
+            list(iterate_entries(data))
         return
     assert decode_entries(encode_entries(sorted(found.items()))) == found
+    assert list(iterate_entries(data)) == list(found.items())
+
+
+@given(
+    st.dictionaries(names, entries, min_size=1, max_size=5),
+    st.integers(0, 1000),
+    st.integers(0, 255),
+)
+def test_a_damaged_row_is_the_same_one_by_one_and_as_a_whole(
+    found: dict[bytes, FileEntry], place: int, value: int
+) -> None:
+    data = bytearray(encode_entries(sorted(found.items())))
+    data[place % len(data)] = value
+    try:
+        whole = list(decode_entries(bytes(data)).items())
+    except FormatError:
+        with pytest.raises(FormatError):
+            list(iterate_entries(bytes(data)))
+        return
+    assert list(iterate_entries(bytes(data))) == whole
+
+
+@given(st.dictionaries(names, entries, max_size=8), st.integers(1, 4))
+def test_a_row_that_is_made_piece_by_piece_has_the_same_bytes(
+    found: dict[bytes, FileEntry], most: int
+) -> None:
+    every = sorted(found.items())
+    writer = RowWriter()
+    for first in range(0, len(every), most):
+        writer.add(every[first : first + most])
+    assert writer.row() == encode_entries(every)
+    assert writer.count == len(every)
 
 
 def test_an_object_of_format_1_is_one_of_which_less_is_known() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from needfire_protocol.codec import decode, encode, encode_array
+from needfire_protocol.codec import decode, decode_array, encode, encode_array_header
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
 
@@ -67,14 +67,44 @@ def test_values_survive_encoding_and_decoding(value: object) -> None:
 
 
 @given(st.lists(values, max_size=20))
-def test_a_list_that_is_made_piece_by_piece_has_the_same_bytes(found: list[object]) -> None:
-    assert encode_array(iter(found), len(found)) == encode(found)
+def test_a_list_that_is_decoded_one_by_one_has_the_same_values(found: list[object]) -> None:
+    data = b"before" + encode(found) + b"behind"
+    end = len(data) - len(b"behind")
+    try:
+        whole = decode(data[6:end], limits=WIDE)
+    except FormatError:
+        with pytest.raises(FormatError):
+            list(decode_array(data, 6, end, limits=WIDE))
+        return
+    assert repr(list(decode_array(data, 6, end, limits=WIDE))) == repr(whole)
 
 
-@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800"])
-def test_a_piece_that_cannot_be_encoded_is_a_format_error(value: object) -> None:
-    with pytest.raises(FormatError):
-        encode_array([value], 1)
+@given(data=st.binary(max_size=300), end=st.integers(0, 300))
+def test_any_bytes_one_by_one_are_what_they_are_as_a_whole(data: bytes, end: int) -> None:
+    for limits in (WIDE, SMALL):
+        try:
+            whole = decode(data[:end], limits=limits)
+        except FormatError:
+            whole = None
+        try:
+            found = list(decode_array(data[:end], 0, len(data[:end]), limits=limits))
+        except FormatError:
+            found = None
+        if found is not None or isinstance(whole, list):
+            assert repr(found) == repr(whole)
+
+
+@pytest.mark.parametrize("missing", [1, -1])
+def test_a_list_that_ends_elsewhere_is_a_format_error(missing: int) -> None:
+    data = encode([1, 2, 3]) + b"\x01"
+    with pytest.raises(FormatError, match="does not end"):
+        list(decode_array(data, 0, len(data) - 1 + missing, limits=WIDE))
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 65_535, 65_536])
+def test_the_header_of_a_list_is_what_it_begins_with(count: int) -> None:
+    header = encode_array_header(count)
+    assert encode([None] * count) == header + b"\xc0" * count
 
 
 @given(st.binary(max_size=300))

@@ -395,7 +395,7 @@ _CHECKING: Final = (
         "256M",
         "Memory that examining files may take. Half of it is for the processes of ScanWorkers, "
         "each with an equal share; half is for the agent, as a bound on the entries of one "
-        "directory, about 170 for each MiB of the limit. What does not fit is reported.",
+        "directory, about 1000 for each MiB of the limit. What does not fit is reported.",
         agent=Honoured("scan_memory_bytes"),
         is_ours=True,
     ),
