@@ -9,6 +9,7 @@ could end a value early (quotes and angle brackets) is escaped as each form does
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import compress
 
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.escape import printable
@@ -48,21 +49,53 @@ def text_line(event: Event) -> str:
 
 
 def _xml_record(event: Event, *, with_client: bool = True) -> str:
-    pairs = [("msg", event.msg), *_pairs(event, with_client)]
-    texts = [value if type(value) is str else _plain(value) for _, value in pairs]
+    names, kept, form = _form(event.code, tuple(event.fields), event.client is not None)
+    fields = event.fields.values()
+    values = [event.msg, *(fields if kept is None else compress(fields, kept))]
+    if with_client and event.client is not None:
+        names, form = ("msg", "client", *names[1:]), f'msg="%s" client="%s"{form[8:]}'
+        values.insert(1, event.client)
+    for place, value in enumerate(values):
+        if type(value) is not str and type(value) is not int:
+            values[place] = _plain(value)
+    filled = form % tuple(values)
     # One look at all of them: hardly a line has anything to escape.
-    together = "".join(texts)
-    if len(together) > _TEXT_MAX or not together.isprintable():
-        texts = [_plain(text) for text in texts]
-    if "&" in together or "<" in together or ">" in together or '"' in together:
-        texts = [text.translate(_XML_ENTITIES) for text in texts]
-    fields = " ".join([f'{name}="{text}"' for (name, _), text in zip(pairs, texts, strict=True)])
-    return f'<log sev="{event.severity.label}" tstamp="{_stamp(event.time_us)}" {fields} />'
+    if (
+        len(filled) > _TEXT_MAX
+        or filled.count('"') != 2 * len(names)
+        or "&" in filled
+        or "<" in filled
+        or ">" in filled
+        or not filled.isprintable()
+    ):
+        pairs = zip(names, values, strict=True)
+        filled = " ".join([f'{name}="{_xml(value)}"' for name, value in pairs])
+    return f'<log sev="{event.severity.label}" tstamp="{_stamp(event.time_us)}" {filled} />'
+
+
+@lru_cache(maxsize=256)
+def _form(
+    code: str, names: tuple[str, ...], has_client: bool
+) -> tuple[tuple[str, ...], tuple[bool, ...] | None, str]:
+    """Return the names of a record's values, which fields are among them (None: all), and its form.
+
+    The same few come again and again. An agent cannot make more of it than 256 times 96 names.
+    """
+    told = _told(code)
+    ours = _OURS_WITH_CLIENT if has_client else _OURS
+    kept = tuple([name not in told for name in names])
+    shown = ("msg", *(f"{name}_" if name in ours else name for name in compress(names, kept)))
+    form = " ".join([f'{name}="%s"' for name in shown])
+    return shown, None if all(kept) else kept, form
+
+
+def _told(code: str) -> frozenset[str]:
+    entry = CATALOGUE.get(code)
+    return frozenset() if entry is None else entry.msg_fields()
 
 
 def _pairs(event: Event, with_client: bool) -> list[tuple[str, FieldValue]]:
-    entry = CATALOGUE.get(event.code)
-    told = frozenset() if entry is None else entry.msg_fields()
+    told = _told(event.code)
     ours = _OURS if event.client is None else _OURS_WITH_CLIENT
     pairs = [
         (f"{name}_" if name in ours else name, value)

@@ -7,6 +7,7 @@ extension types and timestamps, and whatever exceeds the limits that the caller 
 """
 
 import math
+import threading
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from io import BytesIO
@@ -18,10 +19,11 @@ import msgpack
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
 
-__all__ = ["decode", "decode_array", "encode", "encode_array_header"]
+__all__ = ["decode", "decode_array", "decode_flat", "encode", "encode_array_header"]
 
 _PIECE_BYTES: Final = 64 * 1024
 _TEXT_ONLY: Final = frozenset({str})
+_PACKER: Final = threading.local()
 
 
 def encode(value: object) -> bytes:
@@ -117,6 +119,46 @@ def decode_array(data: bytes, start: int, end: int, *, limits: DecodingLimits) -
             raise FormatError("not decodable: the array does not end where it should")
     except (ValueError, msgpack.UnpackException, RecursionError, OverflowError) as error:
         raise FormatError(f"not decodable: {type(error).__name__}") from error
+
+
+def decode_flat(data: bytes, *, limits: DecodingLimits) -> Any:
+    """Return what ``decode`` does, in half the time, for a caller who looks at every part himself.
+
+    Where the value gives the same bytes again, no key stood twice in it. What has another form is
+    left to ``decode``. The caller must refuse what is no text, integer, boolean or None, and
+    keys that are not text: depth, numbers and kinds of keys are not looked at here.
+
+    Raises:
+        FormatError: as ``decode``.
+    """
+    if len(data) <= limits.size_bytes_max:
+        try:
+            value = msgpack.unpackb(
+                data,
+                raw=False,
+                strict_map_key=True,
+                max_str_len=limits.text_bytes_max,
+                max_bin_len=limits.binary_bytes_max,
+                max_array_len=limits.array_items_max,
+                max_map_len=limits.map_items_max,
+                max_ext_len=0,
+                ext_hook=_refuse_extension,
+            )
+            if _packed_again(value) == data:
+                return value
+        except (ValueError, msgpack.UnpackException, RecursionError, OverflowError):
+            pass  # The slow way finds the words for it.
+    return decode(data, limits=limits)
+
+
+def _packed_again(value: object) -> bytes:
+    """Pack with a packer that is kept: making one costs more than its work."""
+    try:
+        pack = _PACKER.pack
+    except AttributeError:
+        pack = _PACKER.pack = msgpack.Packer(use_bin_type=True).pack
+    packed: bytes = pack(value)
+    return packed
 
 
 def _refuse_extension(code: int, _data: bytes) -> object:

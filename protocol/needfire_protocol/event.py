@@ -204,16 +204,23 @@ def unpack_event(
     if type(data) is not dict or data.keys() != _PARTS:
         raise FormatError("a report's body is not a map of the seven parts of an event")
     return Event(
-        id=_matching(data["id"], _EVENT_ID, "id"),
-        time_us=_integer(data["time_us"], 0, _TIME_US_MAX, "time_us"),
-        code=_matching(data["code"], _CODE, "code"),
-        event_class=_member(data["class"], str, _CLASSES, "class"),
-        severity=_member(data["severity"], int, _SEVERITIES, "severity"),
-        msg=printable(_text(data["msg"], "msg"), MSG_TEXT_MAX),
-        fields=_fields(data["fields"]),
-        client=client,
-        received_us=received_us,
+        _matching(data["id"], _EVENT_ID, "id"),
+        _integer(data["time_us"], 0, _TIME_US_MAX, "time_us"),
+        _code(data["code"]),
+        _member(data["class"], str, _CLASSES, "class"),
+        _member(data["severity"], int, _SEVERITIES, "severity"),
+        printable(_text(data["msg"], "msg"), MSG_TEXT_MAX),
+        _fields(data["fields"]),
+        client,
+        received_us,
     )
+
+
+def _code(value: object) -> str:
+    # Nearly always one of ours, which need no look at their form.
+    if type(value) is str and value in CATALOGUE:
+        return value
+    return _matching(value, _CODE, "code")
 
 
 def _fields(fields: object) -> dict[str, FieldValue]:
@@ -221,13 +228,16 @@ def _fields(fields: object) -> dict[str, FieldValue]:
         raise FormatError(f"the fields of an event must be a map of at most {FIELD_COUNT_MAX}")
     _check_names(tuple(fields))
     # As a rule there is nothing to do, and one look at all texts together says so.
-    texts = "".join([value for value in fields.values() if type(value) is str])
-    if len(texts) <= FIELD_TEXT_MAX and texts.isprintable():
-        return {
-            name: value if type(value) is str else _field_value(value)
-            for name, value in fields.items()
-        }
-    return {name: _field_value(value) for name, value in fields.items()}
+    texts = [value for value in fields.values() if type(value) is str]
+    together = "".join(texts)
+    if len(together) > FIELD_TEXT_MAX or not together.isprintable():
+        return {name: _field_value(value) for name, value in fields.items()}
+    if len(texts) < len(fields):
+        for value in fields.values():
+            if type(value) is not str:
+                _field_value(value)
+    # The decoder made it for us alone.
+    return fields
 
 
 @lru_cache(maxsize=256)

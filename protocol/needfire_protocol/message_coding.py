@@ -37,6 +37,7 @@ from needfire_protocol.limits import (
     TRANSFER_BYTES_MAX,
 )
 from needfire_protocol.messages import (
+    EVENT_REPORT,
     Acknowledge,
     Announce,
     AuditCheckpoint,
@@ -105,29 +106,32 @@ class _Reports:
     def unpack(self, value: object) -> tuple[Report, ...]:
         if type(value) is not list or not 1 <= len(value) <= REPORTS_PER_BATCH_MAX:
             raise FormatError(f"expected an array of 1 to {REPORTS_PER_BATCH_MAX} reports")
-        reports = tuple([_unpack_report(item) for item in value])
+        reports = []
         before = size = 0
-        for report in reports:
-            if report.sequence <= before:
+        for item in value:
+            if type(item) is not list or len(item) != _REPORT_PARTS:
+                raise FormatError(f"a report is not an array of {_REPORT_PARTS}")
+            sequence, type_, body, signature = item
+            # Each field by its own kind, but only where it is not what it nearly always is: these
+            # lines run once for each report.
+            if type(sequence) is not int or not 1 <= sequence <= _SEQUENCE.most:
+                _SEQUENCE.unpack(sequence)
+            if type_ is not EVENT_REPORT:
+                _REPORT_TYPE.unpack(type_)
+            if type(body) is not bytes or not 1 <= len(body) <= REPORT_BODY_BYTES_MAX:
+                _REPORT_BODY.unpack(body)
+            if type(signature) is not bytes or len(signature) != _DIGEST.least:
+                _DIGEST.unpack(signature)
+            if sequence <= before:
                 raise FormatError("reports are not in ascending sequence")
-            before = report.sequence
-            size += len(report.body) + REPORT_OVERHEAD_BYTES_MAX
+            before = sequence
+            size += len(body) + REPORT_OVERHEAD_BYTES_MAX
+            reports.append(Report(sequence, type_, body, signature))
         if size > REPORT_BATCH_BYTES_MAX:
             raise FormatError(
                 f"reports of {size} bytes exceed the limit of {REPORT_BATCH_BYTES_MAX}"
             )
-        return reports
-
-
-def _unpack_report(value: object) -> Report:
-    if type(value) is not list or len(value) != _REPORT_PARTS:
-        raise FormatError(f"a report is not an array of {_REPORT_PARTS}")
-    return Report(
-        _SEQUENCE.unpack(value[0]),
-        _REPORT_TYPE.unpack(value[1]),
-        _REPORT_BODY.unpack(value[2]),
-        _DIGEST.unpack(value[3]),
-    )
+        return tuple(reports)
 
 
 AGENT_MESSAGES: Final[MessageTables] = {

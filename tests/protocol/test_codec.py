@@ -2,6 +2,7 @@
 
 import math
 import struct
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -9,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from needfire_protocol.codec import decode, decode_array, encode, encode_array_header
+from needfire_protocol.codec import (
+    decode,
+    decode_array,
+    decode_flat,
+    encode,
+    encode_array_header,
+)
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
 
@@ -239,3 +246,60 @@ def test_the_library_s_fallback_refuses_the_same_bytes(
     monkeypatch.setattr(msgpack, "unpackb", unpackb)
     with pytest.raises(FormatError):
         decode(data, limits=WIDE)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x82\xa1a\x01\xa1a\x02",
+        b"\x82\xa1a\xcc\x01\xa1b\x02",
+        b"\x81\xa1a\x01\x00",
+        b"\x81\xa1a",
+        b"\x81\xa1a\xd4\x05\x00",
+        b"\x81\xa1a\xc4\x01x",
+        b"\x81\xa5abcde\x01",
+        b"\x84\xa1a\x01\xa1b\x01\xa1c\x01\xa1d\x01",
+        bytes(41),
+        b"",
+    ],
+)
+def test_what_is_flat_decodes_the_same_by_the_short_way(data: bytes) -> None:
+    limits = replace(SMALL, binary_bytes_max=0)
+    assert outcome(decode_flat, data, limits) == outcome(decode, data, limits)
+
+
+@given(
+    value=st.dictionaries(
+        st.text(max_size=4), st.none() | st.booleans() | st.integers(-5, 2**64 - 1) | st.text()
+    ),
+    at=st.integers(0, 60),
+    byte=st.integers(0, 255),
+)
+def test_any_flat_map_and_most_of_what_is_nearly_one_decode_the_same_by_the_short_way(
+    value: dict[str, Any], at: int, byte: int
+) -> None:
+    data = encode(value)
+    assert decode_flat(data, limits=WIDE) == decode(data, limits=WIDE)
+    broken = data[:at] + bytes([byte]) + data[at + 1 :]
+    found, expected = outcome(decode_flat, broken, FLAT), outcome(decode, broken, FLAT)
+    if isinstance(found, FormatError | str) or is_flat(found):
+        assert found == expected
+
+
+def outcome(how: Any, data: bytes, limits: DecodingLimits) -> Any:
+    try:
+        return how(data, limits=limits)
+    except FormatError as error:
+        return f"refused: {error}"
+
+
+def is_flat(value: Any) -> bool:
+    """What a caller of the short way lets pass."""
+    if type(value) is not dict:
+        return False
+    return all(type(key) is str for key in value) and all(
+        each is None or type(each) in (bool, int, str) for each in value.values()
+    )
+
+
+FLAT = replace(WIDE, binary_bytes_max=0, array_items_max=0, depth_max=2)

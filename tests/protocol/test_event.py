@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from needfire_protocol.catalogue import CATALOGUE, EventClass
-from needfire_protocol.codec import decode, encode
+from needfire_protocol.codec import decode, decode_flat, encode
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes, unescape_bytes
 from needfire_protocol.event import (
@@ -245,3 +245,18 @@ def test_any_text_is_a_time_or_refused(text: str) -> None:
 @pytest.mark.parametrize("event_class", EventClass)
 def test_every_class_goes_over_the_wire(event_class: EventClass) -> None:
     assert unpack_event(packed(**{"class": event_class.value})).event_class is event_class
+
+
+@given(hostile_bodies())
+def test_a_body_is_read_alike_by_either_way_of_decoding(body: Any) -> None:
+    try:
+        data = encode(body)
+    except FormatError:
+        return
+    results: list[Event | None] = []
+    for how in (decode, decode_flat):
+        try:
+            results.append(unpack_event(how(data, limits=EVENT_DECODING)))
+        except FormatError:
+            results.append(None)
+    assert results[0] == results[1]

@@ -1,16 +1,22 @@
 """Which events a question finds, in which order, and by which index."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.severity import Severity
 from needfire_server.storage.base import EVENTS_PAGE_MAX, EventQuery
+from needfire_server.storage.event_rows import event_of_row, row_of_event
 from needfire_server.storage.statements import event_query
 from needfire_server.storage.store import DatabaseStore
+from needfire_testkit.event_strategies import field_values
 from needfire_testkit.server_store import STREAM, event, incoming
 from needfire_testkit.stores import StorePlace
 
@@ -130,3 +136,21 @@ async def test_events_of_codes_that_nobody_knows_are_kept(store: DatabaseStore) 
     await store.ingest("web9", STREAM, [incoming(1, newer)], received_us=1)
     [(_, stored)] = await store.query_events(EventQuery(client="web9"))
     assert stored.code == "FROM_A_NEWER_AGENT"
+
+
+@given(fields=st.dictionaries(st.from_regex(r"[a-z]\w{0,5}|[%\"] ", fullmatch=True), field_values))
+def test_fields_are_written_as_the_encoder_of_json_writes_them(fields: dict[str, Any]) -> None:
+    said = replace(event(), fields=fields)
+    row = row_of_event(1, said)
+    assert row[-1] == json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    assert event_of_row(row) == (1, said)
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129])
+async def test_any_number_of_rows_is_stored_in_order(count: int, place: StorePlace) -> None:
+    store = place.open()
+    reports = [incoming(number) for number in range(1, count + 1)]
+    await store.ingest("web1", STREAM, reports, received_us=100 * S)
+    rows = await store.query_events(EventQuery(limit=1_000))
+    assert [each.fields["path"] for _, each in rows] == [f"/{each}" for each in range(1, count + 1)]
+    store.close()
