@@ -3,9 +3,11 @@
 A stranger costs memory while it waits and arithmetic once it has said hello. Both are bounded, for
 all of them together and for one source, and neither bound can be used up for long:
 
-* **Silent** peers have not sent a first frame, or have been refused and linger. An honest agent
-  sends its first frame at once, so when there are too many, whoever has been here longest makes
-  room: first among those of the newcomer's own source, if they are too many.
+* **Silent** peers have not sent a first frame, or have been refused and linger, or are in the
+  middle of resuming a session. An honest agent needs no second for that, so when there are too
+  many, whoever has been here longest makes room, if that is longer than a second: first among
+  those of the newcomer's own source, if they are too many. Else the newcomer has to go: in the
+  stampede of a whole fleet nobody may be sent away who is about to come in.
 * **Negotiating** peers have said hello and cost two portions of arithmetic. When all places are
   taken, the newcomer is refused, in a few bytes; unless somebody has kept us waiting for its proof
   for longer than any honest agent needs: then that one makes room.
@@ -29,6 +31,8 @@ resume are among them until they have proved themselves, and a whole fleet may d
 PROOF_PATIENCE_S: Final = 2.0
 """Seconds after which a peer that owes us its proof may be sent away for a newcomer. The arithmetic
 takes an agent 30 ms, or ten times that on a slow host."""
+SILENCE_PATIENCE_S: Final = 1.0
+"""Seconds after which a silent peer may be sent away for a newcomer."""
 _SHARE_MIN: Final = 4
 
 
@@ -45,6 +49,7 @@ class Visit:
     send_away: Callable[[], None]
     """Ends its connection; called when it has to make room."""
     is_negotiating: bool = False
+    entered_s: float = 0.0
     owes_since_s: float | None = None
     """Since when it is expected to send its proof; None while the work is ours."""
 
@@ -62,18 +67,24 @@ class Anteroom:
     def __len__(self) -> int:
         return len(self._silent) + len(self._negotiating)
 
-    def enter(self, visit: Visit, places: int) -> Visit | None:
-        """Take a peer in; return whom it displaced, who has been sent away already.
+    def enter(self, visit: Visit, places: int, now_s: float) -> Visit | None:
+        """Take a peer in; return who has been sent away for that, if anybody.
+
+        That is the newcomer itself where all others have come within the last second.
 
         Args:
             places: for negotiating peers; ``SILENT_FACTOR`` times as many may be silent.
         """
+        visit.entered_s = now_s
         limit = places * SILENT_FACTOR
         displaced = None
         if self._silent_of[visit.source] >= share_of_one_source(limit):
             displaced = next(each for each in self._silent if each.source == visit.source)
         elif len(self._silent) >= limit:
             displaced = next(iter(self._silent))
+        if displaced is not None and now_s - displaced.entered_s <= SILENCE_PATIENCE_S:
+            visit.send_away()
+            return visit
         self._silent[visit] = None
         self._silent_of[visit.source] += 1
         self._send_away(displaced)
@@ -101,6 +112,7 @@ class Anteroom:
         if visit in self._negotiating:
             self._take_out(visit)
             visit.is_negotiating = False
+            visit.entered_s = 0.0
             self._silent[visit] = None
             self._silent_of[visit.source] += 1
 

@@ -14,6 +14,7 @@ from needfire_server.access import check_access
 from needfire_server.addresses import neighbourhood, plain_address
 from needfire_server.agent_session import AgentSession
 from needfire_server.anteroom import SILENT_FACTOR, Visit
+from needfire_server.clock import monotonic_s
 from needfire_server.login import Login, log_in
 from needfire_server.runtime import Runtime
 from needfire_server.wire import Wire
@@ -128,7 +129,7 @@ class Listener:
             self._open.add(wire)
             visit = Visit(_source(wire), wire.reset)
             places = self._runtime.settings.handshake_limit
-            displaced = self._runtime.anteroom.enter(visit, places)
+            displaced = self._runtime.anteroom.enter(visit, places, monotonic_s())
             if displaced is not None:
                 self._runtime.metrics.refused("handshake_limit")
                 self._runtime.journal.raise_event(
@@ -136,6 +137,10 @@ class Listener:
                     peer=displaced.source,
                     limit=places * SILENT_FACTOR,
                 )
+            if displaced is visit:
+                # It is closed already, and costs no task.
+                self._open.discard(wire)
+                return
             self._spawn(self._serve_wire(wire, visit))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:

@@ -22,9 +22,12 @@ class Door:
     room: Anteroom = field(default_factory=Anteroom)
     gone: list[Visit] = field(default_factory=list)
 
-    def visit(self, source: str, places: int) -> Visit:
+    now_s: float = 100.0
+
+    def visit(self, source: str, places: int, after_s: float = 2.0) -> Visit:
+        self.now_s += after_s
         visit = Visit(source, lambda: self.gone.append(visit))
-        self.room.enter(visit, places)
+        self.room.enter(visit, places, self.now_s)
         return visit
 
 
@@ -50,6 +53,33 @@ def test_silent_peers_of_one_source_displace_each_other_only(count: int) -> None
     visits = [door.visit("192.0.2.2", places=1) for _ in range(count)]
     assert door.gone == visits[: max(0, count - 4)]
     assert bystander not in door.gone
+
+
+@pytest.mark.parametrize(("after_s", "stays"), [(0.9, True), (1.0, True), (1.1, False)])
+@pytest.mark.parametrize("is_one_source", [True, False])
+def test_in_a_stampede_nobody_is_sent_away_who_has_just_come(
+    after_s: float, stays: bool, is_one_source: bool
+) -> None:
+    door = Door()
+    count = 4 if is_one_source else 16
+    sources = ["192.0.2.1"] * 4 if is_one_source else [f"192.0.2.{each}" for each in range(16)]
+    visits = [door.visit(source, places=1, after_s=0) for source in sources]
+    newcomer = door.visit("192.0.2.1" if is_one_source else "192.0.2.99", 1, after_s)
+    assert door.gone == [newcomer if stays else visits[0]]
+    assert len(door.room) == count
+
+
+def test_who_lingers_after_a_refusal_makes_room_at_once() -> None:
+    door = Door()
+    visits = [door.visit("192.0.2.1", places=1, after_s=0) for _ in range(4)]
+    assert door.room.negotiate(visits[0], 1, door.now_s)
+    others = [door.visit("192.0.2.1", places=1, after_s=0)]
+    door.room.refused(visits[0])
+    for visit in (*visits[1:], *others):
+        door.room.leave(visit)
+    for _ in range(4):
+        door.visit("192.0.2.1", places=1, after_s=0)
+    assert door.gone == [visits[0]]
 
 
 def test_places_are_given_up_to_the_limit_and_again_after_somebody_left() -> None:

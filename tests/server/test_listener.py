@@ -179,10 +179,26 @@ async def test_a_connection_that_lingers_counts_against_the_limit(server: LiveSe
     assert server.codes().count("TOO_MANY_CONNECTIONS") == 1
 
 
-async def test_of_too_many_silent_peers_of_an_address_the_oldest_makes_room(
-    server: LiveServer,
+async def test_a_newcomer_is_refused_where_all_silent_peers_have_just_come(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.configure(handshake_limit=1)
+    monkeypatch.setattr(anteroom_module, "SILENCE_PATIENCE_S", 1e9)
+    silent = [await server.connect() for _ in range(4)]
+    await server.until_said("NEW_CONNECTION", count=4)
+    newcomer = await server.connect()
+    await newcomer.until_closed()
+    await server.until_said("TOO_MANY_CONNECTIONS")
+    assert server.listener.open_connections() == 4
+    silent[0].writer.write(b"this is no frame")
+    await server.until_said("PROTOCOL_ERROR")
+
+
+async def test_of_too_many_silent_peers_of_an_address_the_oldest_makes_room(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.configure(handshake_limit=1)
+    monkeypatch.setattr(anteroom_module, "SILENCE_PATIENCE_S", -1.0)
     silent = [await server.connect() for _ in range(4)]
     await server.until_said("NEW_CONNECTION", count=4)
     assert "TOO_MANY_CONNECTIONS" not in server.codes()
