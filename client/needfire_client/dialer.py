@@ -7,6 +7,7 @@ keeps two agents of one host from stealing the key from each other for ever (doc
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from needfire_client.address import ServerAddress
 from needfire_client.failures import CommandError
@@ -25,11 +26,18 @@ from needfire_protocol.messages import FEATURE_AUDIT, RefusalCode
 __all__ = ["Dialer"]
 
 
+_AVOIDED_S: Final = 60.0
+"""Seconds for which a server that failed is asked after the others. One that takes connections and
+then serves nobody, or a host that swallows packets, must not hold up each attempt."""
+
+
 class Dialer:
     """Opens links to the first server that can be had.
 
     Args:
-        servers: the primary, then the backups.
+        servers: in the order in which they are asked. A session that was opened at one is resumed
+            at the next where these share a store; else a new one is negotiated. Each renewal of
+            the key begins with the first one again, so that agents come back to it.
         load_password: asked at each negotiation, so that a corrected password is used at once.
         random_bytes: for keys; ``os.urandom``.
         takes_over: the first negotiation replaces a session that another agent holds.
@@ -59,6 +67,7 @@ class Dialer:
         self._keys: SessionKeys | None = None
         self._keys_until_s = 0.0
         self._takes_over = takes_over
+        self._avoided_until_s: dict[ServerAddress, float] = {}
 
     async def dial(self, on_failure: Callable[[LinkError], None]) -> Link:
         """Open a link: resume the session where there is one, else negotiate.
@@ -70,7 +79,8 @@ class Dialer:
             LinkError: no server could be had; that of the last one.
         """
         last: LinkError | None = None
-        for server in self.servers:
+        now_s = self._now_s()
+        for server in sorted(self.servers, key=lambda each: self._is_avoided(each, now_s)):
             try:
                 return await self._open(server)
             except LinkError as error:
@@ -78,8 +88,16 @@ class Dialer:
                 last = error
                 if is_taken_over(error):
                     break
+                self.avoid(server)
         assert last is not None
         raise last
+
+    def avoid(self, server: ServerAddress) -> None:
+        """A server could not be had, or did not keep a session: ask the others before it."""
+        self._avoided_until_s = {
+            each: until_s for each, until_s in self._avoided_until_s.items() if each in self.servers
+        }
+        self._avoided_until_s[server] = self._now_s() + _AVOIDED_S
 
     def welcomed(self, lifetime_s: float) -> None:
         """The server accepted the announcement: this process has its session."""
@@ -94,6 +112,9 @@ class Dialer:
         """The next negotiation is a new beginning (after a suspension)."""
         self._keys = None
         self._takes_over = True
+
+    def _is_avoided(self, server: ServerAddress, now_s: float) -> bool:
+        return self._avoided_until_s.get(server, now_s) > now_s
 
     async def _open(self, server: ServerAddress) -> Link:
         if self._keys is not None and self._now_s() < self._keys_until_s:

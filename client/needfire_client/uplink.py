@@ -206,6 +206,8 @@ class Uplink:
             await link.close()
             if isinstance(error, LinkError):
                 self._troubles.tell(error)
+                if not is_taken_over(error):
+                    self.dialer.avoid(link.server)
             raise
         self.dialer.welcomed(welcome.session_lifetime_s)
         self._tell_opened(link)
@@ -236,6 +238,8 @@ class Uplink:
         """A session is over: tell why, and wait as long as that asks for."""
         if lasted_s >= _STEADY_S:
             self._backoff.reset()
+        elif not isinstance(error, ExpiredError) and not is_taken_over(error):
+            self.dialer.avoid(error.server)
         if isinstance(error, ExpiredError):
             self._reporter.report("SESSION_KEY_EXPIRED", server=str(error.server))
             self.dialer.forget_keys()

@@ -449,6 +449,35 @@ async def test_the_backup_is_used_while_the_primary_is_away_and_both_troubles_ar
             assert primary.codes() == ["EXIT"]
 
 
+async def test_a_primary_that_logs_in_and_then_serves_nobody_is_left_for_the_backup(
+    tmp_path: Path,
+) -> None:
+    async with (
+        running_server(refuses_with=RefusalCode.BUSY) as primary,
+        running_server() as backup,
+        running_agent(tmp_path, primary.address, backup.address) as agent,
+    ):
+        agent.append("START")
+        await until(lambda: not agent.spool.waiting, "the delivery")
+        assert backup.codes() == ["START"]
+        assert primary.negotiations == [True]
+
+
+async def test_a_primary_that_drops_whom_it_welcomed_is_left_for_the_backup(
+    tmp_path: Path,
+) -> None:
+    async with (
+        running_server(acknowledges=False) as primary,
+        running_server() as backup,
+        running_agent(tmp_path, primary.address, backup.address) as agent,
+    ):
+        agent.append("START")
+        await until(lambda: primary.reports, "the report")
+        primary.peers[-1].cut()
+        await until(lambda: not agent.spool.waiting, "the delivery")
+        assert backup.codes() == ["START"]
+
+
 async def test_a_file_is_fetched_whole_and_private(tmp_path: Path) -> None:
     data = os.urandom(700_001)
     async with (
