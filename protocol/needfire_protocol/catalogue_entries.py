@@ -1420,6 +1420,28 @@ _SERVER_ENTRIES: Final = (
         {"path": "the store"},
     ),
     Entry(
+        "FILES_TAKEN_OVER",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Configurations and baselines taken over into the store",
+        "The database had none, so the server put those of its data directory in place. From now "
+        "on the store counts, for all servers on it; the files are not looked at any more.",
+        "Nothing. Other servers that had files of their own: needfire-admin files import.",
+        {"count": "files", "path": "the data directory"},
+    ),
+    Entry(
+        "SEAL_KEY_DIFFERS",
+        _ALARM,
+        Severity.ERR,
+        "Sessions in the store are sealed with another key",
+        "The store holds sessions of agents that this server cannot open. Of several servers on one "
+        "store, one has another seal key; or the key of this one was exchanged, or rows were "
+        "changed. No report is lost: the agents log in with their passwords.",
+        "After an exchange of the key, nothing. Else give all servers on the store the same "
+        "seal.key (docs/operate.md, Several servers) and restart them.",
+        {},
+    ),
+    Entry(
         "RECORDS_EXPIRED",
         _SYSTEM,
         Severity.NOTICE,

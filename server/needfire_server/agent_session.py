@@ -192,11 +192,33 @@ class AgentSession:
         if self._session is not None:
             await self._refuse(RefusalCode.PROTOCOL, "announced twice")
             return
+        async with self._runtime.neighbours.changing(self.client):
+            try:
+                session = await self._welcomed(announce)
+            except StorageError as error:
+                self._runtime.journal.store_failed(error)
+                await self._refuse(RefusalCode.BUSY, "the server cannot store reports now")
+                return
+        if session is None:
+            return
+        self._session = session
+        lifetime_s = max(1, int(session.expires_s - monotonic_s()))
+        async with self._sending:
+            await self._wire.send(Welcome(now_us(), lifetime_s))
+
+    async def _welcomed(self, announce: Announce) -> Session | None:
+        """Return the session, which is durable by now; None after refusing it.
+
+        Raises:
+            StorageError: it is not durable, and does not count.
+        """
         vitals = self._runtime.vitals
+        if self._login.resumed is None:
+            await self._runtime.neighbours.refresh(self.client)
         voice = vitals.announced(self.client, announce, self._wire.address)
         session = await self._admit(announce)
         if session is None:
-            return
+            return None
         self._voice = voice
         vitals.opened(voice, announce)
         try:
@@ -216,18 +238,13 @@ class AgentSession:
                 # Together, so that they share a commit.
                 keep = self._runtime.keeper.keep(session, verifier)
                 is_illegal, _ = await asyncio.gather(started, keep)
-        except StorageError as error:
+        except StorageError:
             if self._login.resumed is None:
                 self._runtime.sessions.end(session)
-            self._runtime.journal.store_failed(error)
-            await self._refuse(RefusalCode.BUSY, "the server cannot store reports now")
-            return
+            raise
         if is_illegal:
             self._raise("RESTART_WITHOUT_EXIT")
-        self._session = session
-        lifetime_s = max(1, int(session.expires_s - monotonic_s()))
-        async with self._sending:
-            await self._wire.send(Welcome(now_us(), lifetime_s))
+        return session
 
     async def _admit(self, announce: Announce) -> Session | None:
         """Return the session that the client may use from now on, or None after refusing it."""

@@ -20,7 +20,6 @@ from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.audit.log import AuditLog
 from needfire_server.audit.watch import watch_audit_log
 from needfire_server.config import ServerSettings
-from needfire_server.datafiles import DataFiles
 from needfire_server.descriptors import (
     DESCRIPTORS_SPARE,
     connections_possible,
@@ -45,6 +44,7 @@ from needfire_server.sessions import SessionTable
 from needfire_server.storage.opening import OpenStore, how_to_open
 from needfire_server.storage.output_cursors import CursorStore
 from needfire_server.storage.store import DatabaseStore
+from needfire_server.stored_files import StoredFiles, data_files_of
 from needfire_server.systemd_notify import notify, notify_reloading
 from needfire_server.upkeep import Upkeep
 
@@ -163,6 +163,7 @@ class _Server:
             async with self._runtime(store) as (runtime, listener, service, upkeep):
                 # What a crash left half-written, and files of proposals that the store forgot.
                 runtime.data_files.sweep([each.path for each in await store.proposals()])
+                await _take_over_files(runtime)
                 await self._serve(runtime, listener, service, upkeep)
         finally:
             store.close()
@@ -208,7 +209,7 @@ class _Server:
                 settings=settings,
                 store=store,
                 registry=registry,
-                data_files=DataFiles(self._options.data_directory),
+                data_files=data_files_of(store, self._options.data_directory),
                 names=NameChecker.for_host(settings.lookup_timeout_s),
                 logbook=logbook,
                 journal=journal,
@@ -222,7 +223,7 @@ class _Server:
                 on_new_events=on_new_events,
                 connections_possible=connections_possible(raise_descriptor_limit()),
             )
-            await runtime.keeper.restore(registry, settings.session_key_lifetime_s)
+            await runtime.neighbours.restore()
             listener = Listener(runtime)
             journal.classes = class_settings(settings)
             journal.on_full = lambda: self._no_room(runtime)
@@ -233,7 +234,7 @@ class _Server:
                 runtime.data_files,
                 AdminHooks(
                     on_command_queued=upkeep.command_queued,
-                    on_client_removed=lambda client: _forget(runtime, listener, client),
+                    on_client_removed=runtime.neighbours.forget,
                     record_event=journal.raise_event,
                     connected=listener.connected,
                     states=runtime.fleet.states,
@@ -258,12 +259,17 @@ class _Server:
             lockout_of(runtime.settings),
         )
         await endpoint.start()
-        others = runtime.store.watch(on_events=runtime.on_new_events, on_commands=listener.wake)
+        others = runtime.store.watch(
+            on_events=runtime.on_new_events,
+            on_commands=upkeep.command_queued,
+            on_client=runtime.neighbours.heard,
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(runtime.journal.store_waiting(runtime.store)),
                     group.create_task(upkeep.run()),
+                    group.create_task(runtime.neighbours.follow()),
                     group.create_task(watch_loop(runtime.metrics)),
                     group.create_task(runtime.outputs.run()),
                     group.create_task(retain(runtime)),
@@ -368,7 +374,7 @@ class _Server:
         registry.reload(settings.clients)
         for client, verifier in before.items():
             if registry.lookup(client) != verifier:
-                _forget(runtime, listener, client)
+                runtime.neighbours.forget(client)
         runtime.journal.raise_event(
             "CONFIGURATION_RELOADED", path=settings.source, hash=f"sha256:{settings.sha256}"
         )
@@ -386,10 +392,13 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-def _forget(runtime: Runtime, listener: Listener, client: str) -> None:
-    runtime.sessions.drop_client(client)
-    runtime.vitals.forget(client)
-    listener.drop(client)
+async def _take_over_files(runtime: Runtime) -> None:
+    """Serve what was in the data directory before the servers shared a store."""
+    files = runtime.data_files
+    if isinstance(files, StoredFiles) and await runtime.store.holds("files"):
+        count = await asyncio.to_thread(files.take_over)
+        if count:
+            runtime.journal.raise_event("FILES_TAKEN_OVER", count=count, path=files.directory)
 
 
 def _raise_configuration_events(runtime: Runtime) -> None:

@@ -62,6 +62,13 @@ class OpenedFile:
     """At its start. What it holds does not change: a new version is a new file."""
     size_bytes: int
     is_catch_all: bool
+    origin: str = ""
+    """Where people find it, where that is not the path."""
+
+    @property
+    def told_as(self) -> str:
+        """What people are told of where it is."""
+        return self.origin or self.path
 
     def __enter__(self) -> "OpenedFile":
         return self
@@ -238,7 +245,9 @@ class DataFiles:
                 removed += 1
         return removed
 
-    def _open(self, kind: FileKind, name: str, *, is_catch_all: bool = False) -> OpenedFile:
+    def _open(
+        self, kind: FileKind, name: str, *, is_catch_all: bool = False, origin: str = ""
+    ) -> OpenedFile:
         path = os.path.join(self._directory, name)
         fd = os.open(path, _READ_FLAGS)
         try:
@@ -247,7 +256,7 @@ class DataFiles:
         except BaseException:
             os.close(fd)
             raise
-        return OpenedFile(path, file, size_bytes, is_catch_all)
+        return OpenedFile(path, file, size_bytes, is_catch_all, origin)
 
 
 class ProposalFile:

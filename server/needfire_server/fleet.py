@@ -80,13 +80,17 @@ class Fleet:
         else:
             self._unsaved.add(client)
 
+    def take(self, stored: ClientState) -> None:
+        """Take what the store has of a client that comes from another server, perhaps.
+
+        What was heard here and is not saved yet is newer.
+        """
+        if stored.name not in self._unsaved:
+            self._states[stored.name] = stored
+
     def adopt(self, stored: Iterable[ClientState]) -> list[ClientState]:
         """Take over what another server on the same store has heard since; return those states."""
-        newer = [
-            state
-            for state in stored
-            if (state.last_seen_us or 0) > (self.state(state.name).last_seen_us or 0)
-        ]
+        newer = [state for state in stored if _is_newer(state, self.state(state.name))]
         self._states.update({state.name: state for state in newer})
         return newer
 
@@ -94,16 +98,19 @@ class Fleet:
         """Note something that the server itself saw of a client."""
         await self._set(client, status)
 
-    async def sweep(self, registered: Iterable[str], limit_s: int) -> None:
-        """Report clients that have been silent for too long, once each, and save what waits."""
+    def overdue(self, registered: Iterable[str], limit_s: int) -> list[ClientState]:
+        """Return the clients that ``sweep`` would report."""
         wanted = set(registered)
-        silent = overdue(
+        return overdue(
             [state for name, state in self._states.items() if name in wanted],
             now_us=now_us(),
             limit_s=limit_s,
             listening_since_us=self._listening_since_us,
         )
-        for state in silent:
+
+    async def sweep(self, registered: Iterable[str], limit_s: int) -> None:
+        """Report clients that have been silent for too long, once each, and save what waits."""
+        for state in self.overdue(registered, limit_s):
             last = None if state.last_seen_us is None else format_time(state.last_seen_us)
             self._journal.raise_event(
                 "TIME_EXCEEDED", client=state.name, limit_s=limit_s, last=last
@@ -155,6 +162,12 @@ class Fleet:
     def _change(self, state: ClientState) -> None:
         self._states[state.name] = state
         self._unsaved.add(state.name)
+
+
+def _is_newer(stored: ClientState, ours: ClientState) -> bool:
+    theirs_us, ours_us = stored.last_seen_us or 0, ours.last_seen_us or 0
+    # Of the same silence, another server may have told that it is too long.
+    return theirs_us > ours_us or (theirs_us == ours_us and stored.is_overdue > ours.is_overdue)
 
 
 _AT_REST = frozenset({ClientStatus.EXITED, ClientStatus.SUSPENDED, ClientStatus.TIMEOUT_EXCEEDED})

@@ -47,6 +47,7 @@ class Listener:
         self._access_notes: set[str] = set()
         self._with_commands: set[str] = set()
         """Clients that may have commands waiting. A fleet that comes back asks the store nothing."""
+        runtime.neighbours.drop = self.drop
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Begin to accept on sockets that are bound already.

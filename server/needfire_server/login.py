@@ -18,6 +18,7 @@ from needfire_protocol.connection_events import (
     ProofReceived,
     ResumptionRequested,
 )
+from needfire_protocol.errors import StorageError
 from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import RefusalCode
 from needfire_protocol.severity import Severity
@@ -155,7 +156,15 @@ async def _no_place(wire: Wire, runtime: Runtime, places: int) -> None:
 async def _resume(wire: Wire, runtime: Runtime, claim: _Claim, event: ResumptionRequested) -> bool:
     """Answer a client that brings a session's key; False where the connection is over."""
     sessions = runtime.sessions
-    session = sessions.find(event.session_id)
+    try:
+        session = await runtime.neighbours.find(event.session_id)
+    except StorageError as error:
+        # Not that the session is unknown: a whole fleet would log in with passwords then.
+        runtime.journal.store_failed(error)
+        runtime.metrics.handshake("store_failed")
+        wire.connection.refuse(RefusalCode.BUSY)
+        await wire.flush()
+        return False
     if session is None or runtime.registry.lookup(session.client) is None:
         runtime.metrics.handshake("session_unknown")
         wire.connection.refuse_resumption(RefusalCode.SESSION_UNKNOWN, None)

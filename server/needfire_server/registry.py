@@ -66,6 +66,8 @@ class Registry:
         self._records = {record.name: record for record in records}
         self._listed, self._repeated = _by_name(listed)
         self._registrations: Mapping[str, Registration] = {}
+        self.version = 0
+        """Rises with each change: who has read the store knows by it whether that is old news."""
         self._merge()
 
     def lookup(self, name: str) -> Verifier | None:
@@ -120,7 +122,16 @@ class Registry:
         self._records.pop(name.lower(), None)
         self._merge()
 
+    def stored(self, name: str) -> ClientRecord | None:
+        """Return what the store is known to have of a name."""
+        return self._records.get(name.lower())
+
+    def stored_names(self) -> frozenset[str]:
+        """Return the names that the store is known to have."""
+        return frozenset(self._records)
+
     def _merge(self) -> None:
+        self.version += 1
         stored = {
             record.name: Registration(record.name, record.verifier, STORE_ENTRY, record)
             for record in self._records.values()

@@ -16,6 +16,7 @@ from needfire_server.journal import Journal
 from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
 from needfire_server.metrics import Metrics
+from needfire_server.neighbours import Neighbours
 from needfire_server.outputs.engine import OutputEngine
 from needfire_server.registry import Registry
 from needfire_server.session_keeper import SessionKeeper
@@ -63,6 +64,7 @@ class Runtime:
     """Peers that have no session yet."""
     metrics: Metrics = field(default_factory=Metrics)
     vitals: Vitals = field(init=False)
+    neighbours: Neighbours = field(init=False)
     _calculators: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(
             _calculators_max(), thread_name_prefix="needfire-log-in"
@@ -71,6 +73,15 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.vitals = Vitals(self.journal, self.fleet)
+        self.neighbours = Neighbours(
+            self.store,
+            self.registry,
+            self.keeper,
+            self.fleet,
+            self.vitals,
+            self.journal,
+            lifetime_limit_s=lambda: self.settings.session_key_lifetime_s,
+        )
 
     @property
     def sessions(self) -> SessionTable:

@@ -64,7 +64,7 @@ class SessionTable:
         return (*older, *(() if current is None else (current.keys.session_id,)))
 
     def restore(self, session: Session, *, is_current: bool) -> None:
-        """Take a session of an earlier process of the server."""
+        """Take a session of an earlier process of the server, or of another server."""
         if is_current:
             self.install(session)
         else:
@@ -83,6 +83,10 @@ class SessionTable:
         self._current[session.client] = session
         self._by_id[session.keys.session_id] = session
         return replaced
+
+    def clients(self) -> tuple[str, ...]:
+        """Return the clients that have a current session."""
+        return tuple(self._current)
 
     def end(self, session: Session) -> None:
         """Forget a session whose agent said goodbye, if it is still the current one."""

@@ -57,7 +57,7 @@ async def send_file(wire: Wire, runtime: Runtime, client: str, kind: FileKind) -
             runtime.journal.raise_event(
                 "FILE_NOT_ACCESSIBLE",
                 client=client,
-                path=found.path,
+                path=found.told_as,
                 reason="the file changed or could not be read while it was sent",
                 kind=kind.value,
             )
@@ -65,7 +65,7 @@ async def send_file(wire: Wire, runtime: Runtime, client: str, kind: FileKind) -
             raise ConnectionAbortedError("the file could not be sent whole")
     await runtime.fleet.note(client, ClientStatus.FILE_TRANSFER)
     runtime.journal.raise_event(
-        "FILE_TRANSFER_COMPLETED", client=client, path=found.path, kind=kind.value
+        "FILE_TRANSFER_COMPLETED", client=client, path=found.told_as, kind=kind.value
     )
 
 

@@ -14,7 +14,9 @@ from needfire_server.listener import Listener
 from needfire_server.monitoring import MonitoringEndpoint
 from needfire_server.orders import Expiry
 from needfire_server.runtime import Runtime
+from needfire_server.silence import Watchman
 from needfire_server.status_pages import StatusPages
+from needfire_server.stored_files import StoredFiles
 
 __all__ = ["Upkeep"]
 
@@ -22,6 +24,8 @@ _INTERVAL_S: Final = 3
 """How often silent clients are looked for; Samhain's interval."""
 
 
+_BITES_MAX: Final = 200
+_PAUSE_S: Final = 0.02
 _KEYS_INTERVAL_S: Final = 60
 """How often expired session keys are removed, which is a write."""
 
@@ -33,6 +37,7 @@ class Upkeep:
         self._runtime = runtime
         self._listener = listener
         self._pages = StatusPages(runtime, listener, data_directory)
+        self._watchman = Watchman(runtime)
         self._expiry = Expiry(runtime.store, runtime.journal)
         self._endpoint: MonitoringEndpoint | None = None
         self.health = HealthCheck(
@@ -44,9 +49,14 @@ class Upkeep:
         for client in runtime.registry.names():
             self._expiry.watch(client)
 
-    def command_queued(self, client: str) -> None:
-        """A command waits for a client: send it if it can be sent, and see that it ends."""
-        self._expiry.watch(client)
+    def command_queued(self, client: str | None) -> None:
+        """A command waits for a client: send it if it can be sent, and see that it ends.
+
+        Args:
+            client: None where it may be any.
+        """
+        for name in self._runtime.registry.names() if client is None else (client,):
+            self._expiry.watch(name)
         self._listener.wake(client)
 
     async def serve_monitoring(self, bound: socket.socket) -> None:
@@ -67,23 +77,31 @@ class Upkeep:
 
     async def round(self) -> None:
         """Do each thing once. A store that fails does not keep the rest from being done."""
-        runtime, settings = self._runtime, self._runtime.settings
-        names = runtime.registry.names()
+        runtime = self._runtime
+        runtime.vitals.look_at_own_clock(runtime.settings.clock_limit_s)
         try:
             if monotonic_s() - self._keys_swept_s >= _KEYS_INTERVAL_S:
                 self._keys_swept_s = monotonic_s()
                 await runtime.keeper.sweep()
-            if runtime.vitals.silent(names, settings.silence_limit_s):
-                # It may be connected to another server on the same store by now.
-                stored = await runtime.store.load_client_states()
-                runtime.vitals.heard_elsewhere(runtime.fleet.adopt(stored.values()))
-            runtime.vitals.sweep(names, settings.silence_limit_s, settings.clock_limit_s)
-            await runtime.fleet.sweep(names, settings.client_time_limit_s)
+                await self._drop_unused_files()
+            await self._watchman.round()
             await self._expiry.sweep(now_us())
         except StorageError as error:
             runtime.journal.store_failed(error)
         await self._pages.refresh()
         self.health.swept()
+
+    async def _drop_unused_files(self) -> None:
+        files = self._runtime.data_files
+        if not isinstance(files, StoredFiles):
+            return
+        if await self._runtime.store.holds("files"):
+            for _ in range(_BITES_MAX):
+                if not await asyncio.to_thread(files.drop_unused):
+                    break
+                # Reports come first.
+                await asyncio.sleep(_PAUSE_S)
+        await asyncio.to_thread(files.prune)
 
     async def end(self) -> None:
         """Answer nobody any more, and empty the status page."""

@@ -4,7 +4,7 @@ What an agent's connections, heartbeats and reports tell beyond its state (``fle
 in memory: after a restart of the server agents are back within a minute and tell it again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -182,21 +182,52 @@ class Vitals:
                 found.append(client)
         return found
 
-    def heard_elsewhere(self, states: Iterable[ClientState]) -> None:
-        """Other servers have heard these clients, at the times that their states say."""
+    def heard_elsewhere(self, states: Iterable[ClientState], *, told: Collection[str] = ()) -> None:
+        """Other servers have heard these clients, at the times that their states say.
+
+        Who tells of silence tells of its end as well, wherever it ended.
+
+        Args:
+            told: of these the other server has told it, because they had been called dead.
+        """
         now_s, now_us = self._steady_s(), self._clock_us()
         for state in states:
             assert state.last_seen_us is not None
             pulse = self._of(state.name)
             age_s = max(0.0, (now_us - state.last_seen_us) / _US_PER_S)
             pulse.heard_s = max(pulse.heard_s, now_s - age_s)
+            if pulse.is_missed and not state.is_overdue:
+                pulse.is_missed = False
+                if state.name not in told:
+                    self._journal.raise_event("CLIENT_RETURNED", client=state.name)
 
-    def sweep(self, registered: Iterable[str], silence_limit_s: int, clock_limit_s: int) -> None:
-        """Report who has fallen silent without a goodbye, once each, and a jump of our own clock."""
-        now_s = self._steady_s()
-        self._look_at_own_clock(now_s, clock_limit_s)
-        for client in self.silent(registered, silence_limit_s):
-            self._tell_silent(self._fleet.state(client), self._pulses[client])
+    def leave_to_another(self) -> None:
+        """Another server tells of silence from now on, and of its end."""
+        for pulse in self._pulses.values():
+            pulse.is_missed = False
+
+    def look_at_own_clock(self, limit_s: int) -> None:
+        """Report a jump of our own clock."""
+        if not limit_s:
+            return
+        moved_us = self._own_clock.moved_us(
+            self._clock_us(), int(self._steady_s() * _US_PER_S), limit_s * _US_PER_S
+        )
+        if moved_us is not None:
+            self._journal.raise_event("SERVER_CLOCK_MOVED", seconds=whole_seconds(moved_us))
+
+    def sweep(self, registered: Iterable[str], limit_s: int, *, told: Collection[str] = ()) -> None:
+        """Report who has fallen silent without a goodbye, once each.
+
+        Args:
+            told: of these another server has told it.
+        """
+        for client in self.silent(registered, limit_s):
+            pulse = self._pulses[client]
+            if client in told:
+                pulse.is_missed = True
+            else:
+                self._tell_silent(self._fleet.state(client), pulse)
 
     def _pulse_of_before(self, state: ClientState, limit_s: int) -> Pulse:
         """Return the pulse of a client that was not heard since the start of the server.
@@ -231,15 +262,6 @@ class Vitals:
             self._journal.raise_event(
                 "CLOCK_DIFFERS", client=client, seconds=whole_seconds(differs_us)
             )
-
-    def _look_at_own_clock(self, now_s: float, limit_s: int) -> None:
-        if not limit_s:
-            return
-        moved_us = self._own_clock.moved_us(
-            self._clock_us(), int(now_s * _US_PER_S), limit_s * _US_PER_S
-        )
-        if moved_us is not None:
-            self._journal.raise_event("SERVER_CLOCK_MOVED", seconds=whole_seconds(moved_us))
 
     def _tell_clone(self, client: str, clone: Clone | None) -> None:
         if clone is None:

@@ -58,7 +58,8 @@ class World:
 
     def wait(self, seconds: float) -> None:
         self.clock.now_s += seconds
-        self.vitals.sweep([NAME], 180, 60)
+        self.vitals.look_at_own_clock(60)
+        self.vitals.sweep([NAME], 180)
 
     def said(self, code: str) -> int:
         return self.server.codes().count(code)
@@ -149,7 +150,7 @@ async def test_an_agent_that_moved_to_another_server_is_not_missed_here(
 async def test_a_limit_of_zero_reports_no_silence(world: World) -> None:
     world.vitals.closed(await world.connect())
     world.clock.now_s += 10_000
-    world.vitals.sweep([NAME], 0, 0)
+    world.vitals.sweep([NAME], 0)
     assert not world.said("STOPPED_WITHOUT_GOODBYE")
 
 

@@ -15,6 +15,7 @@ from needfire_server.admin.commands.audit import audit
 from needfire_server.admin.commands.clients import clients, register
 from needfire_server.admin.commands.events import events
 from needfire_server.admin.commands.explain import explain
+from needfire_server.admin.commands.file_sets import files
 from needfire_server.admin.commands.files import baseline, config
 from needfire_server.admin.commands.health import health
 from needfire_server.admin.commands.orders import cancel, commands
@@ -70,6 +71,7 @@ for _command in (
     clients,
     config,
     baseline,
+    files,
     status,
     events,
     report,

@@ -29,6 +29,7 @@ __all__ = [
     "get_baseline",
     "get_configuration",
     "list_baselines",
+    "list_files",
     "put_baseline",
     "put_configuration",
     "show_baseline",
@@ -98,6 +99,12 @@ async def list_baselines(subject: Subject, call: Call) -> Reply:
     return Reply({"baselines": in_place, "proposals": [_describe(each) for each in proposals]})
 
 
+async def list_files(subject: Subject, call: Call) -> Reply:
+    """Every configuration and baseline in place."""
+    call.arguments.check_names()
+    return Reply({"files": await asyncio.to_thread(_list_files, subject.data_files)})
+
+
 async def show_baseline(subject: Subject, call: Call) -> Reply:
     """What the baseline of a client, the one of all, or a proposal says about itself."""
     call.arguments.check_names("name", "proposal")
@@ -111,7 +118,7 @@ async def show_baseline(subject: Subject, call: Call) -> Reply:
         opened = await asyncio.to_thread(subject.data_files.open_proposal, proposal.path)
         described = _describe(proposal)
     with _accessible(opened) as found:
-        described |= {"path": found.path, "bytes": found.size_bytes}
+        described |= {"path": found.told_as, "bytes": found.size_bytes}
         meta = await asyncio.to_thread(_validated, found.path)
     return Reply({**described, **_meta(meta)})
 
@@ -177,6 +184,14 @@ def _put_proposal(data_files: DataFiles, name: str | None, proposal: Proposal) -
         return _put_baseline(data_files, name, opened.file, proposal=proposal)
 
 
+def _list_files(data_files: DataFiles) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind.value, "client": name, "path": data_files.path_of(kind, name)}
+        for kind in FileKind
+        for name in data_files.list_files(kind)
+    ]
+
+
 def _list_in_place(data_files: DataFiles) -> list[dict[str, Any]]:
     listed = []
     for name in data_files.list_files(FileKind.BASELINE):
@@ -187,7 +202,7 @@ def _list_in_place(data_files: DataFiles) -> list[dict[str, Any]]:
         with found:
             row: dict[str, Any] = {
                 "client": name,
-                "path": found.path,
+                "path": found.told_as,
                 "bytes": found.size_bytes,
             }
             try:
@@ -205,7 +220,7 @@ async def _get(subject: Subject, kind: FileKind, name: str | None) -> Reply:
 def _reply_with(opened: OpenedFile | NotAccessible) -> Reply:
     found = _accessible(opened)
     result = {
-        "path": found.path,
+        "path": found.told_as,
         "bytes": found.size_bytes,
         "is_catch_all": found.is_catch_all,
     }

@@ -15,9 +15,9 @@ from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.audit.drafts import draft_of_event
 from needfire_server.audit.log import AuditLog
 from needfire_server.clock import now_us
-from needfire_server.datafiles import DataFiles
 from needfire_server.registry import Registry
 from needfire_server.storage.opening import how_to_open_again, load_drivers
+from needfire_server.stored_files import data_files_of
 
 __all__ = ["OfflineStore", "become_owner"]
 
@@ -92,7 +92,8 @@ class OfflineStore:
         )
         registry = Registry((), await self._store.clients())
         audit = await AuditLog.open(self._store.audit, data_directory)
-        return AdminService(self._store, registry, DataFiles(data_directory), hooks, audit)
+        data_files = data_files_of(self._store, data_directory)
+        return AdminService(self._store, registry, data_files, hooks, audit)
 
     def _record_event(self, code: str, /, **fields: FieldValue) -> None:
         event = make_event(code, time_us=now_us(), random_10_bytes=os.urandom(10), **fields)

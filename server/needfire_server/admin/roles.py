@@ -35,6 +35,7 @@ _ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         "events": _ANY,
         "clients-list": _ANY,
         "clients-show": _ANY,
+        "files-list": _ANY,
         "baseline-list": _ANY,
         "baseline-show": _ANY,
         "baseline-get": _ANY,

@@ -47,6 +47,7 @@ VERBS: Final[Mapping[str, _Verb]] = {
     "baseline-get": file_verbs.get_baseline,
     "baseline-list": file_verbs.list_baselines,
     "baseline-show": file_verbs.show_baseline,
+    "files-list": file_verbs.list_files,
     "events": event_verbs.events,
     "output-list": output_verbs.list_outputs,
     "output-test": output_verbs.test_output,

@@ -102,17 +102,9 @@ class OutputEngine:
 
     async def run(self) -> None:
         """Run the outputs, for ever; cancelled at the end, after ``stop``."""
-        await self._until_chosen()
-        async with asyncio.TaskGroup() as group:
-            while True:
-                await self._changed.wait()
-                self._changed.clear()
-                try:
-                    await self._reconcile(group)
-                except StorageError:
-                    # Announced by those who write to it; until it works nothing can be sent.
-                    self._changed.set()
-                    await asyncio.sleep(STORE_PAUSE_S)
+        while True:
+            await self._until_chosen()
+            await self._while_chosen()
 
     async def stop(self, limit_s: float = STOP_LIMIT_S) -> None:
         """Let every output deliver what it can at once, and end all of them."""
@@ -160,6 +152,37 @@ class OutputEngine:
             except StorageError:
                 pass  # Announced by those who write to it.
             await asyncio.sleep(CHOICE_INTERVAL_S)
+
+    async def _while_chosen(self) -> None:
+        """Run the outputs until another server may do so; then none of ours is left running."""
+        async with asyncio.TaskGroup() as group:
+            self._changed.set()
+            while await self._is_still_chosen():
+                if not self._changed.is_set():
+                    continue
+                self._changed.clear()
+                try:
+                    await self._reconcile(group)
+                except StorageError:
+                    # Announced by those who write to it; until it works nothing can be sent.
+                    self._changed.set()
+                    await asyncio.sleep(STORE_PAUSE_S)
+            # What they had begun the other server sends again, and marks.
+            await _end(list(self._running.values()), 0)
+            self._running.clear()
+
+    async def _is_still_chosen(self) -> bool:
+        """Wait for a change of the configuration, but not for long; False where our turn is over.
+
+        A store that cannot be asked has let go of our lock as well.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHOICE_INTERVAL_S):
+                await self._changed.wait()
+        try:
+            return await self._store.may_send()
+        except StorageError:
+            return False
 
     async def _reconcile(self, group: asyncio.TaskGroup) -> None:
         wanted = {each.name: each for each in self._wanted}

@@ -11,6 +11,7 @@ from needfire_protocol.errors import NeedfireError
 from needfire_protocol.event import Event
 from needfire_protocol.severity import Severity
 from needfire_protocol.srp import Verifier
+from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState, ClientStatus
 from needfire_server.storage.audit_base import AuditOf, AuditTables
 
@@ -18,6 +19,7 @@ __all__ = [
     "COMMANDS_PENDING_MAX",
     "COMMAND_VERBS",
     "EVENTS_PAGE_MAX",
+    "ClientFacts",
     "ClientRecord",
     "ClientState",
     "ClientStatus",
@@ -95,6 +97,19 @@ class ClientRecord:
     verifier: Verifier
     registered_us: int
     registered_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFacts:
+    """What the store has of one client that other servers may have changed.
+
+    Attributes:
+        sessions: sealed; the superseded ones first, the current one last.
+    """
+
+    record: ClientRecord | None
+    state: ClientState | None
+    sessions: tuple[SealedSession, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +215,10 @@ class Store(Protocol):
     """
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other servers may use it at the same time."""
+
+    @property
     def audit(self) -> AuditTables:
         """The audit log's part of the store."""
 
@@ -271,6 +290,9 @@ class Store(Protocol):
         Events stay, and so does the state: it decides whether a restart is illegal if the same
         name is registered again.
         """
+
+    async def client_facts(self, name: str) -> ClientFacts:
+        """Return what is known of a client, whichever server has learnt it."""
 
     async def load_client_states(self) -> dict[str, ClientState]:
         """Return what was last saved of each client, by name."""
@@ -373,15 +395,20 @@ class Store(Protocol):
         """
 
     def watch(
-        self, *, on_events: Callable[[], None], on_commands: Callable[[str | None], None]
+        self,
+        *,
+        on_events: Callable[[], None],
+        on_commands: Callable[[str | None], None],
+        on_client: Callable[[str | None], None],
     ) -> AbstractContextManager[None]:
         """Say what *other* servers on the same store do, until the context ends.
 
-        Both are called in the running event loop. What this process does itself, it knows.
+        All are called in the running event loop. What this process does itself, it knows.
 
         Args:
             on_events: new events may be there.
             on_commands: new commands may wait for this client; None: for any.
+            on_client: this client's registration or session has changed; None: maybe any.
         """
 
     def close(self) -> None:

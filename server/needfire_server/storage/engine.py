@@ -17,7 +17,7 @@ from needfire_protocol.audit.record import Draft
 from needfire_protocol.event import Event
 from needfire_server.storage.audit_base import AuditOf
 
-__all__ = ["Engine", "Participant", "StreamKey", "Transaction", "Wakes", "is_full"]
+__all__ = ["Engine", "Listeners", "Participant", "StreamKey", "Transaction", "Wakes", "is_full"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,17 @@ class Wakes:
 
     events: bool = False
     commands_of: str | None = None
+    client: str | None = None
+    """Whose registration or session has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who is called when another server has done something; see ``Store.watch``."""
+
+    on_events: Callable[[], None]
+    on_commands: Callable[[str | None], None]
+    on_client: Callable[[str | None], None]
 
 
 def is_full(error: BaseException) -> bool:
@@ -52,6 +63,8 @@ class Engine(Protocol):
     """What errors call the store: a path or a host, never a secret."""
     errors: tuple[type[Exception], ...]
     """What the driver raises."""
+    is_shared: bool
+    """Whether other servers may use the same database."""
     readers: sa.Engine
     """Gives connections that cannot write."""
 
@@ -99,9 +112,7 @@ class Engine(Protocol):
     def holds(self, job: str) -> bool:
         """See ``Store.holds``; called in a thread, one call at a time."""
 
-    def watch(
-        self, on_events: Callable[[], None], on_commands: Callable[[str | None], None]
-    ) -> AbstractContextManager[None]:
+    def watch(self, listeners: Listeners) -> AbstractContextManager[None]:
         """See ``Store.watch``; calls from a thread of its own."""
 
     def close(self) -> None:

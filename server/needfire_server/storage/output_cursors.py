@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_server.storage import tables
 from needfire_server.storage.base import EventQuery, Store
@@ -19,6 +20,8 @@ __all__ = ["OUTPUT_PAGE", "CursorStore", "OutputCursor", "OutputStore", "StoredE
 
 OUTPUT_PAGE: Final = 200
 """Events that an output reads at a time, and so the most that are sent again after a crash."""
+
+_JOB: Final = "outputs"
 
 StoredEvent = tuple[int, Event]
 """The number of an event in the store, and the event."""
@@ -56,7 +59,11 @@ class OutputStore(Protocol):
         """Return every cursor that was ever saved."""
 
     async def save(self, cursor: OutputCursor) -> None:
-        """Keep a cursor instead of the one before; durable on return."""
+        """Keep a cursor instead of the one before; durable on return.
+
+        Raises:
+            StorageError: it was not kept; also where another server sends by now.
+        """
 
     async def after(self, number: int, limit: int = OUTPUT_PAGE) -> Sequence[StoredEvent]:
         """Return the events behind a number, in order."""
@@ -88,6 +95,10 @@ class CursorStore:
         return await self._store.output_cursors()
 
     async def save(self, cursor: OutputCursor) -> None:
+        # Nothing is sent before "attempted" is saved: who has lost his turn sends nothing more.
+        # What was delivered already may always be said.
+        if cursor.attempted > cursor.confirmed and not await self._store.holds(_JOB):
+            raise StorageError("another server on this store sends now")
         await self._store.save_output_cursor(cursor)
 
     async def after(self, number: int, limit: int = OUTPUT_PAGE) -> Sequence[StoredEvent]:
@@ -97,7 +108,7 @@ class CursorStore:
         return await self._store.last_rowid()
 
     async def may_send(self) -> bool:
-        return await self._store.holds("outputs")
+        return await self._store.holds(_JOB)
 
 
 def load(connection: sa.Connection) -> list[OutputCursor]:

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
 
 from needfire_protocol.errors import StorageError
-from needfire_server.storage.engine import Participant, StreamKey, Wakes
+from needfire_server.storage.engine import Listeners, Participant, StreamKey, Wakes
 from needfire_server.storage.lock import DirectoryLock
 from needfire_server.storage.migrate_postgresql import migrate
 from needfire_server.storage.migrations import KNOWN
@@ -35,6 +35,7 @@ _WRITING: Final = 0
 
 _EVENTS_CHANNEL: Final = "needfire_events"
 _COMMANDS_CHANNEL: Final = "needfire_commands"
+_CLIENTS_CHANNEL: Final = "needfire_clients"
 
 _RECONNECT_S: Final = 1.0
 _COPY_ROWS_MIN: Final = 8
@@ -113,6 +114,7 @@ class PostgresEngine:
     """Implements ``Engine``."""
 
     errors: tuple[type[Exception], ...] = (psycopg.Error,)
+    is_shared = True
 
     def __init__(self, url: str, password: str | None) -> None:
         self.name = _without_options(url)
@@ -208,6 +210,8 @@ class PostgresEngine:
                 self._notify(connection, _EVENTS_CHANNEL, "")
             if wake.commands_of is not None:
                 self._notify(connection, _COMMANDS_CHANNEL, wake.commands_of)
+            if wake.client is not None:
+                self._notify(connection, _CLIENTS_CHANNEL, wake.client)
 
     def holds(self, job: str) -> bool:
         try:
@@ -217,14 +221,12 @@ class PostgresEngine:
             raise StorageError(f"{self.name}: {_one_line(error)}") from error
 
     @contextlib.contextmanager
-    def watch(
-        self, on_events: Callable[[], None], on_commands: Callable[[str | None], None]
-    ) -> Iterator[None]:
+    def watch(self, listeners: Listeners) -> Iterator[None]:
         stop, stopped = socket.socketpair()
         with stop, stopped:
             thread = threading.Thread(
                 target=self._listen,
-                args=(stopped, on_events, on_commands),
+                args=(stopped, listeners),
                 name="needfire-listen",
                 daemon=True,
             )
@@ -283,38 +285,29 @@ class PostgresEngine:
     def _notify(self, connection: sa.Connection, channel: str, text: str) -> None:
         _driver(connection).execute("SELECT pg_notify(%s, %s)", (channel, text))
 
-    def _listen(
-        self,
-        stop: socket.socket,
-        on_events: Callable[[], None],
-        on_commands: Callable[[str | None], None],
-    ) -> None:
+    def _listen(self, stop: socket.socket, listeners: Listeners) -> None:
         wait_s = 0.0
         while not select.select([stop], [], [], wait_s)[0]:
             wait_s = _RECONNECT_S
             with contextlib.suppress(psycopg.Error, OSError):
-                self._listen_once(stop, on_events, on_commands)
+                self._listen_once(stop, listeners)
 
-    def _listen_once(
-        self,
-        stop: socket.socket,
-        on_events: Callable[[], None],
-        on_commands: Callable[[str | None], None],
-    ) -> None:
+    def _listen_once(self, stop: socket.socket, listeners: Listeners) -> None:
         with psycopg.connect(**self._parameters, autocommit=True) as connection:
             connection.execute(f"LISTEN {_EVENTS_CHANNEL}")
             connection.execute(f"LISTEN {_COMMANDS_CHANNEL}")
+            connection.execute(f"LISTEN {_CLIENTS_CHANNEL}")
             # Nobody kept what was said while nobody listened.
-            on_events()
-            on_commands(None)
-            self._hear(connection, stop, on_events, on_commands)
+            listeners.on_events()
+            listeners.on_commands(None)
+            listeners.on_client(None)
+            self._hear(connection, stop, listeners)
 
     def _hear(
         self,
         connection: psycopg.Connection[Any],
         stop: socket.socket,
-        on_events: Callable[[], None],
-        on_commands: Callable[[str | None], None],
+        listeners: Listeners,
     ) -> None:
         watched = [connection.fileno(), stop.fileno()]
         while stop.fileno() not in select.select(watched, [], [])[0]:
@@ -322,9 +315,11 @@ class PostgresEngine:
                 if notify.pid == self._writer_pid:
                     continue
                 if notify.channel == _COMMANDS_CHANNEL:
-                    on_commands(notify.payload)
+                    listeners.on_commands(notify.payload)
+                elif notify.channel == _CLIENTS_CHANNEL:
+                    listeners.on_client(notify.payload)
                 else:
-                    on_events()
+                    listeners.on_events()
 
 
 def _parsed(url: str) -> dict[str, Any]:

@@ -1,21 +1,40 @@
 """The rows of sessions: sealed, one current one a client (``session_seal.py``)."""
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from needfire_server.session_seal import SealedSession
 from needfire_server.storage import tables
 
-__all__ = ["end_session", "keep_session", "load_sessions", "sweep_sessions"]
+__all__ = [
+    "client_of_session",
+    "end_session",
+    "keep_session",
+    "load_sessions",
+    "sessions_of",
+    "sweep_sessions",
+]
 
 _T = tables.sessions
 
 
 def load_sessions(connection: sa.Connection) -> list[SealedSession]:
     """Return all rows, of each client the superseded ones first."""
-    rows = connection.execute(sa.select(_T).order_by(_T.c.client, _T.c.is_current, _T.c.expires_us))
-    return [
-        SealedSession(bytes(row[0]), row[1], row[2], bool(row[3]), bytes(row[4])) for row in rows
-    ]
+    return _rows(connection, sa.select(_T))
+
+
+def sessions_of(connection: sa.Connection, client: str) -> list[SealedSession]:
+    """Return the rows of one client, the superseded ones first."""
+    return _rows(connection, sa.select(_T).where(_T.c.client == client))
+
+
+def client_of_session(connection: sa.Connection, session_id: bytes) -> str | None:
+    """Return whose session it is; None where there is no such row."""
+    found: str | None = connection.execute(
+        sa.select(_T.c.client).where(_T.c.session_id == session_id)
+    ).scalar()
+    return found
 
 
 def keep_session(connection: sa.Connection, row: SealedSession, known: tuple[bytes, ...]) -> None:
@@ -33,6 +52,14 @@ def keep_session(connection: sa.Connection, row: SealedSession, known: tuple[byt
             sealed=row.sealed,
         )
     )
+
+
+def _rows(connection: sa.Connection, query: sa.Select[Any]) -> list[SealedSession]:
+    ordered = query.order_by(_T.c.client, _T.c.is_current, _T.c.expires_us)
+    return [
+        SealedSession(bytes(row[0]), row[1], row[2], bool(row[3]), bytes(row[4]))
+        for row in connection.execute(ordered)
+    ]
 
 
 def end_session(connection: sa.Connection, session_id: bytes) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from needfire_protocol.errors import StorageError
-from needfire_server.storage.engine import Participant, StreamKey, Wakes
+from needfire_server.storage.engine import Listeners, Participant, StreamKey, Wakes
 from needfire_server.storage.lock import DirectoryLock
 from needfire_server.storage.migrate_sqlite import migrate
 from needfire_server.storage.migrations import KNOWN
@@ -78,6 +78,7 @@ class SqliteEngine:
     """Implements ``Engine``."""
 
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+    is_shared = False
 
     def __init__(self, path: str) -> None:
         self.name = path
@@ -166,9 +167,7 @@ class SqliteEngine:
         return True
 
     @contextlib.contextmanager
-    def watch(
-        self, on_events: Callable[[], None], on_commands: Callable[[str | None], None]
-    ) -> Iterator[None]:
+    def watch(self, listeners: Listeners) -> Iterator[None]:
         yield
 
     def close(self) -> None:

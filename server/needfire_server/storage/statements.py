@@ -31,6 +31,7 @@ __all__ = [
     "acknowledge_command",
     "add_proposal",
     "client_record",
+    "client_state",
     "clients",
     "clients_with_commands",
     "event_query",
@@ -213,6 +214,13 @@ def load_client_states(connection: sa.Connection) -> dict[str, ClientState]:
     """Return all states by name."""
     rows = connection.execute(sa.select(tables.client_states))
     return {row[0]: _client_state(row) for row in rows}
+
+
+def client_state(connection: sa.Connection, name: str) -> ClientState | None:
+    """Return the state of one client."""
+    table = tables.client_states
+    row = connection.execute(sa.select(table).where(table.c.name == name)).first()
+    return None if row is None else _client_state(row)
 
 
 def save_client_states(connection: sa.Connection, states: Sequence[ClientState]) -> None:

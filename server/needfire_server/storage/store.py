@@ -21,10 +21,11 @@ from needfire_protocol.srp import Verifier
 from needfire_server import clock
 from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState
-from needfire_server.storage import expiry, output_cursors, session_rows, statements
+from needfire_server.storage import expiry, file_rows, output_cursors, session_rows, statements
 from needfire_server.storage.audit_base import AuditOf
 from needfire_server.storage.audit_tables import DatabaseAuditTables
 from needfire_server.storage.base import (
+    ClientFacts,
     ClientRecord,
     Command,
     EventQuery,
@@ -34,7 +35,7 @@ from needfire_server.storage.base import (
     IngestResult,
     Proposal,
 )
-from needfire_server.storage.engine import Engine, Participant, Transaction, Wakes
+from needfire_server.storage.engine import Engine, Listeners, Participant, Transaction, Wakes
 from needfire_server.storage.ingesting import Batch, check_batch, store_all
 from needfire_server.storage.lock import DirectoryLock
 from needfire_server.storage.output_cursors import OutputCursor
@@ -79,6 +80,10 @@ class DatabaseStore:
         """What the store is, for people: a path or a host, never a secret."""
         return self._engine.name
 
+    @property
+    def is_shared(self) -> bool:
+        return self._engine.is_shared
+
     def close(self) -> None:
         """Finish every write that was begun, then release the database and the directory."""
         self._readers.shutdown(wait=True)
@@ -93,6 +98,20 @@ class DatabaseStore:
             StorageError: nothing is promised.
         """
         return self._writer.submit(work).result()
+
+    def read_now(
+        self,
+        function: Callable[Concatenate[sa.Connection, P], T],
+        /,
+        *args: P.args,
+        **kw: P.kwargs,
+    ) -> T:
+        """Ask something and wait for the answer: for callers in a thread of their own.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        return read_now(self._engine, function, *args, **kw)
 
     def record_now(self, event: Event, draft: Draft | None = None) -> None:
         """Keep one of our own events and its record, for callers without a loop."""
@@ -155,10 +174,15 @@ class DatabaseStore:
         user: str,
         audit: AuditOf[bool] | None = None,
     ) -> bool:
-        return await self._audited(audit, statements.register, name, verifier, now_us, user)
+        return await self._audited_about(
+            name, audit, statements.register, name, verifier, now_us, user
+        )
 
     async def remove(self, name: str, audit: AuditOf[bool] | None = None) -> bool:
-        return await self._audited(audit, statements.remove, name)
+        return await self._audited_about(name, audit, statements.remove, name)
+
+    async def client_facts(self, name: str) -> ClientFacts:
+        return await self._read(_client_facts, name)
 
     async def load_client_states(self) -> dict[str, ClientState]:
         return await self._read(statements.load_client_states)
@@ -221,7 +245,7 @@ class DatabaseStore:
             audit, statements.add_proposal, client, path, size_bytes, sha256, now_us
         )
         if superseded is not None and superseded != path:
-            _unlink(superseded)
+            await self._discard(superseded)
         return number
 
     async def proposals(self, client: str | None = None) -> list[Proposal]:
@@ -233,8 +257,16 @@ class DatabaseStore:
     async def remove_proposal(self, proposal_id: int) -> bool:
         path = await self._write(statements.remove_proposal, proposal_id)
         if path is not None:
-            _unlink(path)
+            await self._discard(path)
         return path is not None
+
+    async def _discard(self, path: str) -> None:
+        """Get rid of what a proposal offered, which no row names any more."""
+        number = path.removeprefix(file_rows.PROPOSAL_PREFIX)
+        if number == path:
+            _unlink(path)
+        else:
+            await self._write(file_rows.give_up, int(number))
 
     async def secret(self, name: str) -> bytes:
         return await self._write(statements.secret, name, self._random_bytes)
@@ -268,7 +300,11 @@ class DatabaseStore:
 
     @contextlib.contextmanager
     def watch(
-        self, *, on_events: Callable[[], None], on_commands: Callable[[str | None], None]
+        self,
+        *,
+        on_events: Callable[[], None],
+        on_commands: Callable[[str | None], None],
+        on_client: Callable[[str | None], None],
     ) -> Iterator[None]:
         loop = asyncio.get_running_loop()
 
@@ -277,7 +313,12 @@ class DatabaseStore:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(function, *args)
 
-        with self._engine.watch(lambda: call(on_events), lambda client: call(on_commands, client)):
+        listeners = Listeners(
+            lambda: call(on_events),
+            lambda client: call(on_commands, client),
+            lambda client: call(on_client, client),
+        )
+        with self._engine.watch(listeners):
             yield
 
     # ---- SessionRows ---------------------------------------------------------------------------
@@ -285,11 +326,14 @@ class DatabaseStore:
     async def load_sessions(self) -> list[SealedSession]:
         return await self._read(session_rows.load_sessions)
 
-    async def keep_session(self, row: SealedSession, known: tuple[bytes, ...]) -> None:
-        await self._write(session_rows.keep_session, row, known)
+    async def client_of_session(self, session_id: bytes) -> str | None:
+        return await self._read(session_rows.client_of_session, session_id)
 
-    async def end_session(self, session_id: bytes) -> None:
-        await self._write(session_rows.end_session, session_id)
+    async def keep_session(self, row: SealedSession, known: tuple[bytes, ...]) -> None:
+        await self._audited_about(row.client, None, session_rows.keep_session, row, known)
+
+    async def end_session(self, client: str, session_id: bytes) -> None:
+        await self._audited_about(client, None, session_rows.end_session, session_id)
 
     async def sweep_sessions(self, now_us: int) -> None:
         await self._write(session_rows.sweep_sessions, now_us)
@@ -322,6 +366,25 @@ class DatabaseStore:
 
         return await self._submit(work)
 
+    async def _audited_about(
+        self,
+        client: str,
+        audit: AuditOf[T] | None,
+        function: Callable[Concatenate[sa.Connection, P], T],
+        /,
+        *args: P.args,
+        **kw: P.kwargs,
+    ) -> T:
+        """Write and record what other servers must know of a client at once."""
+
+        def work(transaction: Transaction) -> T:
+            result = function(transaction.connection, *args, **kw)
+            transaction.put_on_record(audit, result)
+            transaction.engine.wake_others(transaction.connection, [Wakes(client=client)])
+            return result
+
+        return await self._submit(work)
+
     def _recording(self, items: Sequence[tuple[Event | None, Draft | None]]) -> Work[None]:
         def work(transaction: Transaction) -> None:
             events = [event for event, _ in items if event is not None]
@@ -341,14 +404,20 @@ class DatabaseStore:
         *args: P.args,
         **kw: P.kwargs,
     ) -> T:
-        def work() -> T:
-            return read_now(self._engine, function, *args, **kw)
-
         try:
-            future = self._readers.submit(work)
+            future = self._readers.submit(lambda: self.read_now(function, *args, **kw))
         except RuntimeError as error:
             raise StorageError(f"{self.name}: the store is closed") from error
         return await asyncio.wrap_future(future)
+
+
+def _client_facts(connection: sa.Connection, name: str) -> ClientFacts:
+    # In one transaction of the reader's, but not at one moment: who writes wakes us again.
+    return ClientFacts(
+        record=statements.client_record(connection, name),
+        state=statements.client_state(connection, name),
+        sessions=tuple(session_rows.sessions_of(connection, name)),
+    )
 
 
 def _unlink(path: str) -> None:

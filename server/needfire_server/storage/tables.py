@@ -22,6 +22,9 @@ __all__ = [
     "counters",
     "events",
     "expiries",
+    "file_chunks",
+    "file_contents",
+    "files",
     "metadata",
     "proposals",
     "rare_class",
@@ -241,6 +244,35 @@ audit_keys: Final = sa.Table(
     _text("signature", nullable=True),
 )
 """``signature`` is of the key before; NULL for the first."""
+
+
+file_contents: Final = sa.Table(
+    "file_contents",
+    metadata,
+    sa.Column("id", Number, sa.Identity(always=False), primary_key=True),
+    _number("size_bytes", nullable=True),
+    _bytes("sha256", nullable=True),
+    _number("touched_us"),
+)
+"""Contents of configurations, baselines and proposals; NULL in what is not complete."""
+
+file_chunks: Final = sa.Table(
+    "file_chunks",
+    metadata,
+    sa.Column("content", Number, primary_key=True, autoincrement=False),
+    sa.Column("position", Number, primary_key=True, autoincrement=False),
+    _bytes("data"),
+)
+
+files: Final = sa.Table(
+    "files",
+    metadata,
+    sa.Column("kind", Text, primary_key=True),
+    sa.Column("name", Text, primary_key=True),
+    _number("content"),
+    _number("put_us"),
+)
+"""Which contents a client gets; the name is empty for the file of all others."""
 
 
 def rare_class() -> sa.ColumnElement[bool]:

@@ -258,7 +258,7 @@ async def live_server(
         audit=await AuditLog.open(store.audit, str(directory)),
         on_new_events=lambda: None,
     )
-    await runtime.keeper.restore(runtime.registry, chosen.session_key_lifetime_s)
+    await runtime.neighbours.restore()
     listener = Listener(runtime)
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))

@@ -31,6 +31,7 @@ class MemoryStore:
     events: dict[int, Event] = field(default_factory=dict)
     saved: dict[str, OutputCursor] = field(default_factory=dict)
     is_failing: bool = False
+    is_chosen: bool = True
     saves: int = 0
 
     def add(self, *events: Event) -> None:
@@ -60,7 +61,7 @@ class MemoryStore:
         return sorted(each for each in self.events.items() if each[0] > number)[:limit]
 
     async def may_send(self) -> bool:
-        return True
+        return self.is_chosen
 
     async def last(self) -> int:
         return max(self.events, default=0)

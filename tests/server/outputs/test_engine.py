@@ -167,6 +167,40 @@ async def test_outputs_begin_as_soon_as_the_store_can_be_read() -> None:
         await until(lambda: run.engine._running, "the output")
 
 
+async def test_a_server_whose_turn_is_over_stops_sending_and_goes_on_when_it_is_chosen_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("needfire_server.outputs.engine.CHOICE_INTERVAL_S", 0.01)
+    store = MemoryStore()
+    async with running(store, settings_of()) as run:
+        store.add(event())
+        run.engine.notify()
+        await until(lambda: len(run.sink.got) == 1, "the event")
+        store.is_chosen = False
+        await until(lambda: not run.engine._running, "no output")
+        store.add(event())
+        # Meanwhile the server whose turn it is has sent it.
+        store.saved["out"] = OutputCursor("out", 2, 2, sent=2)
+        store.add(last := event())
+        store.is_chosen = True
+        await until(lambda: len(run.sink.got) == 2, "what came after that")
+    assert run.sink.got[-1] == last
+
+
+async def test_who_does_not_hold_the_job_cannot_begin_a_delivery(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def somebody_else_has_it(_job: str) -> bool:
+        return False
+
+    monkeypatch.setattr(store, "holds", somebody_else_has_it)
+    cursors = CursorStore(store)
+    await cursors.save(OutputCursor("out", 0, 0))
+    with pytest.raises(StorageError, match="another server"):
+        await cursors.save(OutputCursor("out", 0, 1))
+    store.close()
+
+
 async def test_a_cursor_never_goes_back(store: SqliteStore) -> None:
     await store.save_output_cursor(OutputCursor("out", 5, 6, sent=3))
     await store.save_output_cursor(OutputCursor("out", 4, 9, sent=9))

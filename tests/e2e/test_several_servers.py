@@ -1,0 +1,196 @@
+"""Two server processes on one PostgreSQL: one is killed, and nothing is lost; what one does, both do."""
+
+import asyncio
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from needfire_client.address import ServerAddress
+from needfire_protocol.srp import make_verifier
+from needfire_server.storage.postgresql import PostgresStore
+from needfire_testkit.baselines import write_baseline
+from needfire_testkit.postgres import PostgresServer, postgres_or_skip, running_postgres
+from needfire_testkit.processes import ServerHome, stopping, wait_until
+from needfire_testkit.reporting_agents import ReportingAgent, reporting_agents
+
+# PostgreSQL and two servers have to start for each test.
+pytestmark = pytest.mark.timeout(180)
+
+PASSWORD = "correct horse battery staple"
+AGENTS = int(os.environ.get("NEEDFIRE_AGENTS", "8"))
+ROUNDS = int(os.environ.get("NEEDFIRE_ROUNDS", "30"))
+PER_ROUND = 25
+
+
+@dataclass
+class Pair:
+    """Two servers that share a database and the key that seals sessions."""
+
+    first: ServerHome
+    second: ServerHome
+    postgres: PostgresServer
+    url: str
+
+    @property
+    def homes(self) -> tuple[ServerHome, ServerHome]:
+        return self.first, self.second
+
+    @property
+    def addresses(self) -> list[ServerAddress]:
+        return [ServerAddress("127.0.0.1", home.port) for home in self.homes]
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+    async def register(self, directory: Path, names: list[str]) -> None:
+        """Register clients as a third server would."""
+        verifier = make_verifier(PASSWORD, os.urandom)
+        store = await asyncio.to_thread(PostgresStore.open, self.url, str(directory))
+        for name in names:
+            await store.register(name, verifier, now_us=1, user="test")
+        store.close()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    with running_postgres(postgres_or_skip()) as postgres:
+        url = postgres.new_database()
+        homes = [ServerHome(tmp_path / name, f"StoreURL={url}") for name in ("first", "second")]
+        with stopping(*homes):
+            homes[0].start()
+            shutil.copy(homes[0].data / "seal.key", homes[1].data / "seal.key")
+            homes[1].start()
+            yield Pair(homes[0], homes[1], postgres, url)
+
+
+def names_of(count: int) -> list[str]:
+    return [f"127.0.{1 + number // 200}.{1 + number % 200}" for number in range(count)]
+
+
+async def until(condition: Any, what: str) -> None:
+    await asyncio.to_thread(wait_until, condition, what, 120)
+
+
+async def report(agents: list[ReportingAgent], rounds: int) -> None:
+    """Report from all agents, round by round, as fast as their spools take it."""
+    for _ in range(rounds):
+        for agent in agents:
+            await asyncio.to_thread(agent.report, PER_ROUND)
+        for agent in agents:
+            agent.uplink.reports_waiting()
+
+
+async def test_when_a_server_is_killed_under_load_its_agents_go_on_at_the_other(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """Goal: resumed sessions, no report lost, none stored twice; and all of it once more back."""
+    names = names_of(AGENTS)
+    await pair.register(tmp_path / "third", names)
+    async with reporting_agents(tmp_path / "agents", names, PASSWORD, pair.addresses) as agents:
+        await until(lambda: all(agent.uplink.session for agent in agents), "all sessions")
+        for home in (pair.first, pair.second):
+            await report(agents, ROUNDS)
+            await asyncio.to_thread(home.running.kill)
+            await report(agents, ROUNDS)
+            await until(lambda: not any(agent.spool.waiting for agent in agents), "empty spools")
+            if home is pair.first:
+                await asyncio.to_thread(home.start)
+        negotiated = sum(agent.count("SESSION_KEY_NEGOTIATED") for agent in agents)
+        resumed = sum(agent.count("SESSION_RESUMED") for agent in agents)
+    stored = Counter(pair.rows("SELECT client, id FROM events WHERE client IS NOT NULL"))
+    written = {(agent.name, number) for agent in agents for number in agent.written}
+    assert written == stored.keys(), "lost, or never written"
+    assert set(stored.values()) == {1}, "stored twice"
+    assert pair.rows("SELECT count(*) FROM stream_gaps") == [(0,)]
+    assert negotiated == len(agents), "a password was needed at the start only"
+    assert resumed >= 2 * len(agents)
+    codes = {code for (code,) in pair.rows("SELECT DISTINCT code FROM events")}
+    assert not codes & {"RESTART_WITHOUT_EXIT", "SIGNATURE_MISMATCH", "CLONE_DETECTED"}
+    print(f"{len(stored)} reports, {negotiated} negotiated, {resumed} resumed")  # noqa: T201
+
+
+async def test_a_command_reaches_an_agent_at_the_other_server(pair: Pair, tmp_path: Path) -> None:
+    names = names_of(1)
+    await pair.register(tmp_path / "third", names)
+    second = pair.addresses[1:]
+    async with reporting_agents(tmp_path / "agents", names, PASSWORD, second) as [agent]:
+        await until(lambda: agent.uplink.session, "the session")
+        await asyncio.to_thread(pair.first.admin, "send", names[0], "scan")
+        line = await asyncio.to_thread(pair.second.running.wait_for, "Command acknowledged: scan")
+        assert names[0] in line
+    events = [code for (code,) in pair.rows("SELECT code FROM events WHERE code LIKE 'COMMAND%'")]
+    assert sorted(events) == ["COMMAND_ACKNOWLEDGED", "COMMAND_QUEUED"]
+
+
+async def test_who_is_registered_and_removed_at_one_server_is_so_at_the_other(
+    pair: Pair, tmp_path: Path
+) -> None:
+    [name] = names_of(1)
+    password = await asyncio.to_thread(pair.first.register, name)
+    second = pair.addresses[1:]
+    async with reporting_agents(tmp_path / "agents", [name], password, second) as [agent]:
+        await until(lambda: agent.uplink.session, "the session")
+        shown = await asyncio.to_thread(pair.first.admin, "status", "--json")
+        assert [json.loads(line)["name"] for line in shown.stdout.splitlines()] == [name]
+        await asyncio.to_thread(pair.first.admin, "clients", "remove", name)
+        await until(lambda: not agent.uplink.session, "its end")
+        await asyncio.to_thread(pair.second.running.wait_for, "Not in client list")
+        assert not agent.uplink.session
+
+
+def test_files_are_put_in_place_at_one_server_for_both_and_come_out_whole(
+    pair: Pair, tmp_path: Path
+) -> None:
+    rc, baseline, source = tmp_path / "some.rc", tmp_path / "some.baseline", tmp_path / "source"
+    rc.write_text("[ReadOnly]\ndir=/etc\n")
+    write_baseline(baseline)
+    pair.first.admin("config", "put", "--default", str(rc))
+    assert pair.second.admin("config", "get", "--default").stdout == rc.read_text()
+    source.mkdir()
+    (source / "rc.web1").write_text("[ReadOnly]\ndir=/usr\n")
+    (source / "rc.web2").write_text("[NoSuchSection\n")
+    shutil.copy(baseline, source / "file.web1")
+    refused = pair.second.admin("files", "import", str(source), status=9)
+    assert "rc.web2" in refused.stderr
+    assert "2 files put in place" in refused.stderr
+    pair.first.admin("files", "export", str(tmp_path / "out"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        "rc": rc.read_bytes(),
+        "rc.web1": (source / "rc.web1").read_bytes(),
+        "file.web1": baseline.read_bytes(),
+    }
+    listed = pair.first.admin("files", "list", "--json").stdout.splitlines()
+    assert [json.loads(line)["path"] for line in listed] == [
+        "store:rc",
+        "store:rc.web1",
+        "store:file.web1",
+    ]
+    assert not (pair.first.data / "rc").exists()
+    # Without a server the admin tool finds the same files.
+    assert pair.second.running.stop() == 0
+    assert pair.second.admin("config", "get", "web1").stdout == "[ReadOnly]\ndir=/usr\n"
+
+
+def test_a_server_that_joins_a_database_brings_its_files_along_only_if_there_are_none(
+    tmp_path: Path,
+) -> None:
+    with running_postgres(postgres_or_skip()) as postgres:
+        url = postgres.new_database()
+        homes = [ServerHome(tmp_path / name, f"StoreURL={url}") for name in ("first", "second")]
+        for home in homes:
+            (home.data / "rc").write_text(f"[ReadOnly]\ndir=/{home.directory.name}\n")
+        with stopping(*homes):
+            homes[0].start().wait_for("taken over into the store")
+            homes[1].start()
+            for home in homes:
+                assert "dir=/first" in home.admin("config", "get", "--default").stdout
+            assert len(homes[0].events("--code", "FILES_TAKEN_OVER")) == 1
