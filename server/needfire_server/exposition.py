@@ -1,5 +1,6 @@
 """What /metrics says: the counters of ``metrics.py`` and how things stand at this moment."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -60,6 +61,11 @@ class Exposition:
             "needfire_journal_waiting",
             "Events of the server's own that wait for the store.",
             runtime.journal.waiting,
+        )
+        yield _gauge(
+            "needfire_tasks",
+            "Tasks of the event loop: one for each connection, and a few dozen of the server's own.",
+            len(asyncio.all_tasks()),
         )
         yield from self._clients()
 

@@ -105,6 +105,11 @@ class MeasuredServer:
         self.port = int(self._output.read_text().split("listening on ")[1].split()[0].split(":")[1])
         return time.monotonic() - began
 
+    def monitoring_url(self) -> str:
+        """Where the metrics are, of a server with MetricsListen."""
+        address = self._output.read_text().split("monitoring on ")[1].split()[0]
+        return f"http://{address}/metrics"
+
     def kill(self) -> None:
         """SIGKILL: what a crash does."""
         if self._process is not None:

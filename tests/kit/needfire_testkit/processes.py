@@ -188,7 +188,7 @@ class AgentHome:
 
     def set_password(self, password: str) -> None:
         result = self.run("set-password", "--password-file", "-", standard_input=password)
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == 0, result.stdout
 
     def rc_text(self, misc: str = "") -> str:
         """A configuration that watches the tree; everything is printed on the console."""
