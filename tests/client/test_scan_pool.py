@@ -541,14 +541,14 @@ def test_contents_that_were_just_written_are_in_memory(tmp_path: Path) -> None:
 def test_a_directory_whose_entries_are_heavier_than_there_is_room_for_is_told_and_ends_nothing(
     root: Path, make: Make, workers: int
 ) -> None:
-    room = 256
+    room = 1_024
     heavy = root / "heavy"
     heavy.mkdir()
     (heavy / "0").symlink_to("x" * 4_000)
     (root / "zz").write_bytes(b"behind it")
-    scanned = make(dir_rule(root), scan_workers=workers, scan_memory_bytes=2 * room * 3_072)
+    scanned = make(dir_rule(root), scan_workers=workers, scan_memory_bytes=2 * room * 512)
     each = 160 + 4_000 + 3
-    fits = room * 1_024 // each
+    fits = room * 256 // each
     for number in range(1, fits):
         # Hard links to a link cost their owner nothing but the name.
         os.link(heavy / "0", heavy / f"{number:03}", follow_symlinks=False)
