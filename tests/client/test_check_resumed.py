@@ -122,7 +122,6 @@ def test_a_check_that_goes_on_covers_both_parts_and_reads_nothing_twice(
     assert (second.files, second.changes) == (41, 2)
     # Processes may have read a little more than was compared.
     assert 0 <= second.hashed - 20 <= (0 if scanned.settings.scan_workers == 1 else 9)
-    assert second.duration_s >= first.duration_s
     assert fields["parts"] == 2
     spans = [span.split() for span in str(fields["spans"]).split("; ")]
     assert [span[2:] for span in spans] == [["until", f"{root}/d5"], ["the", "rest"]]
