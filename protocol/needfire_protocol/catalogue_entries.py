@@ -1073,6 +1073,37 @@ _SERVER_ENTRIES: Final = (
         },
     ),
     Entry(
+        "CLIENT_HELD_BACK",
+        _ALARM,
+        Severity.WARN,
+        "Client is held back: more {what} than {limit}",
+        "A client asks for more than its share. The server reads on from it only as fast as its "
+        "quota allows. Its reports wait in its spool; none is lost, and other clients notice "
+        "nothing.",
+        "Find out what the host is doing: an upgrade, a policy with too many files, or an agent "
+        "that is broken into. For more, see AgentReportRate and AgentByteRate.",
+        {
+            "client": _CLIENT,
+            "what": "of what it is too much",
+            "limit": "what the quota is",
+        },
+    ),
+    Entry(
+        "CLIENT_HELD_BACK_ENDED",
+        _ALARM,
+        Severity.NOTICE,
+        "Client is no longer held back; {reports} reports waited, {waited_s} of {seconds} s",
+        "A client keeps to its quota again. What was held back has come by now, or is in its "
+        "spool.",
+        "Nothing.",
+        {
+            "client": _CLIENT,
+            "seconds": "from its first wait to its last",
+            "waited_s": "seconds of waiting in them",
+            "reports": "reports that came later than they would have",
+        },
+    ),
+    Entry(
         "SEQUENCE_GAP",
         _ALARM,
         Severity.CRIT,

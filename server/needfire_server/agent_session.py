@@ -1,6 +1,7 @@
 """One logged-in client on one connection: from its announcement to its goodbye."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -20,6 +21,7 @@ from needfire_protocol.messages import (
     AuditProofRequest,
     Command,
     CommandResult,
+    FileKind,
     FileRequest,
     Goodbye,
     GoodbyeAccepted,
@@ -54,6 +56,10 @@ ANNOUNCEMENT_LIMIT_S: Final = 10
 which process it is must not be able to collect open connections."""
 
 
+_UNWANTED_BYTES_MAX: Final = 16 * 1024 * 1024
+"""What may still come of a proposal after it was refused: more than is on its way at any time."""
+
+
 class AgentSession:
     """Serves the messages of one client until one side ends the connection."""
 
@@ -65,6 +71,8 @@ class AgentSession:
         "_sending",
         "_session",
         "_shown_size",
+        "_transfer",
+        "_unwanted_bytes",
         "_voice",
         "_wire",
     )
@@ -76,6 +84,10 @@ class AgentSession:
         self._session: Session | None = None
         self._voice: Voice | None = None
         self._proposal: ProposalTransfer | None = None
+        self._unwanted_bytes: int | None = None
+        """What has come of a proposal since it was refused; None where none is on its way."""
+        self._transfer: asyncio.Task[None] | None = None
+        """Sends a file, beside everything else."""
         self._is_over = False
         self._shown_size = 0
         self._sending = asyncio.Lock()
@@ -126,6 +138,7 @@ class AgentSession:
                 self._proposal.abandon()
             if self._voice is not None:
                 self._runtime.vitals.closed(self._voice)
+            await self._end_transfer()
 
     def _has_ended(self) -> bool:
         return self._is_over
@@ -298,6 +311,11 @@ class AgentSession:
     async def _serve(self, message: Message, session: Session, voice: Voice) -> None:
         match message:
             case ReportBatch():
+                await self._runtime.throttle.before_reports(
+                    self.client, message, lambda: self._is_heard(session)
+                )
+                if not await self._session_may_speak(session):
+                    return
                 for acknowledgement in await take_batch(
                     self._runtime, self.client, message, voice, self._wire.peer
                 ):
@@ -310,18 +328,18 @@ class AgentSession:
             case AuditProofRequest():
                 await self._prove(message)
             case FileRequest(kind=kind):
-                async with self._sending:
-                    await send_file(self._wire, self._runtime, self.client, kind)
+                await self._runtime.throttle.before_file(
+                    self.client, lambda: self._is_heard(session)
+                )
+                await self._begin_transfer(kind)
             case CommandResult():
                 await self._command_done(message)
             case ProposalBegin():
                 await self._proposal_begins(message)
             case ProposalChunk():
-                await self._open_proposal().take(message)
+                await self._proposal_goes_on(message)
             case ProposalEnd():
-                transfer = self._open_proposal()
-                self._proposal = None
-                await self._send(await transfer.finish(message))
+                await self._proposal_ends(message)
             case Goodbye(reason=reason):
                 await self._goodbye(reason, session)
             case _:
@@ -386,11 +404,86 @@ class AgentSession:
     async def _proposal_begins(self, begin: ProposalBegin) -> None:
         if self._proposal is not None:
             raise RemoteProtocolError("a second proposal began before the first one ended")
+        self._unwanted_bytes = None
+        wait_s = self._runtime.throttle.proposal_wait_s(self.client)
+        if wait_s:
+            await self._refuse_proposal(
+                f"there were too many proposals; try again in {math.ceil(wait_s)} s"
+            )
+            return
         try:
             self._proposal = ProposalTransfer(self._runtime, self.client, begin)
         except StorageError as error:
-            self._raise_for_client("PROPOSAL_REFUSED", reason=str(error))
-            await self._send(ProposalRefused(str(error)))
+            await self._refuse_proposal(str(error))
+
+    async def _proposal_goes_on(self, chunk: ProposalChunk) -> None:
+        if self._unwanted_bytes is not None:
+            # Sent before it was known there that nobody wants it.
+            self._unwanted_bytes += len(chunk.data)
+            if self._unwanted_bytes > _UNWANTED_BYTES_MAX:
+                raise RemoteProtocolError("a refused proposal goes on")
+            return
+        transfer = self._open_proposal()
+        try:
+            await transfer.take(chunk)
+        except StorageError as error:
+            self._proposal = None
+            transfer.abandon()
+            await self._refuse_proposal(str(error))
+
+    async def _proposal_ends(self, end: ProposalEnd) -> None:
+        if self._unwanted_bytes is not None:
+            self._unwanted_bytes = None
+            return
+        transfer = self._open_proposal()
+        self._proposal = None
+        await self._send(await transfer.finish(end))
+
+    async def _refuse_proposal(self, reason: str) -> None:
+        self._unwanted_bytes = 0
+        self._raise_for_client("PROPOSAL_REFUSED", reason=reason)
+        await self._send(ProposalRefused(reason))
+
+    async def _begin_transfer(self, kind: FileKind) -> None:
+        """Send a file beside everything else that the connection carries; one at a time."""
+        if self._transfer is not None:
+            await asyncio.wait((self._transfer,))
+        self._transfer = asyncio.get_running_loop().create_task(self._send_file(kind))
+        self._transfer.add_done_callback(self._transfer_ended)
+
+    def _transfer_ended(self, transfer: asyncio.Task[None]) -> None:
+        if not transfer.cancelled() and transfer.exception() is not None:
+            # A bug. The task that receives wakes up, and tells it.
+            self._wire.abort()
+
+    async def _end_transfer(self) -> None:
+        """Stop sending a file.
+
+        Raises:
+            Exception: what had ended it, if that was a bug.
+        """
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.cancel()
+            await asyncio.wait((transfer,))
+            if not transfer.cancelled() and (error := transfer.exception()) is not None:
+                raise error
+
+    async def _send_file(self, kind: FileKind) -> None:
+        try:
+            await send_file(self._send, self._runtime, self.client, kind)
+        except OSError:
+            # The task that receives sees the same, and tells it. One that has ended for a reason
+            # of ours has something to say still.
+            if not self._is_over:
+                self._wire.abort()
+        except StorageError as error:
+            self._runtime.journal.store_failed(error)
+            self._wire.abort()
+
+    def _is_heard(self, session: Session) -> bool:
+        """False where it makes no difference any more what came on this connection."""
+        return not self._wire.is_lost and self._runtime.sessions.is_current(session)
 
     def _open_proposal(self) -> ProposalTransfer:
         if self._proposal is None:

@@ -83,6 +83,10 @@ class ServerSettings:
     session_key_lifetime_s: int = 7_200
     connection_limit: int = 1_000
     handshake_limit: int = 256
+    agent_report_rate: int = 1_000
+    """Reports a second of one agent; 0: no limit."""
+    agent_byte_rate: int = 2**20
+    """Bytes of reports a second of one agent; 0: no limit."""
     proposal_size_limit_bytes: int = 2**30
     audit_checkpoint_interval_s: int = 60
     socket_allow_uids: tuple[int, ...] = (0,)

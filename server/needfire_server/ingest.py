@@ -1,16 +1,10 @@
-"""How a batch of reports is taken: read, stored, then acknowledged, in this order."""
+"""How a batch of reports is taken: stored, told, then acknowledged, in this order."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
-from needfire_protocol.codec import decode
-from needfire_protocol.errors import FormatError, StorageError
-from needfire_protocol.event import unpack_event
-from needfire_protocol.limits import EVENT_DECODING
-from needfire_protocol.messages import EVENT_REPORT, Acknowledge, Report, ReportBatch
-from needfire_server.audit.drafts import reports_draft
-from needfire_server.clock import now_us
+from needfire_protocol.errors import StorageError
+from needfire_protocol.messages import Acknowledge, ReportBatch
 from needfire_server.restores import first_of_another_history
 from needfire_server.runtime import Runtime
 from needfire_server.storage.base import IncomingReport, IngestResult
@@ -37,23 +31,13 @@ async def take_batch(
     if not batch.reports:
         return ()
     runtime.vitals.wrote(voice, batch.stream)
-    received_us = now_us()
-    incoming = [_read(report, client, received_us) for report in batch.reports]
     try:
         with runtime.metrics.commit():
-            # Its state goes into the same commit: an agent that was told that its EXIT arrived must
-            # not be called killed after a crash of the server, and it will not send it twice.
-            result = await runtime.store.ingest(
-                client,
-                batch.stream,
-                incoming,
-                received_us=received_us,
-                state=runtime.fleet.state(client),
-                audit=partial(reports_draft, client, batch.stream, batch.reports),
-            )
+            taken = await runtime.intake.take(client, batch)
     except StorageError:
-        runtime.metrics.reports("refused", len(incoming))
+        runtime.metrics.reports("refused", len(batch.reports))
         raise
+    incoming, result = taken.reports, taken.result
     runtime.journal.store_works()
     unusable = [report for report in incoming if report.problem is not None]
     if unusable:
@@ -65,6 +49,7 @@ async def take_batch(
             sequence=unusable[0].sequence,
             count=len(unusable),
         )
+    runtime.throttle.odd(client, bool(unusable) + (result.gap is not None))
     if result.gap is not None:
         last, following = result.gap
         runtime.journal.raise_event("SEQUENCE_GAP", client=client, last=last, next=following)
@@ -91,15 +76,3 @@ def _count(
     runtime.metrics.reports("accepted", accepted)
     runtime.metrics.reports("unusable", unusable)
     runtime.metrics.reports("duplicate", len(incoming) - unusable - accepted)
-
-
-def _read(report: Report, client: str, received_us: int) -> IncomingReport:
-    if report.type != EVENT_REPORT:
-        problem = f"type {report.type} is not known; expected {EVENT_REPORT}"
-        return IncomingReport(report.sequence, None, report.body, problem)
-    try:
-        data = decode(report.body, limits=EVENT_DECODING)
-        event = unpack_event(data, client=client, received_us=received_us)
-        return IncomingReport(report.sequence, event, report.body, None)
-    except FormatError as error:
-        return IncomingReport(report.sequence, None, report.body, str(error))

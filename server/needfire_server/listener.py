@@ -105,6 +105,7 @@ class Listener:
 
     def drop(self, client: str) -> None:
         """Close the connection of a client that is no longer registered."""
+        self._runtime.throttle.forget(client)
         session = self._sessions.get(client)
         if session is not None:
             session.wire.abort()

@@ -12,6 +12,7 @@ from needfire_server.audit.log import AuditLog
 from needfire_server.config import ServerSettings
 from needfire_server.datafiles import DataFiles
 from needfire_server.fleet import Fleet
+from needfire_server.intake import Intake
 from needfire_server.journal import Journal
 from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
@@ -22,6 +23,7 @@ from needfire_server.registry import Registry
 from needfire_server.session_keeper import SessionKeeper
 from needfire_server.sessions import SessionTable
 from needfire_server.storage.base import Store
+from needfire_server.throttle import Throttle
 from needfire_server.vitals import Vitals
 
 __all__ = ["Runtime"]
@@ -63,6 +65,8 @@ class Runtime:
     anteroom: Anteroom = field(default_factory=Anteroom)
     """Peers that have no session yet."""
     metrics: Metrics = field(default_factory=Metrics)
+    intake: Intake = field(init=False)
+    throttle: Throttle = field(init=False)
     vitals: Vitals = field(init=False)
     neighbours: Neighbours = field(init=False)
     _calculators: ThreadPoolExecutor = field(
@@ -72,6 +76,8 @@ class Runtime:
     )
 
     def __post_init__(self) -> None:
+        self.intake = Intake(self.store, self.fleet.state)
+        self.throttle = Throttle(self.journal, lambda: self.settings)
         self.vitals = Vitals(self.journal, self.fleet)
         self.neighbours = Neighbours(
             self.store,

@@ -6,6 +6,7 @@ name decides which file that is.
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from needfire_protocol.audit.record import Draft
@@ -17,6 +18,7 @@ from needfire_protocol.messages import (
     FileEnd,
     FileKind,
     FileRefused,
+    Message,
     ProposalAccepted,
     ProposalBegin,
     ProposalChunk,
@@ -27,14 +29,17 @@ from needfire_server.clock import now_us
 from needfire_server.datafiles import NotAccessible, OpenedFile, ProposalFile
 from needfire_server.runtime import Runtime
 from needfire_server.states import ClientStatus
-from needfire_server.wire import Wire
 
 __all__ = ["ProposalTransfer", "send_file"]
 
 _CHUNK_BYTES: Final = 65_536
+_HASHED_BYTES: Final = 1024 * 1024
+"""What is hashed before another client has its turn: a millisecond or two."""
 
 
-async def send_file(wire: Wire, runtime: Runtime, client: str, kind: FileKind) -> None:
+async def send_file(
+    send: Callable[[Message], Awaitable[None]], runtime: Runtime, client: str, kind: FileKind
+) -> None:
     """Answer a request for a file: the file, or that there is none (documented state 6).
 
     Raises:
@@ -50,10 +55,10 @@ async def send_file(wire: Wire, runtime: Runtime, client: str, kind: FileKind) -
             kind=kind.value,
         )
         await runtime.fleet.note(client, ClientStatus.FAILED)
-        await wire.send(FileRefused(kind))
+        await send(FileRefused(kind))
         return
     with found:
-        if not await _send_opened(wire, kind, found):
+        if not await _send_opened(send, kind, found):
             runtime.journal.raise_event(
                 "FILE_NOT_ACCESSIBLE",
                 client=client,
@@ -69,13 +74,15 @@ async def send_file(wire: Wire, runtime: Runtime, client: str, kind: FileKind) -
     )
 
 
-async def _send_opened(wire: Wire, kind: FileKind, found: OpenedFile) -> bool:
+async def _send_opened(
+    send: Callable[[Message], Awaitable[None]], kind: FileKind, found: OpenedFile
+) -> bool:
     """Send a file in chunks; False where it could not be read to the size that was announced."""
     try:
-        digest = await asyncio.to_thread(_sha256, found)
+        digest = await _sha256(found)
     except OSError:
         return False
-    await wire.send(FileBegin(kind, found.size_bytes, digest))
+    await send(FileBegin(kind, found.size_bytes, digest))
     left = found.size_bytes
     while left > 0:
         try:
@@ -85,17 +92,27 @@ async def _send_opened(wire: Wire, kind: FileKind, found: OpenedFile) -> bool:
         if not data:
             return False
         left -= len(data)
-        await wire.send(FileChunk(data))
-    await wire.send(FileEnd())
+        await send(FileChunk(data))
+    await send(FileEnd())
     return True
 
 
-def _sha256(found: OpenedFile) -> bytes:
+async def _sha256(found: OpenedFile) -> bytes:
+    """Hash a file, a little at a time: with a large one each, a few clients would otherwise keep
+    all threads for files busy, and the others waiting for seconds.
+    """
     digest = hashlib.sha256()
-    while data := found.file.read(_CHUNK_BYTES):
-        digest.update(data)
+    while await asyncio.to_thread(_hash_some, digest, found):
+        pass
     found.file.seek(0)
     return digest.digest()
+
+
+def _hash_some(digest: "hashlib._Hash", found: OpenedFile) -> bool:
+    """Hash the next piece; False at the end."""
+    data = found.file.read(_HASHED_BYTES)
+    digest.update(data)
+    return bool(data)
 
 
 class ProposalTransfer:

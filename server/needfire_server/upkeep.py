@@ -88,6 +88,7 @@ class Upkeep:
             await self._expiry.sweep(now_us())
         except StorageError as error:
             runtime.journal.store_failed(error)
+        runtime.throttle.sweep()
         await self._pages.refresh()
         self.health.swept()
 

@@ -71,6 +71,11 @@ class Wire(asyncio.Protocol):
 
     # ---- for the server
 
+    @property
+    def is_lost(self) -> bool:
+        """True once nothing can be sent or received any more."""
+        return self._lost is not None
+
     async def receive(self, limit_s: float | None = None) -> list[ConnectionEvent]:
         """Wait for bytes and return what they mean.
 

@@ -438,5 +438,5 @@ async def test_nonsense_behind_a_request_ends_the_connection_without_a_bug(
     peer.agent.send(FileRequest(FileKind.BASELINE))
     peer.writer.write(peer.agent.data_to_send() + bytes([0x20, 0, 0, 0, 32]) + bytes(32))
     await peer.until_closed()
-    await server.until_said("CONNECTION_CLOSED")
+    await server.until_said("PROTOCOL_ERROR")
     assert "SERVER_INTERNAL_ERROR" not in server.codes()

@@ -795,9 +795,31 @@ _SERVING: Final = (
         "256",
         "64",
         "Peers at the same time that log in with their password; one address may be a quarter of "
-        "them. Four times as many may be connected without having said anything; beyond that "
-        "the one that has been silent for longest makes room.",
+        "them. Sixteen times as many may be connected without having proved who they are; beyond "
+        "that the one that has been silent for longest makes room, if that is a second.",
         server=Honoured("handshake_limit"),
+        is_ours=True,
+    ),
+    _row(
+        "AgentReportRate",
+        _MISC_OR_SERVER,
+        integer(0, 1_000_000),
+        "1000",
+        "200",
+        "Reports a second that one agent may deliver in the long run; a hundred times as many may "
+        "come at once. Beyond it the server does not read on from this agent for a while: its "
+        "reports wait in its spool, and none is lost. 0: as many as come.",
+        server=Honoured("agent_report_rate"),
+        is_ours=True,
+    ),
+    _row(
+        "AgentByteRate",
+        _MISC_OR_SERVER,
+        size(0, 2**40),
+        "1M",
+        "256K",
+        "Bytes of reports a second that one agent may deliver in the long run, as AgentReportRate.",
+        server=Honoured("agent_byte_rate"),
         is_ours=True,
     ),
     _row(

@@ -1,0 +1,168 @@
+"""How batches of reports get to the store: each agent in its turn, and many in one commit.
+
+A batch waits, as it came from the wire, until it is its agent's turn (``fair_queue.py``). Then it is
+decoded. While the store commits one group the next one is prepared, and takes in whoever comes
+meanwhile: so a group is as large as the commit before it was slow, and where hardly anybody speaks
+nobody waits. Nothing is dropped here: who waits is not read from, and TCP holds its agent back.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from needfire_protocol.codec import decode_flat
+from needfire_protocol.errors import FormatError
+from needfire_protocol.event import unpack_event
+from needfire_protocol.limits import EVENT_DECODING
+from needfire_protocol.messages import EVENT_REPORT, Report, ReportBatch
+from needfire_server.audit.drafts import reports_draft
+from needfire_server.clock import now_us
+from needfire_server.fair_queue import FairQueue
+from needfire_server.states import ClientState
+from needfire_server.storage.base import IncomingReport, IngestResult, Store
+
+__all__ = ["Intake", "Taken"]
+
+_ROW_BYTES: Final = 256
+"""What a report costs beside its body."""
+_PORTION_BYTES: Final = 8_192
+"""Some ten reports at each turn: less than an agent hands over that has anything to say."""
+_GROUP_BYTES_MAX: Final = 2 * 1024 * 1024
+"""What is committed together: some 3,000 reports, and 50 ms of decoding. A quiet agent waits for two
+groups at most, the one that is being committed and the one that is being prepared."""
+_GROUP_BATCHES_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A batch that is on disk."""
+
+    reports: Sequence[IncomingReport]
+    result: IngestResult
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A batch, and who waits for it."""
+
+    client: str
+    batch: ReportBatch
+    cost: int
+    future: "asyncio.Future[Taken]"
+    received_us: int = 0
+    reports: Sequence[IncomingReport] = field(default_factory=list)
+
+
+class Intake:
+    """The way of all reports of one server. In the event loop's thread only."""
+
+    def __init__(self, store: Store, state_of: Callable[[str], ClientState]) -> None:
+        """Args:
+        state_of: what is known of a client at the moment when its reports are committed.
+        """
+        self._store = store
+        self._state_of = state_of
+        self._queue: FairQueue[_Waiting] = FairQueue(_PORTION_BYTES)
+        self._work: asyncio.Task[None] | None = None
+        """Exists while anything waits."""
+
+    @property
+    def waiting(self) -> int:
+        """Batches whose turn has not come."""
+        return len(self._queue)
+
+    async def take(self, client: str, batch: ReportBatch) -> Taken:
+        """Store a batch when it is its client's turn; return when it is on disk.
+
+        Raises:
+            StorageError: nothing of it is promised.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(client, batch, _cost(batch.reports), loop.create_future())
+        self._queue.push(client, waiting, waiting.cost)
+        if self._work is None:
+            self._work = loop.create_task(self._run())
+        return await waiting.future
+
+    async def _run(self) -> None:
+        committing: asyncio.Task[None] | None = None
+        while True:
+            group = await self._next_group(committing)
+            if committing is not None:
+                await committing
+                committing = None
+            if not group:
+                if not len(self._queue):
+                    break
+                continue
+            committing = asyncio.get_running_loop().create_task(self._commit(group))
+        self._work = None
+
+    async def _next_group(self, committing: "asyncio.Task[None] | None") -> list[_Waiting]:
+        """Decode what is next, until that is enough or the commit before it has ended."""
+        group: list[_Waiting] = []
+        cost = 0
+        while cost < _GROUP_BYTES_MAX and len(group) < _GROUP_BATCHES_MAX:
+            waiting = self._queue.pop()
+            if waiting is not None:
+                if not waiting.future.done():
+                    _prepare(waiting)
+                    group.append(waiting)
+                    cost += waiting.cost
+                # The others of this loop have to live, and may have something for this group.
+                await asyncio.sleep(0)
+            elif committing is None or committing.done():
+                break
+            else:
+                await committing
+        return group
+
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
+        # All of them reach the writer before it looks, and so share a commit.
+        results = await asyncio.gather(*map(self._ingest, group), return_exceptions=True)
+        for waiting, result in zip(group, results, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(result, BaseException):
+                waiting.future.set_exception(result)
+            else:
+                waiting.future.set_result(Taken(waiting.reports, result))
+
+    async def _ingest(self, waiting: _Waiting) -> IngestResult:
+        # Its state goes into the same commit: an agent that was told that its EXIT arrived must
+        # not be called killed after a crash of the server, and it will not send it twice.
+        return await self._store.ingest(
+            waiting.client,
+            waiting.batch.stream,
+            waiting.reports,
+            received_us=waiting.received_us,
+            state=self._state_of(waiting.client),
+            audit=partial(
+                reports_draft, waiting.client, waiting.batch.stream, waiting.batch.reports
+            ),
+        )
+
+
+def _cost(reports: Sequence[Report]) -> int:
+    return sum([len(report.body) for report in reports]) + _ROW_BYTES * len(reports)
+
+
+def _prepare(waiting: _Waiting) -> None:
+    received_us = waiting.received_us = now_us()
+    client = waiting.client
+    waiting.reports = [_read(report, client, received_us) for report in waiting.batch.reports]
+
+
+def _read(report: Report, client: str, received_us: int) -> IncomingReport:
+    if report.type != EVENT_REPORT:
+        problem = f"type {report.type} is not known; expected {EVENT_REPORT}"
+        return IncomingReport(report.sequence, None, report.body, problem)
+    try:
+        # An event looks at each of its parts itself.
+        data = decode_flat(report.body, limits=EVENT_DECODING)
+        event = unpack_event(data, client=client, received_us=received_us)
+        return IncomingReport(report.sequence, event, report.body, None)
+    except FormatError as error:
+        return IncomingReport(report.sequence, None, report.body, str(error))

@@ -1,0 +1,171 @@
+"""When does a client have to wait, because it asks for more than its share?
+
+Who is beyond its quota is not refused and loses nothing: the server does not read on from its
+connection for a while. TCP holds the agent back, its reports stay in its spool, and both the begin
+and the end of it are told. The wait is short enough for no agent to be taken for dead meanwhile.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
+from typing import Final
+
+from needfire_protocol.messages import Report, ReportBatch
+from needfire_server.clock import monotonic_s
+from needfire_server.config import ServerSettings
+from needfire_server.journal import Journal
+from needfire_server.quota import Allowance, Quotas, Wish
+
+__all__ = ["Throttle"]
+
+WAIT_S_MAX: Final = 60.0
+"""Well below the time after which silence is reported, and an agent tries another connection."""
+BURST_S: Final = 100
+"""What may come at once is what comes in so many seconds at the highest rate: an upgrade of a
+system changes a hundred thousand files."""
+ODDITY_REPORTS: Final = 100
+"""A gap in the numbers leaves a row that does not expire with the reports, and what is no event has
+to be told: each counts as so many reports."""
+_STREAMS: Final = Allowance(burst=32, per_s=1 / 60)
+"""New spools. A stream leaves a row for ever; an agent has one in its life, or a few."""
+_STREAMS_REMEMBERED: Final = 4
+_FILES: Final = Allowance(burst=20, per_s=0.1)
+_PROPOSALS: Final = Allowance(burst=5, per_s=1 / 60)
+_STEP_S: Final = 1.0
+
+
+class Throttle:
+    """The quotas of all clients, and those who wait. In the event loop's thread only."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        settings: Callable[[], ServerSettings],
+        *,
+        steady_s: Callable[[], float] = monotonic_s,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._journal = journal
+        self._settings = settings
+        self._steady_s = steady_s
+        self._sleep = sleep
+        self._quotas = Quotas()
+        self._streams: dict[str, tuple[bytes, ...]] = {}
+
+    @property
+    def held(self) -> int:
+        """Clients that are beyond their quota now."""
+        return self._quotas.held
+
+    def forget(self, client: str) -> None:
+        """A client is no longer registered."""
+        self._streams.pop(client, None)
+
+    async def before_reports(
+        self, client: str, batch: ReportBatch, is_wanted: Callable[[], bool]
+    ) -> None:
+        """Wait until a batch of a client may be taken, and charge it.
+
+        Args:
+            is_wanted: False once nobody waits for the batch any more; ends the waiting.
+        """
+        is_new = self._is_new(client, batch.stream)
+        wishes = self._wishes()
+        if is_new:
+            wishes[Wish.STREAMS] = _STREAMS
+        await self._wait(client, wishes, len(batch.reports), is_wanted)
+        now_s = self._steady_s()
+        amounts = {
+            Wish.REPORTS: len(batch.reports) + ODDITY_REPORTS * _jumps(batch.reports),
+            Wish.BYTES: sum([len(report.body) for report in batch.reports]),
+            Wish.STREAMS: 1,
+        }
+        for wish, allowance in wishes.items():
+            self._quotas.charge(client, wish, allowance, amounts[wish], now_s)
+
+    def odd(self, client: str, count: int) -> None:
+        """Something was wrong with reports that a client sent."""
+        allowance = self._wishes().get(Wish.REPORTS)
+        if count and allowance is not None:
+            amount = ODDITY_REPORTS * count
+            self._quotas.charge(client, Wish.REPORTS, allowance, amount, self._steady_s())
+
+    async def before_file(self, client: str, is_wanted: Callable[[], bool]) -> None:
+        """Wait until a client may have another file, and charge it."""
+        await self._wait(client, {Wish.FILES: _FILES}, 0, is_wanted)
+        self._quotas.charge(client, Wish.FILES, _FILES, 1, self._steady_s())
+
+    def proposal_wait_s(self, client: str) -> float:
+        """Charge a proposal and return 0.0, or return in how many seconds there may be one."""
+        now_s = self._steady_s()
+        wait_s = self._quotas.wait_s(client, Wish.PROPOSALS, _PROPOSALS, now_s)
+        if not wait_s:
+            self._quotas.charge(client, Wish.PROPOSALS, _PROPOSALS, 1, now_s)
+        return wait_s
+
+    def sweep(self) -> None:
+        """Tell who keeps to its quota again."""
+        for each in self._quotas.sweep(self._steady_s()):
+            self._journal.raise_event(
+                "CLIENT_HELD_BACK_ENDED",
+                client=each.client,
+                seconds=round(each.seconds),
+                waited_s=round(each.waited_s),
+                reports=each.reports,
+            )
+
+    def _wishes(self) -> dict[Wish, Allowance]:
+        settings = self._settings()
+        rates = {
+            Wish.REPORTS: settings.agent_report_rate,
+            Wish.BYTES: settings.agent_byte_rate,
+        }
+        return {wish: Allowance(rate * BURST_S, rate) for wish, rate in rates.items() if rate}
+
+    async def _wait(
+        self,
+        client: str,
+        wishes: dict[Wish, Allowance],
+        reports: int,
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        now_s = self._steady_s()
+        wait_s, wish = max(
+            (
+                (self._quotas.wait_s(client, wish, each, now_s), wish)
+                for wish, each in wishes.items()
+            ),
+            key=lambda pair: pair[0],
+            default=(0.0, Wish.REPORTS),
+        )
+        if not wait_s:
+            return
+        wait_s = min(wait_s, WAIT_S_MAX)
+        if self._quotas.hold(client, reports, wait_s, now_s):
+            allowance = wishes[wish]
+            self._journal.raise_event(
+                "CLIENT_HELD_BACK",
+                client=client,
+                what=wish.value,
+                limit=f"{allowance.per_s:g} a second, {allowance.burst:g} at once",
+            )
+        end_s = now_s + wait_s
+        # A connection that is not read from tells nobody that it has ended: so we look.
+        while is_wanted() and (left_s := end_s - self._steady_s()) > 0:
+            await self._sleep(min(left_s, _STEP_S))
+
+    def _is_new(self, client: str, stream: bytes) -> bool:
+        """True where a client was not heard with this stream lately. It is remembered."""
+        known = self._streams.get(client, ())
+        if stream in known:
+            return False
+        self._streams[client] = (*known, stream)[-_STREAMS_REMEMBERED:]
+        return True
+
+
+def _jumps(reports: Sequence[Report]) -> int:
+    """Return how often a number does not follow upon the one before."""
+    if reports[-1].sequence - reports[0].sequence == len(reports) - 1:
+        return 0
+    numbers = [report.sequence for report in reports]
+    return sum(after != before + 1 for before, after in pairwise(numbers))

@@ -1,0 +1,168 @@
+"""Reports get to the store in turns: a flood of one agent makes no other one wait for all of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from needfire_protocol.errors import StorageError
+from needfire_protocol.messages import Acknowledge, Report, ReportBatch
+from needfire_server.intake import Intake, Taken
+from needfire_server.states import ClientState
+from needfire_server.storage.base import IncomingReport, IngestResult
+from needfire_testkit.live_server import LiveServer, Peer, event_body, live_server
+
+LARGE = event_body("POLICY_MODIFIED", policy="ReadOnly", change="C", path="/" + "x" * 2_000)
+SMALL = event_body()
+
+
+def batch(*bodies: bytes, first: int = 1) -> ReportBatch:
+    reports = (Report(number, 1, body, bytes(32)) for number, body in enumerate(bodies, first))
+    return ReportBatch(bytes(16), tuple(reports))
+
+
+class SlowStore:
+    """Commits what has come whenever it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[str, Sequence[IncomingReport], asyncio.Future[None]]] = []
+        self.commits: list[list[str]] = []
+
+    async def ingest(
+        self, client: str, stream: bytes, reports: Sequence[IncomingReport], **_: Any
+    ) -> IngestResult:
+        done = asyncio.get_running_loop().create_future()
+        self.waiting.append((client, reports, done))
+        await done
+        return IngestResult(tuple(each.event for each in reports if each.event), None, None)
+
+    async def commit(self, error: Exception | None = None) -> None:
+        """Wait until something is there and nothing more comes, then commit all of it."""
+        count = -1
+        while not self.waiting or count != len(self.waiting):
+            count = len(self.waiting)
+            for _ in range(20):
+                await asyncio.sleep(0)
+        now, self.waiting = self.waiting, []
+        self.commits.append([client for client, _, _ in now])
+        for _, _, done in now:
+            done.set_exception(error) if error else done.set_result(None)
+
+    async def commit_until_done(self, tasks: Sequence[asyncio.Task[Taken]]) -> None:
+        async with asyncio.timeout(15):
+            while not all(task.done() for task in tasks):
+                if self.waiting:
+                    await self.commit()
+                await asyncio.sleep(0)
+
+
+def intake(store: SlowStore) -> Intake:
+    return Intake(store, ClientState.initial)  # type: ignore[arg-type]
+
+
+async def settled(tasks: Sequence[asyncio.Task[Taken]]) -> None:
+    async with asyncio.timeout(15):
+        await asyncio.gather(*tasks)
+
+
+async def test_a_quiet_agent_is_in_the_group_that_comes_next_whatever_a_flood_has_waiting() -> None:
+    store = SlowStore()
+    way = intake(store)
+    flood = [asyncio.ensure_future(way.take("flood", batch(*[LARGE] * 100))) for _ in range(40)]
+    await asyncio.sleep(0)
+    quiet = [asyncio.ensure_future(way.take(f"quiet{each}", batch(SMALL))) for each in range(30)]
+    for _ in range(2):
+        await store.commit()
+    await settled(quiet)
+    assert not all(task.done() for task in flood)
+    assert way.waiting
+    await store.commit_until_done(flood)
+
+
+async def test_what_comes_during_a_commit_shares_the_next_one() -> None:
+    store = SlowStore()
+    way = intake(store)
+    first = asyncio.ensure_future(way.take("web0", batch(SMALL)))
+    while not store.waiting:
+        await asyncio.sleep(0)
+    others = [asyncio.ensure_future(way.take(f"web{each}", batch(SMALL))) for each in range(1, 9)]
+    await asyncio.sleep(0)
+    await store.commit()
+    await store.commit()
+    await settled([first, *others])
+    assert store.commits == [["web0"], [f"web{each}" for each in range(1, 9)]]
+
+
+async def test_a_commit_that_fails_is_told_to_its_group_and_the_next_one_goes_on() -> None:
+    store = SlowStore()
+    way = intake(store)
+    first = asyncio.ensure_future(way.take("web1", batch(SMALL)))
+    await store.commit(StorageError("database or disk is full"))
+    with pytest.raises(StorageError, match="full"):
+        await first
+    second = asyncio.ensure_future(way.take("web1", batch(SMALL)))
+    await store.commit()
+    assert len((await second).reports) == 1
+
+
+async def test_who_gives_up_before_the_turn_is_not_stored() -> None:
+    store = SlowStore()
+    way = intake(store)
+    first = asyncio.ensure_future(way.take("web1", batch(*[LARGE] * 400)))
+    gone = [asyncio.ensure_future(way.take("web1", batch(*[LARGE] * 400))) for _ in range(6)]
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    await store.commit()
+    await settled([first])
+    last = asyncio.ensure_future(way.take("web2", batch(SMALL)))
+    await store.commit_until_done([last])
+    assert sum(commit.count("web1") for commit in store.commits) < 7
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[LiveServer]:
+    async with live_server(tmp_path / "data") as live:
+        yield live
+
+
+async def flooding(peer: Peer, acknowledged: list[int]) -> None:
+    """Send batches for ever, four of them on their way."""
+    first, on_their_way = 1, 0
+    while True:
+        while on_their_way < 4:
+            await peer.send(peer.batch(first, *[LARGE] * 100))
+            first += 100
+            on_their_way += 1
+        message = await peer.next_message()
+        assert isinstance(message, Acknowledge)
+        acknowledged.append(message.sequence)
+        on_their_way -= 1
+
+
+async def test_quiet_agents_are_answered_within_two_batches_of_a_flood(server: LiveServer) -> None:
+    registry, store = server.runtime.registry, server.runtime.store
+    server.configure(agent_report_rate=0, agent_byte_rate=0)
+    (record,) = await store.clients()
+    names = ["localhost", *(f"quiet{number}" for number in range(4))]
+    for name in names[1:]:
+        registry.put(replace(record, name=name))
+    flood, *quiet = [await server.log_in(name=name) for name in names]
+    acknowledged: list[int] = []
+    task = asyncio.ensure_future(flooding(flood, acknowledged))
+    try:
+        while not acknowledged:
+            await asyncio.sleep(0)
+        for sequence in range(1, 11):
+            before = len(acknowledged)
+            await asyncio.gather(*(peer.send(peer.batch(sequence, SMALL)) for peer in quiet))
+            for peer in quiet:
+                assert await peer.next_message() == Acknowledge(peer.stream, sequence)
+            # One may be under way to the disk, one behind it, and one in the sockets.
+            assert len(acknowledged) - before <= 4
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))

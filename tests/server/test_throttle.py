@@ -1,0 +1,228 @@
+"""A client that asks for too much waits, is told of, and loses nothing."""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from needfire_protocol.messages import (
+    Acknowledge,
+    FileBegin,
+    FileChunk,
+    FileEnd,
+    FileKind,
+    FileRequest,
+    ProposalAccepted,
+    ProposalBegin,
+    ProposalChunk,
+    ProposalEnd,
+    ProposalRefused,
+    Report,
+    ReportBatch,
+)
+from needfire_server import agent_session as agent_session_module
+from needfire_server.config import ServerSettings
+from needfire_server.throttle import BURST_S, ODDITY_REPORTS, WAIT_S_MAX, Throttle
+from needfire_testkit.live_server import LiveServer, event_body, live_server
+
+
+class Clock:
+    """Time that only passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+class Said:
+    """What a journal was told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, object]]] = []
+
+    def raise_event(self, code: str, **fields: object) -> None:
+        self.events.append((code, fields))
+
+
+def batch(count: int, *, first: int = 1, step: int = 1, stream: bytes = bytes(16)) -> ReportBatch:
+    numbers = range(first, first + count * step, step)
+    return ReportBatch(stream, tuple(Report(each, 1, b"b", bytes(32)) for each in numbers))
+
+
+class Bench:
+    """A throttle whose waits are looked at instead of waited for."""
+
+    def __init__(self, rate: int = 1) -> None:
+        self.clock, self.said = Clock(), Said()
+        settings = ServerSettings(agent_report_rate=rate, agent_byte_rate=0)
+        self.throttle = Throttle(
+            self.said,  # type: ignore[arg-type]
+            lambda: settings,
+            steady_s=self.clock,
+            sleep=self.clock.sleep,
+        )
+
+    async def waited_s(self, wanted: ReportBatch, client: str = "web1") -> float:
+        """Return how long a batch has to wait, and let that time pass."""
+        began_s = self.clock.now_s
+        await self.throttle.before_reports(client, wanted, lambda: True)
+        return self.clock.now_s - began_s
+
+
+async def test_nobody_waits_within_the_burst_and_who_is_beyond_it_does() -> None:
+    bench = Bench()
+    assert await bench.waited_s(batch(BURST_S)) == 0
+    assert await bench.waited_s(batch(5, first=200)) == 0
+    assert await bench.waited_s(batch(1, first=300), "web2") == 0
+    assert await bench.waited_s(batch(1, first=300)) == pytest.approx(5)
+
+
+async def test_no_wait_is_longer_than_a_silence_that_would_be_reported() -> None:
+    bench = Bench()
+    await bench.waited_s(batch(500))
+    assert await bench.waited_s(batch(1, first=501)) == pytest.approx(WAIT_S_MAX)
+
+
+async def test_a_wait_ends_where_nobody_wants_the_batch_any_more() -> None:
+    bench = Bench()
+    await bench.waited_s(batch(500))
+    looks = iter([True, True, False])
+    began_s = bench.clock.now_s
+    await bench.throttle.before_reports("web1", batch(1, first=501), lambda: next(looks))
+    assert bench.clock.now_s - began_s == pytest.approx(2)
+
+
+async def test_gaps_within_a_batch_count_as_many_reports() -> None:
+    bench = Bench(rate=10)
+    await bench.waited_s(batch(10, step=2))
+    assert 9 * ODDITY_REPORTS + 10 < 10 * BURST_S
+    await bench.waited_s(batch(2, first=30, step=2))
+    assert await bench.waited_s(batch(1, first=40)) > 0
+
+
+async def test_new_streams_are_limited_even_where_reports_are_not() -> None:
+    bench = Bench(rate=0)
+    waits = [await bench.waited_s(batch(1, stream=bytes([each] * 16))) for each in range(35)]
+    assert not any(waits[:33])
+    assert all(waits[33:])
+    assert not await bench.waited_s(batch(1, first=2, stream=bytes([34] * 16)))
+
+
+async def test_begin_and_end_are_told_once() -> None:
+    bench = Bench()
+    await bench.waited_s(batch(BURST_S + 3))
+    await bench.waited_s(batch(2, first=200))
+    await bench.waited_s(batch(2, first=300))
+    (begun,) = bench.said.events
+    assert begun[0] == "CLIENT_HELD_BACK"
+    assert begun[1]["client"] == "web1"
+    bench.throttle.sweep()
+    assert bench.throttle.held == 1
+    bench.clock.now_s += 60
+    bench.throttle.sweep()
+    bench.throttle.sweep()
+    code, fields = bench.said.events[-1]
+    assert (len(bench.said.events), code) == (2, "CLIENT_HELD_BACK_ENDED")
+    assert fields["reports"] == 4
+    assert fields["waited_s"] == 5
+    assert bench.throttle.held == 0
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[LiveServer]:
+    async with live_server(tmp_path / "data") as live:
+        yield live
+
+
+async def test_an_agent_beyond_its_quota_is_answered_later_and_all_of_it_is_stored(
+    server: LiveServer,
+) -> None:
+    server.configure(agent_report_rate=1)
+    peer = await server.log_in()
+    await peer.send(peer.batch(1, *[event_body() for _ in range(101)]))
+    await peer.send(peer.batch(102, event_body()))
+    assert await peer.next_message() == Acknowledge(peer.stream, 101)
+    assert await peer.next_message() == Acknowledge(peer.stream, 102)
+    held = await server.until_said("CLIENT_HELD_BACK")
+    assert held.fields["what"] == "reports"
+    assert len(await server.stored(code="WAKEUP")) == 102
+    assert "CLIENT_HELD_BACK_ENDED" not in server.codes()
+
+
+async def test_a_refused_proposal_whose_pieces_are_on_their_way_costs_no_connection(
+    server: LiveServer,
+) -> None:
+    server.configure(proposal_size_limit_bytes=100)
+    peer = await server.log_in()
+    digest = hashlib.sha256(b"x").digest()
+    pieces = [ProposalChunk(b"x" * 50)] * 3
+    await peer.send(ProposalBegin(150, bytes(32)), *pieces, ProposalEnd())
+    assert isinstance(await peer.next_message(), ProposalRefused)
+    # An agent that hears of it sends no end.
+    await peer.send(ProposalBegin(150, bytes(32)), *pieces)
+    assert isinstance(await peer.next_message(), ProposalRefused)
+    await peer.send(ProposalBegin(1, digest), ProposalChunk(b"x"), ProposalEnd())
+    assert isinstance(await peer.next_message(), ProposalAccepted)
+    assert "PROTOCOL_ERROR" not in server.codes()
+
+
+async def test_a_refused_proposal_that_goes_on_for_ever_ends_the_connection(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_session_module, "_UNWANTED_BYTES_MAX", 100)
+    server.configure(proposal_size_limit_bytes=100)
+    peer = await server.log_in()
+    await peer.send(ProposalBegin(150, bytes(32)), *[ProposalChunk(b"x" * 50)] * 3)
+    await server.until_said("PROTOCOL_ERROR")
+    assert await peer.until_closed() != b""
+
+
+async def test_more_proposals_than_anybody_needs_are_refused_with_the_time_to_wait(
+    server: LiveServer,
+) -> None:
+    peer = await server.log_in()
+    digest = hashlib.sha256(b"x").digest()
+    answers = []
+    for _ in range(7):
+        await peer.send(ProposalBegin(1, digest), ProposalChunk(b"x"), ProposalEnd())
+        answers.append(await peer.next_message())
+    last = answers[-1]
+    assert isinstance(last, ProposalRefused)
+    assert [type(each) for each in answers] == [ProposalAccepted] * 6 + [ProposalRefused]
+    assert "try again in" in last.reason
+
+
+async def test_reports_are_acknowledged_while_a_large_file_is_on_its_way(
+    server: LiveServer,
+) -> None:
+    content = os.urandom(8 * 1024 * 1024)
+    (server.directory / "file.localhost").write_bytes(content)
+    peer = await server.log_in()
+    await peer.send(FileRequest(FileKind.BASELINE), peer.batch(1, event_body()))
+    received, order = b"", []
+    while True:
+        message = await peer.next_message()
+        order.append(type(message))
+        if isinstance(message, FileChunk):
+            received += message.data
+        elif isinstance(message, FileEnd):
+            break
+    assert received == content
+    assert FileBegin in order
+    assert Acknowledge in order, "it came before the end of the file"
+
+
+async def test_a_second_file_waits_for_the_first(server: LiveServer) -> None:
+    (server.directory / "file.localhost").write_bytes(os.urandom(300_000))
+    (server.directory / "rc.localhost").write_bytes(b"[ReadOnly]\n")
+    peer = await server.log_in()
+    await peer.send(FileRequest(FileKind.BASELINE), FileRequest(FileKind.CONFIGURATION))
+    kinds = [type(await peer.next_message()) for _ in range(5 + 2 + 3)]
+    assert kinds == [FileBegin, *[FileChunk] * 5, FileEnd, FileBegin, FileChunk, FileEnd]
