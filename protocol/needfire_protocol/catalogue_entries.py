@@ -1104,6 +1104,40 @@ _SERVER_ENTRIES: Final = (
         },
     ),
     Entry(
+        "RELAY_REFUSED",
+        _ALARM,
+        Severity.CRIT,
+        "Client tried to speak for others",
+        "A client sent reports of others, or wanted to, and the configuration does not allow it "
+        "to. Nothing of it was taken. Told at most once an hour.",
+        "If it is a server that passes reports on, add RelayClient = NAME under [Clients]. If it is "
+        "an ordinary agent, somebody has its password: look at the host, and register it anew.",
+        {"client": _CLIENT, "peer": "address of the peer"},
+    ),
+    Entry(
+        "RELAYED_REPORTS_REFUSED",
+        _ALARM,
+        Severity.ERR,
+        "Relayed reports refused: {reason}",
+        "A relay passed on reports that have been at this server before, or that have passed too "
+        "many relays: servers pass reports on in a circle. They are not stored again. Told at most "
+        "once an hour.",
+        "Look at the outputs with the target relay, here and at the client, and take the wrong "
+        "one out.",
+        {"client": "the relay", "reason": "what was found", "count": "how many in the first batch"},
+    ),
+    Entry(
+        "RELAYED_CLIENTS_TOO_MANY",
+        _ALARM,
+        Severity.ERR,
+        "Relay speaks for more than {limit} clients",
+        "More clients report through a relay than states are kept of. The reports of all are "
+        "stored; status does not show those that came too late. Told at most once an hour.",
+        "If there are not that many, the relay makes them up: look at its host. If there are, use "
+        "another relay for some of them.",
+        {"client": "the relay", "limit": "how many states are kept"},
+    ),
+    Entry(
         "SEQUENCE_GAP",
         _ALARM,
         Severity.CRIT,

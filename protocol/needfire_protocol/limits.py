@@ -20,6 +20,8 @@ __all__ = [
     "PASSWORD_BYTES_MAX",
     "RANDOM_BYTES",
     "RECORDS_PER_KEY_MAX",
+    "RELAYED_DECODING",
+    "RELAYS_MAX",
     "REPORTS_PER_BATCH_MAX",
     "REPORT_BATCH_BYTES_MAX",
     "REPORT_BODY_BYTES_MAX",
@@ -144,6 +146,21 @@ EVENT_DECODING: Final = DecodingLimits(
     depth_max=2,
 )
 """The body of a report of type 1: the map of an event, and in it the map of its fields."""
+
+RELAYS_MAX: Final = 4
+"""Servers that a report may pass before the one that takes it. It bounds what a relay that lies
+about the way can do in a circle of servers."""
+
+RELAYED_DECODING: Final = DecodingLimits(
+    size_bytes_max=REPORT_BODY_BYTES_MAX,
+    text_bytes_max=REPORT_BODY_BYTES_MAX,
+    binary_bytes_max=16,
+    array_items_max=2 * RELAYS_MAX,
+    map_items_max=96,
+    depth_max=3,
+)
+"""The body of a report of type 2: names, path, and an event as in the body of type 1. A way that is
+too long by a few relays can still be read, and be told apart from nonsense."""
 
 assert HANDSHAKE_FRAME_BYTES_MAX < SEALED_FRAME_BYTES_MAX
 assert REPORT_BODY_BYTES_MAX + REPORT_OVERHEAD_BYTES_MAX <= REPORT_BATCH_BYTES_MAX

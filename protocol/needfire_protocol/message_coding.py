@@ -140,7 +140,7 @@ AGENT_MESSAGES: Final[MessageTables] = {
         "boot_id": Word(),
         "started_us": TIME_US,
         "version": Word(),
-        "mode": Choice(frozenset({"run", "init", "check", "update"})),
+        "mode": Choice(frozenset({"run", "init", "check", "update", "relay"})),
         "prior_exit_pending": Boolean(),
     },
     ReportBatch: {"stream": _ID_16, "reports": _Reports()},

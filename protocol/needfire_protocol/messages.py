@@ -13,6 +13,7 @@ from needfire_protocol.plain_classes import dataclass
 __all__ = [
     "EVENT_REPORT",
     "FEATURE_AUDIT",
+    "RELAYED_REPORT",
     "Acknowledge",
     "AgentMessage",
     "Announce",
@@ -46,7 +47,10 @@ __all__ = [
 ]
 
 EVENT_REPORT: Final = 1
-"""Type of a report whose body is an encoded event; the only type there is."""
+"""Type of a report whose body is an encoded event."""
+RELAYED_REPORT: Final = 2
+"""Type of a report that a server passes on for others (``relayed.py``); only who announced itself
+in mode ``relay``, and may, sends it. Its numbers rise, but need not follow on each other."""
 
 
 FEATURE_AUDIT: Final = 1
@@ -84,7 +88,7 @@ class Announce:
     started_us: int
     version: str
     mode: str
-    """``run``, ``init``, ``check`` or ``update``."""
+    """``run``, ``init``, ``check`` or ``update``; ``relay`` for a server that passes reports on."""
     prior_exit_pending: bool
     """The process before this one said goodbye, but the server has not confirmed that it heard."""
 

@@ -4,8 +4,15 @@ import re
 from typing import Final
 
 from needfire_protocol.errors import FormatError
+from needfire_protocol.limits import RELAYS_MAX
 
-__all__ = ["CLIENT_NAME_BYTES_MAX", "is_client_name", "parse_client_name"]
+__all__ = [
+    "CLIENT_NAME_BYTES_MAX",
+    "is_client_name",
+    "is_relayed_name",
+    "parse_client_name",
+    "parse_reporter_name",
+]
 
 CLIENT_NAME_BYTES_MAX: Final = 255
 """Bytes: the length of a DNS name, and of one path component with room for ``file.``."""
@@ -35,3 +42,26 @@ def parse_client_name(text: str) -> str:
             f"at most {CLIENT_NAME_BYTES_MAX} bytes, no leading dot"
         )
     return text.lower()
+
+
+def is_relayed_name(name: str) -> bool:
+    """True for ``relay/name``: who reports through another server, and can never log in here.
+
+    No client name has a slash, and no name with one passes ``parse_client_name``; so what makes
+    a path of a name can never be given one of these.
+    """
+    return "/" in name
+
+
+def parse_reporter_name(text: str) -> str:
+    """Return the name of a client, or of one behind relays (``relay/name``), in lower case.
+
+    For questions about what is stored. It must not become part of a path.
+
+    Raises:
+        FormatError: the text can name neither.
+    """
+    parts = text.split("/", RELAYS_MAX + 1)
+    if len(parts) > RELAYS_MAX + 1:
+        raise FormatError(f"{text[:64]!r} names more than {RELAYS_MAX} relays")
+    return "/".join(map(parse_client_name, parts))

@@ -15,6 +15,7 @@ from needfire_protocol.connection_events import (
 from needfire_protocol.errors import RemoteProtocolError, StorageError
 from needfire_protocol.messages import (
     FEATURE_AUDIT,
+    RELAYED_REPORT,
     Announce,
     AuditCheckpoint,
     AuditProof,
@@ -65,6 +66,7 @@ class AgentSession:
 
     __slots__ = (
         "_is_over",
+        "_is_relay",
         "_login",
         "_proposal",
         "_runtime",
@@ -90,6 +92,7 @@ class AgentSession:
         """Sends a file, beside everything else."""
         self._is_over = False
         self._shown_size = 0
+        self._is_relay = False
         self._sending = asyncio.Lock()
 
     @property
@@ -205,6 +208,9 @@ class AgentSession:
         if self._session is not None:
             await self._refuse(RefusalCode.PROTOCOL, "announced twice")
             return
+        self._is_relay = announce.mode == "relay"
+        if self._is_relay and not await self._may_relay():
+            return
         async with self._runtime.neighbours.changing(self.client):
             try:
                 session = await self._welcomed(announce)
@@ -310,7 +316,11 @@ class AgentSession:
 
     async def _serve(self, message: Message, session: Session, voice: Voice) -> None:
         match message:
-            case ReportBatch():
+            case ReportBatch(reports=reports):
+                is_relayed = any(report.type == RELAYED_REPORT for report in reports)
+                # Asked again at each batch: the configuration may have changed.
+                if is_relayed and not await self._may_relay():
+                    return
                 await self._runtime.throttle.before_reports(
                     self.client, message, lambda: self._is_heard(session)
                 )
@@ -361,6 +371,14 @@ class AgentSession:
             raise RemoteProtocolError("a proof was asked for that no checkpoint calls for")
         hashes = await self._runtime.audit.consistency(request.old, request.new)
         await self._send(AuditProof(request.old, request.new, hashes))
+
+    async def _may_relay(self) -> bool:
+        """False after refusing a client that would speak for others and must not."""
+        if self._is_relay and self.client in self._runtime.settings.relay_clients:
+            return True
+        self._runtime.relays.not_allowed(self.client, self._wire.peer)
+        await self._refuse(RefusalCode.ACCESS, "this client is no relay here (RelayClient)")
+        return False
 
     async def _goodbye(self, reason: str, session: Session) -> None:
         status = ClientStatus.EXITED if reason == "exit" else ClientStatus.SUSPENDED

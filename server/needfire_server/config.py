@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from needfire_protocol.errors import ConfigError, FormatError, Problem
+from needfire_protocol.names import parse_client_name
 from needfire_protocol.rc.conditions import Facts
 from needfire_protocol.rc.directives import Program
 from needfire_protocol.rc.findings import Findings
@@ -54,6 +55,8 @@ class ServerSettings:
     hosts_deny_file: str = "/etc/hosts.deny"
     clients: tuple[RegisteredClient, ...] = ()
     """In the order of the file; where a name stands twice, the last line counts."""
+    relay_clients: tuple[str, ...] = ()
+    """Clients that are servers, and may pass on what others report."""
     data_directory: str = "/var/lib/needfire"
     store_url: str | None = None
     """None: the SQLite file in the data directory."""
@@ -173,6 +176,7 @@ def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettin
             "clients": _ClientLines(findings).add,
             "store_url": _as_store_url,
             "outputs": outputs.add,
+            "relay_clients": _as_client_name,
             **dict.fromkeys(_PATH_FIELDS, _as_text),
         },
     )
@@ -197,6 +201,10 @@ _PATH_FIELDS: Final = (
 
 def _as_text(_directive: Directive, path: bytes, _current: str | None) -> str:
     return os.fsdecode(path)
+
+
+def _as_client_name(_directive: Directive, text: str, _current: None) -> str:
+    return parse_client_name(text)
 
 
 def _as_store_url(_directive: Directive, text: str, _current: str | None) -> str:

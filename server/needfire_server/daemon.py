@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from needfire_protocol.errors import ConfigError, StorageError
@@ -33,8 +34,11 @@ from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
 from needfire_server.loop_watch import watch_loop
 from needfire_server.outputs.engine import OutputEngine
+from needfire_server.outputs.relay_origin import RelayOrigin
+from needfire_server.outputs.targets import make_target
 from needfire_server.privileges import drop_privileges
 from needfire_server.registry import Registry
+from needfire_server.relays import IDENTITY_SECRET, RelayDesk, identity_of
 from needfire_server.retention import retain
 from needfire_server.runtime import Runtime
 from needfire_server.seal_key import load_seal_key, read_credential
@@ -201,10 +205,17 @@ class _Server:
         )
         try:
             journal = Journal(logbook, store_path=store.name, on_recorded=on_new_events)
-            outputs = OutputEngine(CursorStore(store), raise_event=journal.raise_event)
-            await outputs.begin(settings.outputs)
+            identity = identity_of(await store.secret(IDENTITY_SECRET))
             registry = Registry(settings.clients, await store.clients())
             audit = await AuditLog.open(store.audit, self._options.data_directory)
+            fleet = Fleet(store, journal, await store.load_client_states())
+            origin = RelayOrigin(identity, store, fleet, lambda: self._settings.relay_clients)
+            outputs = OutputEngine(
+                CursorStore(store),
+                raise_event=journal.raise_event,
+                make_target=partial(make_target, origin=origin),
+            )
+            await outputs.begin(settings.outputs)
             runtime = Runtime(
                 settings=settings,
                 store=store,
@@ -213,13 +224,14 @@ class _Server:
                 names=NameChecker.for_host(settings.lookup_timeout_s),
                 logbook=logbook,
                 journal=journal,
-                fleet=Fleet(store, journal, await store.load_client_states()),
+                fleet=fleet,
                 keeper=SessionKeeper(
                     SessionTable(), store, SessionSeal(self._load_seal_key(), os.urandom)
                 ),
                 fake_salt_key=await store.secret("fake-salt-key"),
                 outputs=outputs,
                 audit=audit,
+                relays=RelayDesk(identity, journal.raise_event),
                 on_new_events=on_new_events,
                 connections_possible=connections_possible(raise_descriptor_limit()),
             )
@@ -365,7 +377,7 @@ class _Server:
                 reason=str(error.problems[0]),
             )
             return
-        runtime.settings = settings
+        runtime.settings = self._settings = settings
         runtime.journal.configure(class_settings(settings))
         runtime.logbook.configure(settings)
         runtime.outputs.configure(settings.outputs)

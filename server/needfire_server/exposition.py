@@ -79,6 +79,11 @@ class Exposition:
         for status in ClientStatus:
             clients.add_metric([status.value], counts[status])
         yield clients
+        yield _gauge(
+            "needfire_clients_behind_relays",
+            "Clients that report through a relay.",
+            len(fleet.behind_relays(names)),
+        )
         pulses = [pulse for name in names if (pulse := vitals.pulse(name)) is not None]
         yield _gauge(
             "needfire_clients_silent",

@@ -1,9 +1,13 @@
 """What the server knows of each client: its state, when it was heard, and whether it is overdue."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final, TypeGuard
 
+from needfire_protocol.errors import FormatError
 from needfire_protocol.event import Event, format_time
+from needfire_protocol.names import is_relayed_name, parse_reporter_name
 from needfire_server.clock import now_us
 from needfire_server.journal import Journal
 from needfire_server.states import (
@@ -13,10 +17,14 @@ from needfire_server.states import (
     heard,
     is_illegal_restart,
     overdue,
+    told_by_relay,
 )
 from needfire_server.storage.base import Store
 
-__all__ = ["Fleet"]
+__all__ = ["BEHIND_RELAY_MAX", "Fleet", "behind_relays"]
+
+BEHIND_RELAY_MAX: Final = 10_000
+"""Clients of one relay whose states are kept: it could make up names without end."""
 
 
 class Fleet:
@@ -29,6 +37,7 @@ class Fleet:
         self._journal = journal
         self._states = dict(states or {})
         self._unsaved: set[str] = set()
+        self._behind = _count_behind(self._states)
         self._listening_since_us = now_us()
 
     def state(self, client: str) -> ClientState:
@@ -92,7 +101,47 @@ class Fleet:
         """Take over what another server on the same store has heard since; return those states."""
         newer = [state for state in stored if _is_newer(state, self.state(state.name))]
         self._states.update({state.name: state for state in newer})
+        if newer:
+            self._behind = _count_behind(self._states)
         return newer
+
+    async def relayed_by(self, relays: Mapping[str, bytes]) -> None:
+        """Note which servers reports have passed; durable before the reports are.
+
+        Args:
+            relays: identity by name (``relay/name``).
+        """
+        changed = [
+            replace(self.state(name), instance=identity)
+            for name, identity in relays.items()
+            if self.state(name).instance != identity
+        ]
+        kept = [state for state in changed if self._change_behind(state)]
+        await self._save({state.name for state in kept})
+
+    def heard_through(self, relay: str, events: Sequence[Event]) -> bool:
+        """Note what a relay passed on says of clients behind it; False where there are too many.
+
+        Those that are too many have their reports stored, and no state.
+        """
+        moment_us = now_us()
+        is_whole = True
+        for event in events:
+            whose = event.client or relay
+            if whose != relay:
+                state = heard(self.state(whose), [event.code], moment_us)
+                is_whole &= self._change_behind(state)
+            about = event.fields.get("client")
+            if is_relay(whose, relay, self.state(whose)) and _is_name(about):
+                told = self.state(f"{whose}/{about}")
+                after = told_by_relay(told, event.code, moment_us)
+                if after != told:
+                    is_whole &= self._change_behind(after)
+        return is_whole
+
+    def behind_relays(self, registered: Iterable[str]) -> list[str]:
+        """Return the names of those who report through a relay that is registered, sorted."""
+        return behind_relays(self._states, registered)
 
     async def note(self, client: str, status: ClientStatus) -> None:
         """Note something that the server itself saw of a client."""
@@ -159,6 +208,16 @@ class Fleet:
         if status in DECISIVE or before.is_overdue:
             await self._save({client})
 
+    def _change_behind(self, state: ClientState) -> bool:
+        """Take a state, unless it is one too many of a relay."""
+        if state.name not in self._states and is_relayed_name(state.name):
+            relay = state.name.partition("/")[0]
+            if self._behind[relay] >= BEHIND_RELAY_MAX:
+                return False
+            self._behind[relay] += 1
+        self._change(state)
+        return True
+
     def _change(self, state: ClientState) -> None:
         self._states[state.name] = state
         self._unsaved.add(state.name)
@@ -168,6 +227,33 @@ def _is_newer(stored: ClientState, ours: ClientState) -> bool:
     theirs_us, ours_us = stored.last_seen_us or 0, ours.last_seen_us or 0
     # Of the same silence, another server may have told that it is too long.
     return theirs_us > ours_us or (theirs_us == ours_us and stored.is_overdue > ours.is_overdue)
+
+
+def behind_relays(states: Iterable[str], registered: Iterable[str]) -> list[str]:
+    """Return which of the names are of clients behind one of the registered ones, sorted."""
+    known = set(registered)
+    return sorted(
+        name for name in states if is_relayed_name(name) and name.partition("/")[0] in known
+    )
+
+
+def _count_behind(names: Iterable[str]) -> Counter[str]:
+    """How many clients each relay has."""
+    return Counter(name.partition("/")[0] for name in names if is_relayed_name(name))
+
+
+def is_relay(client: str, relay: str, state: ClientState) -> bool:
+    """True where reports of the client are a server's own: of the relay, or of one behind it."""
+    return client == relay or state.instance is not None
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    if not isinstance(value, str):
+        return False
+    try:
+        return parse_reporter_name(value) == value
+    except FormatError:
+        return False
 
 
 _AT_REST = frozenset({ClientStatus.EXITED, ClientStatus.SUSPENDED, ClientStatus.TIMEOUT_EXCEEDED})

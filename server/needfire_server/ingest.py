@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from needfire_protocol.errors import StorageError
-from needfire_protocol.messages import Acknowledge, ReportBatch
+from needfire_protocol.messages import RELAYED_REPORT, Acknowledge, ReportBatch
+from needfire_server.clock import now_us
+from needfire_server.fleet import BEHIND_RELAY_MAX
+from needfire_server.relays import Way
 from needfire_server.restores import first_of_another_history
 from needfire_server.runtime import Runtime
 from needfire_server.storage.base import IncomingReport, IngestResult
@@ -31,9 +34,16 @@ async def take_batch(
     if not batch.reports:
         return ()
     runtime.vitals.wrote(voice, batch.stream)
+    way = Way(client, voice.process.instance, runtime.relays.identity)
+    relayed = None
+    if any(report.type == RELAYED_REPORT for report in batch.reports):
+        # Read before its turn: which way it came has to be on disk before it is.
+        relayed = way.read_all(batch.reports, now_us())
     try:
+        if relayed is not None:
+            await runtime.fleet.relayed_by(way.relays)
         with runtime.metrics.commit():
-            taken = await runtime.intake.take(client, batch)
+            taken = await runtime.intake.take(client, batch, relayed)
     except StorageError:
         runtime.metrics.reports("refused", len(batch.reports))
         raise
@@ -53,11 +63,14 @@ async def take_batch(
     if result.gap is not None:
         last, following = result.gap
         runtime.journal.raise_event("SEQUENCE_GAP", client=client, last=last, next=following)
-    runtime.fleet.heard(client, result.accepted, saved=result.saved)
+    if relayed is None:
+        runtime.fleet.heard(client, result.accepted, saved=result.saved)
+    else:
+        _heard_through(runtime, client, result, way)
     runtime.logbook.write_reports(result.accepted)
     if result.accepted:
         runtime.on_new_events()
-    _count(runtime, incoming, result, len(unusable))
+    _count(runtime, incoming, result, len(unusable), way.refused.total())
     other = await first_of_another_history(runtime.store, client, incoming, result.accepted)
     if other is None:
         # The last one has the highest number: a batch in another order is no message.
@@ -69,10 +82,24 @@ async def take_batch(
     return (*known, Acknowledge(batch.stream, _NEVER_GIVEN))
 
 
+def _heard_through(runtime: Runtime, relay: str, result: IngestResult, way: Way) -> None:
+    """Note what a relay's reports say of itself, and of those behind it."""
+    own = [event for event in result.accepted if event.client == relay]
+    runtime.fleet.heard(relay, own, saved=result.saved)
+    if not runtime.fleet.heard_through(relay, result.accepted):
+        runtime.relays.too_many(relay, BEHIND_RELAY_MAX)
+    runtime.relays.refused(relay, way.refused)
+
+
 def _count(
-    runtime: Runtime, incoming: Sequence[IncomingReport], result: IngestResult, unusable: int
+    runtime: Runtime,
+    incoming: Sequence[IncomingReport],
+    result: IngestResult,
+    unusable: int,
+    refused: int,
 ) -> None:
     accepted = len(result.accepted)
     runtime.metrics.reports("accepted", accepted)
     runtime.metrics.reports("unusable", unusable)
-    runtime.metrics.reports("duplicate", len(incoming) - unusable - accepted)
+    runtime.metrics.reports("refused", refused)
+    runtime.metrics.reports("duplicate", len(incoming) - unusable - refused - accepted)

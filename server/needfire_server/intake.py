@@ -8,7 +8,7 @@ nobody waits. Nothing is dropped here: who waits is not read from, and TCP holds
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -23,7 +23,7 @@ from needfire_server.fair_queue import FairQueue
 from needfire_server.states import ClientState
 from needfire_server.storage.base import IncomingReport, IngestResult, Store
 
-__all__ = ["Intake", "Taken"]
+__all__ = ["Intake", "Taken", "read_report"]
 
 _ROW_BYTES: Final = 256
 """What a report costs beside its body."""
@@ -52,7 +52,8 @@ class _Waiting:
     cost: int
     future: "asyncio.Future[Taken]"
     received_us: int = 0
-    reports: Sequence[IncomingReport] = field(default_factory=list)
+    reports: Sequence[IncomingReport] | None = None
+    """What it says; None until it is read."""
 
 
 class Intake:
@@ -73,14 +74,20 @@ class Intake:
         """Batches whose turn has not come."""
         return len(self._queue)
 
-    async def take(self, client: str, batch: ReportBatch) -> Taken:
+    async def take(
+        self, client: str, batch: ReportBatch, reports: Sequence[IncomingReport] | None = None
+    ) -> Taken:
         """Store a batch when it is its client's turn; return when it is on disk.
+
+        Args:
+            reports: what the batch says, where somebody has read it already.
 
         Raises:
             StorageError: nothing of it is promised.
         """
         loop = asyncio.get_running_loop()
         waiting = _Waiting(client, batch, _cost(batch.reports), loop.create_future())
+        waiting.reports = reports
         self._queue.push(client, waiting, waiting.cost)
         if self._work is None:
             self._work = loop.create_task(self._run())
@@ -128,11 +135,13 @@ class Intake:
             if isinstance(result, BaseException):
                 waiting.future.set_exception(result)
             else:
+                assert waiting.reports is not None
                 waiting.future.set_result(Taken(waiting.reports, result))
 
     async def _ingest(self, waiting: _Waiting) -> IngestResult:
         # Its state goes into the same commit: an agent that was told that its EXIT arrived must
         # not be called killed after a crash of the server, and it will not send it twice.
+        assert waiting.reports is not None
         return await self._store.ingest(
             waiting.client,
             waiting.batch.stream,
@@ -152,10 +161,14 @@ def _cost(reports: Sequence[Report]) -> int:
 def _prepare(waiting: _Waiting) -> None:
     received_us = waiting.received_us = now_us()
     client = waiting.client
-    waiting.reports = [_read(report, client, received_us) for report in waiting.batch.reports]
+    if waiting.reports is None:
+        waiting.reports = [
+            read_report(report, client, received_us) for report in waiting.batch.reports
+        ]
 
 
-def _read(report: Report, client: str, received_us: int) -> IncomingReport:
+def read_report(report: Report, client: str, received_us: int) -> IncomingReport:
+    """Return what is to be stored of a report: its event, or the raw body."""
     if report.type != EVENT_REPORT:
         problem = f"type {report.type} is not known; expected {EVENT_REPORT}"
         return IncomingReport(report.sequence, None, report.body, problem)

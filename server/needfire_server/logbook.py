@@ -131,11 +131,13 @@ class Logbook:
         return True
 
     def write_reports(self, events: Sequence[Event]) -> None:
-        """Write what one client reported, whatever its severity; one write for all of it."""
+        """Write what one client reported, whatever its severity; one write for all of it.
+
+        What comes through a relay stands in the relay's file.
+        """
         if not events:
             return
-        client = events[0].client
-        assert client is not None
+        client = (events[0].client or "").partition("/")[0]
         text = "\n".join(map(self._line, events))
         if self._console is not None:
             self._console.write(text)
@@ -217,8 +219,13 @@ def _path(settings: LogSettings, default_path: str) -> str:
 
 @lru_cache(maxsize=16_384)
 def _without_domain(client: str) -> str:
-    """The first label of a host name; an address is no name and stays as it is."""
-    return client if is_address(client) else client.partition(".")[0]
+    """The first label of a host name; an address is no name and stays as it is.
+
+    Of ``relay/name`` that of each.
+    """
+    return "/".join(
+        part if is_address(part) else part.partition(".")[0] for part in client.split("/")
+    )
 
 
 def _stranger(event: Event) -> str | None:

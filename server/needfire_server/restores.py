@@ -39,4 +39,4 @@ async def first_of_another_history(
 async def _is_stored(store: Store, client: str, report: IncomingReport) -> bool:
     event = report.event
     assert event is not None
-    return await store.has_report(client, event.id, event.time_us)
+    return await store.has_report(event.client or client, event.id, event.time_us)

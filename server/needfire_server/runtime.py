@@ -20,6 +20,7 @@ from needfire_server.metrics import Metrics
 from needfire_server.neighbours import Neighbours
 from needfire_server.outputs.engine import OutputEngine
 from needfire_server.registry import Registry
+from needfire_server.relays import RelayDesk
 from needfire_server.session_keeper import SessionKeeper
 from needfire_server.sessions import SessionTable
 from needfire_server.storage.base import Store
@@ -58,6 +59,7 @@ class Runtime:
     audit: AuditLog
     fake_salt_key: bytes
     """Makes salts for names that nobody registered, the same ones each time (32 random bytes)."""
+    relays: RelayDesk
     on_new_events: Callable[[], None]
     """Tells those who follow events that the store has new ones."""
     connections_possible: int = 2**31

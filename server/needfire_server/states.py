@@ -20,6 +20,7 @@ __all__ = [
     "says_goodbye",
     "status_of",
     "status_of_server_event",
+    "told_by_relay",
 ]
 
 
@@ -53,7 +54,8 @@ class ClientState:
     Attributes:
         name: the registered name, lower case.
         status: the latest one.
-        instance: 16 random bytes of the agent process that last announced itself.
+        instance: 16 random bytes of the agent process that last announced itself; of a relay, the
+            identity of its store.
         last_seen_us: when it was last heard, by the server's clock; None: never.
         address: where it last connected from.
         is_overdue: its silence has been reported, and it has not been heard since.
@@ -163,6 +165,20 @@ def must_survive(state: ClientState, codes: Iterable[str]) -> bool:
 def status_of_server_event(code: str) -> ClientStatus | None:
     """Return the status that an event of the server's own gives the client it is about, if any."""
     return _OF_SERVER_EVENTS.get(code)
+
+
+def told_by_relay(state: ClientState, code: str, now_us: int) -> ClientState:
+    """Return the state of a client after the server that it reports to said something about it.
+
+    Whether a client behind a relay is silent only the relay can know.
+    """
+    status = status_of_server_event(code)
+    if code == "CLIENT_RETURNED":
+        return replace(state.with_status(ClientStatus.MESSAGE, now_us), is_overdue=False)
+    if status is None:
+        return state
+    is_overdue = state.is_overdue or status is ClientStatus.TIMEOUT_EXCEEDED
+    return replace(state.with_status(status, now_us), is_overdue=is_overdue)
 
 
 def says_goodbye(status: ClientStatus) -> bool:

@@ -70,7 +70,9 @@ class StatusPages:
 
     def _rows(self) -> Sequence[Row]:
         runtime = self._runtime
-        return rows_of(runtime.registry.names(), runtime.fleet.states(), self._started_us)
+        names = runtime.registry.names()
+        behind = runtime.fleet.behind_relays(names)
+        return rows_of(sorted((*names, *behind)), runtime.fleet.states(), self._started_us)
 
     def _head(self) -> Head:
         runtime = self._runtime

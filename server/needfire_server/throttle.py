@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from typing import Final
 
-from needfire_protocol.messages import Report, ReportBatch
+from needfire_protocol.messages import RELAYED_REPORT, Report, ReportBatch
 from needfire_server.clock import monotonic_s
 from needfire_server.config import ServerSettings
 from needfire_server.journal import Journal
@@ -32,6 +32,8 @@ _STREAMS_REMEMBERED: Final = 4
 _FILES: Final = Allowance(burst=20, per_s=0.1)
 _PROPOSALS: Final = Allowance(burst=5, per_s=1 / 60)
 _STEP_S: Final = 1.0
+_RELAY_FACTOR: Final = 100
+"""A relay may deliver as much as so many agents: it speaks for all that report to it."""
 
 
 class Throttle:
@@ -70,7 +72,7 @@ class Throttle:
             is_wanted: False once nobody waits for the batch any more; ends the waiting.
         """
         is_new = self._is_new(client, batch.stream)
-        wishes = self._wishes()
+        wishes = self._wishes(client)
         if is_new:
             wishes[Wish.STREAMS] = _STREAMS
         await self._wait(client, wishes, len(batch.reports), is_wanted)
@@ -85,7 +87,7 @@ class Throttle:
 
     def odd(self, client: str, count: int) -> None:
         """Something was wrong with reports that a client sent."""
-        allowance = self._wishes().get(Wish.REPORTS)
+        allowance = self._wishes(client).get(Wish.REPORTS)
         if count and allowance is not None:
             amount = ODDITY_REPORTS * count
             self._quotas.charge(client, Wish.REPORTS, allowance, amount, self._steady_s())
@@ -114,11 +116,12 @@ class Throttle:
                 reports=each.reports,
             )
 
-    def _wishes(self) -> dict[Wish, Allowance]:
+    def _wishes(self, client: str) -> dict[Wish, Allowance]:
         settings = self._settings()
+        factor = _RELAY_FACTOR if client in settings.relay_clients else 1
         rates = {
-            Wish.REPORTS: settings.agent_report_rate,
-            Wish.BYTES: settings.agent_byte_rate,
+            Wish.REPORTS: settings.agent_report_rate * factor,
+            Wish.BYTES: settings.agent_byte_rate * factor,
         }
         return {wish: Allowance(rate * BURST_S, rate) for wish, rate in rates.items() if rate}
 
@@ -164,7 +167,9 @@ class Throttle:
 
 
 def _jumps(reports: Sequence[Report]) -> int:
-    """Return how often a number does not follow upon the one before."""
+    """Return how often a number does not follow upon the one before, and should."""
+    if reports[0].type == RELAYED_REPORT:
+        return 0
     if reports[-1].sequence - reports[0].sequence == len(reports) - 1:
         return 0
     numbers = [report.sequence for report in reports]

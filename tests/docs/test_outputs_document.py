@@ -16,7 +16,7 @@ EXAMPLES = dict(re.findall(r"<!-- example: ([a-z]+) -->\n```\n(.*?)```", TEXT, r
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
-    for name in ("mail.password", "webhook.key"):
+    for name in ("mail.password", "webhook.key", "relay.password"):
         (tmp_path / name).touch(0o600)
         (tmp_path / name).write_text("a secret of more than 24 bytes\n")
     return tmp_path
@@ -46,4 +46,4 @@ def test_every_directive_that_is_named_exists() -> None:
 
 
 def test_every_example_is_one_that_the_test_found() -> None:
-    assert len(EXAMPLES) == TEXT.count("<!-- example: ") == 8
+    assert len(EXAMPLES) == TEXT.count("<!-- example: ") == 9

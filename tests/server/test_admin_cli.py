@@ -468,6 +468,23 @@ async def test_status_shows_the_latest_event_of_each_type(server: AdminServer) -
     assert (data["status"], list(data["latest"])) == ("POLICY", ["POLICY", "Started"])
 
 
+async def test_clients_behind_a_registered_relay_are_shown_with_it(server: AdminServer) -> None:
+    await registered(server, "hall", "hall2")
+    for name in ("hall/web1", "gone/web2"):
+        server.states[name] = ClientState(name).with_status(ClientStatus.POLICY, NOW_US)
+    ended = await run_admin("status", directory=server.directory)
+    shown = [line.split()[0] for line in ended.out.splitlines()[1:]]
+    assert shown == ["hall", "hall/web1", "hall2"]
+    one = await run_admin("status", "HALL/web1", "--json", directory=server.directory)
+    assert json.loads(one.out)["status"] == "POLICY"
+    for name in ("gone/web2", "hall/web3", "hall/../web1"):
+        refused = await run_admin("status", name, directory=server.directory)
+        assert refused.status != 0
+    for verb in (("send", "hall/web1", "scan"), ("register", "hall/web1")):
+        refused = await run_admin(*verb, directory=server.directory)
+        assert "is not a client name" in refused.err
+
+
 async def test_a_command_is_queued_and_the_connected_client_woken(server: AdminServer) -> None:
     await registered(server, "web1", "web2")
     server.connected["web1"] = "192.0.2.1:1234"

@@ -122,6 +122,15 @@ def test_a_placeholder_left_in_a_client_line_is_a_notice(verifier: Verifier) -> 
     assert "HOSTNAME" in notice.text
 
 
+def test_relays_are_clients_by_their_names_in_lower_case() -> None:
+    assert server_rc("[Clients]\nRelayClient = Hall\nRelayClient = b\n").relay_clients == (
+        "hall",
+        "b",
+    )
+    with pytest.raises(ConfigError, match="is not a client name"):
+        server_rc("[Clients]\nRelayClient = hall/web1\n")
+
+
 def test_paths_keep_bytes_that_are_no_text(tmp_path: Path) -> None:
     data = b"[Misc]\nDataDirectory = /srv/\xff\n"
     settings = load_server_settings(data, "serverrc", StatedFacts())

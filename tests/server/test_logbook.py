@@ -122,6 +122,14 @@ def test_an_address_has_no_domain_to_leave_out(book: _Book, client: str) -> None
     assert f'remote_host="{client}"' in book.log()
 
 
+def test_the_domains_of_a_relay_and_of_who_is_behind_it_are_left_out(book: _Book) -> None:
+    book.logbook.write_reports([_report("hall.example.org/192.0.2.1")])
+    book.logbook.write_reports([_report("hall.example.org/web1.example.org")])
+
+    assert 'remote_host="hall/192.0.2.1"' in book.log()
+    assert 'remote_host="hall/web1"' in book.log()
+
+
 def test_the_domain_is_kept_if_that_is_wanted(book: _Book) -> None:
     book.logbook.configure(_Settings(strip_domain=False))
     book.logbook.write_reports([_report("web1.example.org")])

@@ -52,3 +52,16 @@ def test_the_gaps_that_hold_a_wanted_number_are_enough(before: set[int], wanted:
         assert whole.take(number) == part.take(number)
     assert sorted(whole.opened()) == sorted(part.opened())
     assert sorted(whole.closed()) == sorted(part.closed())
+
+
+@given(st.sets(NUMBERS), st.lists(NUMBERS))
+def test_in_a_stream_that_leaves_numbers_out_only_higher_ones_are_new(
+    before: set[int], wanted: list[int]
+) -> None:
+    highest = max(before, default=0)
+    ledger = Ledger(highest)
+    for number in wanted:
+        assert ledger.rise(number) is (number > highest)
+        highest = max(highest, number)
+    assert ledger.highest == highest
+    assert not ledger.opened()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from needfire_protocol.messages import (
+    RELAYED_REPORT,
     Acknowledge,
     FileBegin,
     FileChunk,
@@ -61,7 +62,9 @@ class Bench:
 
     def __init__(self, rate: int = 1) -> None:
         self.clock, self.said = Clock(), Said()
-        settings = ServerSettings(agent_report_rate=rate, agent_byte_rate=0)
+        settings = ServerSettings(
+            agent_report_rate=rate, agent_byte_rate=0, relay_clients=("hall",)
+        )
         self.throttle = Throttle(
             self.said,  # type: ignore[arg-type]
             lambda: settings,
@@ -105,6 +108,18 @@ async def test_gaps_within_a_batch_count_as_many_reports() -> None:
     assert 9 * ODDITY_REPORTS + 10 < 10 * BURST_S
     await bench.waited_s(batch(2, first=30, step=2))
     assert await bench.waited_s(batch(1, first=40)) > 0
+
+
+async def test_a_relay_may_deliver_for_many_and_its_numbers_need_not_follow_on_each_other() -> None:
+    bench = Bench()
+    numbers = range(1, 2 * BURST_S, 2)
+    relayed = ReportBatch(
+        bytes(16), tuple(Report(each, RELAYED_REPORT, b"b", bytes(32)) for each in numbers)
+    )
+    for _ in range(100):
+        assert await bench.waited_s(relayed, "hall") == 0
+    assert await bench.waited_s(batch(1), "hall") == 0
+    assert await bench.waited_s(batch(1), "hall") > 0
 
 
 async def test_new_streams_are_limited_even_where_reports_are_not() -> None:

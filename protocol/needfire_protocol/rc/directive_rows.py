@@ -489,7 +489,9 @@ _NETWORK: Final = (
         "loghost.example.org",
         "The server to report to: HOST, HOST:PORT or [IPv6]:PORT. A second line is the backup.",
         agent=Honoured("log_servers", repeats=True),
-        server=Inert("reports are not passed on to another server"),
+        server=Inert(
+            "reports are passed on by an output: OutputTarget = relay HOST:PORT under [Outputs]"
+        ),
     ),
     _row(
         "SetServerPort",
@@ -659,6 +661,17 @@ _SERVING: Final = (
         "",
         "Registers a client: NAME@SALT@VERIFIER, as needfire-admin verifier prints it.",
         server=Honoured("clients", repeats=True),
+    ),
+    _row(
+        "RelayClient",
+        ("Clients",),
+        TEXT,
+        None,
+        "hall",
+        "A registered client that is a server and may pass on what its own clients report; they are "
+        "called NAME/CLIENT here. Repeat it for more.",
+        server=Honoured("relay_clients", repeats=True),
+        is_ours=True,
     ),
     _row(
         "DataDirectory",

@@ -55,7 +55,8 @@ OUTPUT_ROWS: Final = (
         "syslog-tls log.example.org:6514",
         "Where events go: file /PATH; syslog-udp, syslog-tcp or syslog-tls HOST:PORT; smtp, "
         "smtp-starttls or smtps HOST:PORT; webhook https://HOST/PATH; command /PROGRAM "
-        "ARGUMENTS; nats URL or kafka HOST:PORT (several with commas).",
+        "ARGUMENTS; nats URL or kafka HOST:PORT (several with commas); relay HOST:PORT of another "
+        "server (those that are to be tried, with commas).",
     ),
     _row(
         "OutputFormat",
@@ -180,14 +181,15 @@ OUTPUT_ROWS: Final = (
         TEXT,
         None,
         "needfire",
-        "User for the log-in at a mail relay.",
+        "User for the log-in at a mail relay; name of the client as which this server logs in at "
+        "another one.",
     ),
     _row(
         "OutputPasswordFile",
         ABSOLUTE_PATH,
         None,
         "/etc/needfire/mail.password",
-        "File with that user's password; only its owner may read it (0600).",
+        "File with the password that belongs to it; only its owner may read it (0600).",
     ),
     _row(
         "OutputSummaryInterval",

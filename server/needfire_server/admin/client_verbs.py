@@ -4,13 +4,14 @@ from typing import Any
 
 from needfire_protocol.errors import FormatError
 from needfire_protocol.event import format_time
-from needfire_protocol.names import parse_client_name
+from needfire_protocol.names import is_relayed_name, parse_client_name, parse_reporter_name
 from needfire_protocol.srp import Verifier
 from needfire_server.admin.command_verbs import command_data
 from needfire_server.admin.registered import registered
 from needfire_server.admin.requests import AdminRefusedError, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.clock import now_us
+from needfire_server.fleet import behind_relays
 from needfire_server.registry import Registration
 from needfire_server.states import ClientState
 from needfire_server.storage.base import ClientRecord
@@ -105,8 +106,24 @@ async def status(subject: Subject, call: Call) -> Reply:
     """The latest event of each type of every client or of one."""
     call.arguments.check_names("name")
     name = call.arguments.optional_text("name")
-    names = subject.registry.names() if name is None else (registered(subject, name).name,)
+    names = _all_names(subject) if name is None else (_heard_name(subject, name),)
     return Reply({"clients": [{"name": each, **_state(subject, each)} for each in names]})
+
+
+def _all_names(subject: Subject) -> list[str]:
+    registered_names = subject.registry.names()
+    behind = behind_relays(subject.hooks.states(), registered_names)
+    return sorted((*registered_names, *behind))
+
+
+def _heard_name(subject: Subject, name: str) -> str:
+    """Return the name of a client that is registered, or that a relay has told of."""
+    clean = parse_reporter_name(name)
+    if not is_relayed_name(clean):
+        return registered(subject, clean).name
+    if clean not in behind_relays(subject.hooks.states(), subject.registry.names()):
+        raise AdminRefusedError(f"nothing was heard of {clean}", "needfire-admin status")
+    return clean
 
 
 def _warn_listed_twice(subject: Subject, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import FormatError
 from needfire_protocol.event import event_to_json
-from needfire_protocol.names import parse_client_name
+from needfire_protocol.names import parse_reporter_name
 from needfire_protocol.severity import Severity
 from needfire_server.admin.requests import Arguments, Reply
 from needfire_server.admin.subject import Call, Subject
@@ -69,7 +69,7 @@ def _query(arguments: Arguments) -> EventQuery:
     severity = arguments.optional_text("severity")
     code = arguments.optional_text("code")
     return EventQuery(
-        client=None if client is None else parse_client_name(client),
+        client=None if client is None else parse_reporter_name(client),
         since_us=arguments.optional_integer("since_us"),
         until_us=arguments.optional_integer("until_us"),
         event_class=_event_class(arguments.optional_text("class")),

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
+from needfire_protocol.names import parse_client_name
 from needfire_protocol.rc.findings import Findings
 from needfire_protocol.rc.syntax import Directive
 from needfire_server.outputs.formats import FORMATS
@@ -30,6 +31,7 @@ from needfire_server.outputs.selection import Selection, parse_class_severity, p
 from needfire_server.outputs.settings import (
     MailSettings,
     OutputSettings,
+    RelaySettings,
     TargetKind,
     TlsSettings,
 )
@@ -48,12 +50,14 @@ _TOPIC: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
 _SYSLOG: Final = frozenset(kind for kind in TargetKind if kind.is_syslog)
 _MAIL: Final = frozenset(kind for kind in TargetKind if kind.is_mail)
 _QUEUES: Final = frozenset({TargetKind.NATS, TargetKind.KAFKA})
+_RELAY: Final = frozenset({TargetKind.RELAY})
 _TLS: Final = frozenset(
     {TargetKind.SYSLOG_TLS, TargetKind.SMTP_STARTTLS, TargetKind.SMTPS, TargetKind.WEBHOOK}
     | _QUEUES
 )
 _ONLY_FOR: Final[Mapping[str, frozenset[TargetKind]]] = MappingProxyType(
     {
+        "outputformat": frozenset(TargetKind) - _RELAY,
         "outputmessagesize": _SYSLOG,
         "outputfacility": _SYSLOG,
         "outputheader": _SYSLOG,
@@ -64,8 +68,8 @@ _ONLY_FOR: Final[Mapping[str, frozenset[TargetKind]]] = MappingProxyType(
         "outputkeyfile": frozenset({TargetKind.WEBHOOK}),
         "outputsender": _MAIL,
         "outputrecipient": _MAIL,
-        "outputuser": _MAIL,
-        "outputpasswordfile": _MAIL,
+        "outputuser": _MAIL | _RELAY,
+        "outputpasswordfile": _MAIL | _RELAY,
         "outputsummaryinterval": _MAIL,
         "outputsummarycount": _MAIL,
         "outputimmediate": _MAIL,
@@ -194,6 +198,7 @@ class _Maker:
             tls=self._tls(),
             key=self._key(kind),
             mail=self._mail(kind) if kind.is_mail else None,
+            relay=self._relay() if kind is TargetKind.RELAY else None,
             topic=block.get("outputtopic", "needfire.events"),
         )
 
@@ -267,6 +272,28 @@ class _Maker:
         )
         return key
 
+    def _password(self) -> str | None:
+        password: bytes | None = self._checked("outputpasswordfile", read_secret)
+        try:
+            return None if password is None else password.decode("utf-8")
+        except UnicodeDecodeError:
+            line = self._block.line_of("outputpasswordfile")
+            raise _LineError(line, "it is no UTF-8") from None
+
+    def _relay(self) -> RelaySettings:
+        block = self._block
+        name, password = block.get("outputuser"), self._password()
+        if name is None or password is None:
+            raise _LineError(
+                block.line,
+                "a relay needs OutputUser and OutputPasswordFile",
+                "the other server gives both: needfire-admin register NAME",
+            )
+        try:
+            return RelaySettings(name=parse_client_name(name), password=password)
+        except FormatError as error:
+            raise _LineError(block.line_of("outputuser"), str(error)) from None
+
     def _mail(self, kind: TargetKind) -> MailSettings:
         block = self._block
         recipients = tuple(each for each in block.all("outputrecipient") if each is not None)
@@ -275,19 +302,15 @@ class _Maker:
             raise _LineError(block.line, "mail needs OutputSender and OutputRecipient")
         if len(recipients) > RECIPIENTS_MAX:
             raise _LineError(block.line, f"more than {RECIPIENTS_MAX} recipients")
-        user, password = block.get("outputuser"), self._checked("outputpasswordfile", read_secret)
-        if (user is None) != (password is None):
+        user, text = block.get("outputuser"), self._password()
+        if (user is None) != (text is None):
             raise _LineError(block.line, "OutputUser and OutputPasswordFile belong together")
-        if password is not None and kind is TargetKind.SMTP:
+        if text is not None and kind is TargetKind.SMTP:
             raise _LineError(
                 block.line_of("outputpasswordfile"),
                 "a password would travel unencrypted",
                 "use smtp-starttls or smtps in OutputTarget",
             )
-        try:
-            text = None if password is None else password.decode("utf-8")
-        except UnicodeDecodeError:
-            raise _LineError(block.line_of("outputpasswordfile"), "it is no UTF-8") from None
         defaults = MailSettings(sender=sender, recipients=recipients)
         return MailSettings(
             sender=sender,
@@ -331,7 +354,7 @@ def parse_target(text: str) -> dict[str, Any]:
         return found | {"address": _address(where)}
     if kind is TargetKind.COMMAND:
         return found | {"argv": _argv(where)}
-    if kind in _QUEUES:
+    if kind in _QUEUES | _RELAY:
         return found | {"addresses": _addresses(kind, where)}
     if kind is TargetKind.WEBHOOK:
         _check_url(where)
@@ -353,6 +376,7 @@ _EXAMPLES: Final[Mapping[TargetKind, str]] = MappingProxyType(
         TargetKind.COMMAND: "command /usr/local/bin/page",
         TargetKind.NATS: "nats nats://mq.example.org:4222",
         TargetKind.KAFKA: "kafka mq.example.org:9092",
+        TargetKind.RELAY: "relay upper.example.org:49777",
     }
 )
 
@@ -384,12 +408,16 @@ def _argv(text: str) -> tuple[str, ...]:
 
 def _addresses(kind: TargetKind, text: str) -> tuple[str, ...]:
     found = tuple(each.strip() for each in text.split(",") if each.strip())
+    if not found:
+        raise FormatError(f"{printable(text, 80)!r} names no address")
     for each in found:
         scheme, separator, rest = each.rpartition("://")
         if kind is TargetKind.NATS and scheme not in ("nats", "tls"):
             raise FormatError(f"{printable(each, 80)!r} is not nats://HOST:PORT or tls://HOST:PORT")
         if kind is TargetKind.KAFKA and scheme not in ("", "tls"):
             raise FormatError(f"{printable(each, 80)!r} is not HOST:PORT or tls://HOST:PORT")
+        if kind is TargetKind.RELAY and separator:
+            raise FormatError(f"{printable(each, 80)!r} is not HOST:PORT")
         _address(rest if separator else each)
     if len({each.rpartition("://")[0] for each in found}) > 1:
         raise FormatError("either all of the addresses are encrypted (tls://) or none")

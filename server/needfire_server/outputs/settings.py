@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from needfire_protocol.severity import Severity, SeverityFilter
 from needfire_server.outputs.selection import Selection
 
-__all__ = ["MailSettings", "OutputSettings", "TargetKind", "TlsSettings"]
+__all__ = ["MailSettings", "OutputSettings", "RelaySettings", "TargetKind", "TlsSettings"]
 
 
 class TargetKind(Enum):
@@ -25,6 +25,7 @@ class TargetKind(Enum):
     COMMAND = "command"
     NATS = "nats"
     KAFKA = "kafka"
+    RELAY = "relay"
 
     @property
     def is_syslog(self) -> bool:
@@ -66,6 +67,14 @@ class MailSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings:
+    """As whom this server logs in at the other one."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSettings:
     """One output. Two that are equal need no restart at a reload."""
 
@@ -76,7 +85,7 @@ class OutputSettings:
     address: tuple[str, int] = ("", 0)
     """Host and port, for syslog and mail."""
     addresses: tuple[str, ...] = ()
-    """URLs or HOST:PORT, for NATS and Kafka."""
+    """URLs or HOST:PORT, for NATS, Kafka and relays."""
     argv: tuple[str, ...] = ()
     format: str = "json"
     selection: Selection = Selection()  # noqa: RUF009  # immutable
@@ -88,6 +97,7 @@ class OutputSettings:
     tls: TlsSettings = TlsSettings()  # immutable
     key: bytes = field(default=b"", repr=False)
     mail: MailSettings | None = None
+    relay: RelaySettings | None = None
     topic: str = "needfire.events"
 
     @property

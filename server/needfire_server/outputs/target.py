@@ -6,8 +6,9 @@ from typing import Protocol, TypeAlias
 from needfire_protocol.errors import NeedfireError
 from needfire_protocol.event import Event
 from needfire_server.outputs.settings import OutputSettings
+from needfire_server.storage.output_cursors import StoredEvent
 
-__all__ = ["ConfirmingTarget", "MakeTarget", "Target", "TargetError"]
+__all__ = ["ConfirmingTarget", "MakeTarget", "NumberedTarget", "Target", "TargetError"]
 
 
 class TargetError(NeedfireError):
@@ -92,6 +93,33 @@ class ConfirmingTarget:
 
     def abort(self) -> None:
         """Nothing to let go."""
+
+
+class NumberedTarget(ConfirmingTarget):
+    """A target that stays connected and is told which number each event has in the store.
+
+    The number is the same each time an event is sent, whatever happened in between: a receiver
+    that keeps the highest one takes each event once.
+    """
+
+    loss: str = ""
+    """Why the connection is lost; empty while it stands."""
+
+    async def join(self) -> None:
+        """Be a part of the other system from now on, also while there is nothing to send.
+
+        Raises:
+            TargetError, OSError: it does not want us, or is away.
+        """
+        raise NotImplementedError
+
+    async def deliver_numbered(self, events: Sequence[StoredEvent]) -> None:
+        """Hand over events by their numbers, unmarked.
+
+        Raises:
+            TargetError, OSError: not all of them were taken.
+        """
+        raise NotImplementedError
 
 
 MakeTarget: TypeAlias = Callable[[OutputSettings, Callable[[], None]], Target]

@@ -24,7 +24,7 @@ from needfire_server.outputs.backoff import Backoff
 from needfire_server.outputs.gathering import delivery_size, due_in_s
 from needfire_server.outputs.records import marked
 from needfire_server.outputs.settings import OutputSettings
-from needfire_server.outputs.target import MakeTarget, Target, TargetError
+from needfire_server.outputs.target import MakeTarget, NumberedTarget, Target, TargetError
 from needfire_server.storage.output_cursors import (
     OUTPUT_PAGE,
     OutputCursor,
@@ -153,6 +153,7 @@ class Worker:
         while True:
             self._wake.clear()
             self._notice_loss()
+            await self._stay_connected()
             page = await self._store.after(position)
             await self._note_removed(position, page)
             held += [each for each in page if each[1] in self.settings.selection]
@@ -200,7 +201,10 @@ class Worker:
         again = sum(number <= seen for number, _ in batch)
         self.cursor = replace(self.cursor, retried=self.cursor.retried + again)
         try:
-            await target.deliver([marked(event, is_resent=n <= seen) for n, event in batch])
+            if isinstance(target, NumberedTarget):
+                await target.deliver_numbered(batch)
+            else:
+                await target.deliver([marked(event, is_resent=n <= seen) for n, event in batch])
         except TargetError as error:
             if error.delivered:
                 self._confirm(batch[error.delivered - 1][0], error.delivered)
@@ -217,6 +221,8 @@ class Worker:
             target = self._make_target(self.settings, self._wake.set)
             self._target = target
             await target.open()
+            if isinstance(target, NumberedTarget):
+                await target.join()
             return target
         return self._target
 
@@ -228,9 +234,17 @@ class Worker:
         """
         if self._target is None or not self._target.is_lost:
             return
+        if isinstance(self._target, NumberedTarget):
+            raise TargetError(self._target.loss)
         if self._unsettled:
             raise TargetError("the connection was closed by the target")
         self._let_go()
+
+    async def _stay_connected(self) -> None:
+        """Connect before there is something to send, where silence would be taken for a failure."""
+        if self.settings.relay is not None and not self._is_stopping:
+            target = await self._opened()
+            self._works(target.remark)
 
     def _settle(self) -> None:
         """Take for delivered what the other host has acknowledged and had time to read."""

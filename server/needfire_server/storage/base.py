@@ -63,14 +63,17 @@ class IncomingReport:
     Attributes:
         sequence: 1 or more, without gaps within a stream.
         event: what it says; None where the body is no event.
-        body: the bytes as they came; kept where event is None.
-        problem: why there is no event.
+        body: the bytes as they came; kept where there is a problem.
+        problem: why there is no event. Without event and problem it counts as come and is not kept.
+        is_relayed: another server passes it on. Its event says itself whose it is, and the numbers of
+            its stream rise, but need not follow on each other.
     """
 
     sequence: int
     event: Event | None
     body: bytes
     problem: str | None
+    is_relayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,24 +125,34 @@ class _Work:
         gap: tuple[int, int] | None = None
         for report in batch.reports:
             before = ledger.highest
-            if not ledger.take(report.sequence):
+            if report.is_relayed:
+                if not ledger.rise(report.sequence):
+                    continue
+            elif not ledger.take(report.sequence):
                 continue
-            if report.sequence > before + 1 and gap is None:
+            elif report.sequence > before + 1 and gap is None:
                 gap = (before, report.sequence)
-            if report.event is None:
-                problem = report.problem or ""
+            if report.problem is not None:
                 self.unusable.append(
-                    (client, batch.stream, report.sequence, received_us, report.body, problem)
+                    (
+                        client,
+                        batch.stream,
+                        report.sequence,
+                        received_us,
+                        report.body,
+                        report.problem,
+                    )
                 )
-            else:
-                accepted.append(report.event.received(client, received_us))
+            elif report.event is not None:
+                whose = report.event.client if report.is_relayed else client
+                accepted.append(report.event.received(whose or client, received_us))
         self.events += accepted
         return IngestResult(tuple(accepted), gap, self._state_after(batch, accepted))
 
     def _state_after(self, batch: Batch, accepted: Sequence[Event]) -> ClientState | None:
         if batch.state is None:
             return None
-        codes = [event.code for event in accepted]
+        codes = [event.code for event in accepted if event.client == batch.client]
         if not must_survive(batch.state, codes):
             return None
         state = heard(batch.state, codes, batch.received_us)

@@ -34,6 +34,13 @@ class Ledger:
             return True
         return self._fill(sequence)
 
+    def rise(self, sequence: int) -> bool:
+        """Note that a number came in a stream that may leave some out; False where one as high had."""
+        if sequence <= self.highest:
+            return False
+        self.highest = sequence
+        return True
+
     def opened(self) -> list[tuple[int, int]]:
         """Return the gaps that the store does not have yet."""
         return [gap for gap in self._gaps.items() if self._known.get(gap[0]) != gap[1]]

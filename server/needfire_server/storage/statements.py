@@ -409,6 +409,14 @@ def secret(connection: sa.Connection, name: str, random_bytes: Callable[[int], b
     return made
 
 
+def renew_secret(
+    connection: sa.Connection, name: str, random_bytes: Callable[[int], bytes]
+) -> bytes:
+    """Make another secret of that name, and return it."""
+    connection.execute(sa.delete(tables.secrets).where(tables.secrets.c.name == name))
+    return secret(connection, name, random_bytes)
+
+
 def _upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows, each instead of the one with the same key."""
     if not rows:

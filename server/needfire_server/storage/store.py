@@ -271,6 +271,10 @@ class DatabaseStore:
     async def secret(self, name: str) -> bytes:
         return await self._write(statements.secret, name, self._random_bytes)
 
+    async def renew_secret(self, name: str) -> bytes:
+        """Make another secret of that name, and return it."""
+        return await self._write(statements.renew_secret, name, self._random_bytes)
+
     async def output_cursors(self) -> list[OutputCursor]:
         return await self._read(output_cursors.load)
 

@@ -40,6 +40,7 @@ from needfire_server.logbook import Logbook
 from needfire_server.lookup import NameChecker
 from needfire_server.outputs.engine import OutputEngine
 from needfire_server.registry import Registry
+from needfire_server.relays import RelayDesk
 from needfire_server.runtime import Runtime
 from needfire_server.session_keeper import SessionKeeper
 from needfire_server.session_seal import SessionSeal
@@ -256,6 +257,7 @@ async def live_server(
         outputs=OutputEngine(CursorStore(store), raise_event=journal.raise_event),
         fake_salt_key=bytes(32),
         audit=await AuditLog.open(store.audit, str(directory)),
+        relays=RelayDesk(bytes(range(16)), journal.raise_event),
         on_new_events=lambda: None,
     )
     await runtime.neighbours.restore()

@@ -68,7 +68,7 @@ AGENT_STRATEGIES: dict[type[Any], st.SearchStrategy[Any]] = {
         _word,
         _time_us,
         _word,
-        st.sampled_from(["run", "init", "check", "update"]),
+        st.sampled_from(["run", "init", "check", "update", "relay"]),
         st.booleans(),
     ),
     ReportBatch: st.builds(ReportBatch, _id_16, _reports()),

@@ -143,6 +143,17 @@ class ServerHome:
         self.port = int(line.rpartition(":")[2])
         return program
 
+    def check_config(self) -> "subprocess.CompletedProcess[str]":
+        """Ask the server about its file; errors and notices stand in the standard output."""
+        return subprocess.run(
+            [str(_BIN / "needfire-server"), "check-config", str(self.rc)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=WAIT_LIMIT_S,
+            check=False,
+        )
+
     def admin(
         self, *arguments: str, standard_input: str = "", status: int = 0
     ) -> "subprocess.CompletedProcess[str]":

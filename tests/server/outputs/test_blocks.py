@@ -10,7 +10,7 @@ from needfire_protocol.errors import ConfigError
 from needfire_protocol.rc.directives import DIRECTIVES, DirectiveRow
 from needfire_protocol.severity import Severity, SeverityFilter
 from needfire_server.outputs import blocks
-from needfire_server.outputs.settings import OutputSettings, TargetKind
+from needfire_server.outputs.settings import OutputSettings, RelaySettings, TargetKind
 from needfire_testkit.certificates import Authority, KeyPair
 from needfire_testkit.rc import server_rc
 
@@ -18,6 +18,9 @@ ROWS = [row for row in DIRECTIVES.values() if row.sections == ("Outputs",)]
 IN_A_BLOCK = [row for row in ROWS if row.name not in ("OpenOutput", "OutputTarget")]
 SYSLOG = "OutputTarget = syslog-tls log.example.org:6514\n"
 TLS_ROWS = {"OutputCaFile", "OutputCertificateFile", "OutputPrivateKeyFile"}
+
+
+MAIL_OR_RELAY = blocks._MAIL | {TargetKind.RELAY}
 
 
 def outputs_of(text: str) -> tuple[OutputSettings, ...]:
@@ -56,7 +59,7 @@ def block_for(row: DirectiveRow, secrets: dict[str, Path]) -> str:
         return "OutputTarget = webhook https://hooks.example.org/x\n"
     if row.name == "OutputTopic":
         return "OutputTarget = nats nats://mq.example.org:4222\n"
-    if blocks._ONLY_FOR.get(row.name.lower()) == blocks._MAIL:
+    if blocks._MAIL <= blocks._ONLY_FOR.get(row.name.lower(), frozenset()) <= MAIL_OR_RELAY:
         needed = {
             "OutputSender": "needfire@example.com",
             "OutputRecipient": "others@example.com",
@@ -137,6 +140,11 @@ ERRORS = [
     ("OpenOutput = x\nOutputTarget = command /bin/echo 'a\n", 3, "not complete"),
     ("OpenOutput = x\nOutputTarget = command /etc/passwd\n", 3, "no program that can be run"),
     ("OpenOutput = x\nOutputTarget = nats tls://a:1,nats://b:2\n", 3, "all of the addresses"),
+    ("OpenOutput = x\nOutputTarget = relay h:1,g\n", 3, "not HOST:PORT"),
+    ("OpenOutput = x\nOutputTarget = relay ,\n", 3, "names no address"),
+    ("OpenOutput = x\nOutputTarget = relay tls://h:1\n", 3, "is not HOST:PORT"),
+    ("OpenOutput = x\nOutputTarget = relay h:1\n", 2, "OutputUser and OutputPasswordFile"),
+    ("OpenOutput = x\nOutputTarget = relay h:1\nOutputFormat = cef\n", 4, "means nothing for"),
     ("OpenOutput = x\nOutputTarget = smtp h:25\n", 2, "OutputSender and OutputRecipient"),
     (f"OpenOutput = x\n{SYSLOG}OutputFormat = xml\n", 4, "no format; expected json, ecs"),
     (f"OpenOutput = x\n{SYSLOG}OutputSeverity = wrn\n", 4, "'wrn' is not a severity"),
@@ -246,3 +254,17 @@ def test_more_outputs_than_may_be_are_refused() -> None:
 def test_settings_that_differ_in_a_secret_are_different() -> None:
     [found] = outputs_of("OpenOutput = x\nOutputTarget = file /x\n")
     assert replace(found, key=b"other") != found
+
+
+def test_a_relay_has_its_addresses_and_the_name_and_password_of_the_client_that_it_is(
+    secrets: dict[str, Path],
+) -> None:
+    block = "OpenOutput = up\nOutputTarget = relay a.example.org:49777, [2001:db8::1]:49777\n"
+    block += f"OutputPasswordFile = {secrets['OutputPasswordFile']}\n"
+    [found] = outputs_of(f"{block}OutputUser = Hall\n")
+    assert found.addresses == ("a.example.org:49777", "[2001:db8::1]:49777")
+    assert found.relay == RelaySettings(name="hall", password="secret")
+    assert "secret" not in repr(found)
+    [(line, said)] = errors_of(f"{block}OutputUser = ../hall\n")
+    assert line == 5
+    assert "is not a client name" in said

@@ -328,3 +328,10 @@ def test_a_record_of_just_the_size_is_left_whole() -> None:
     assert fitting(event, render, len(whole)) == whole
     assert fitting(event, render, len(whole) + 1) == whole
     assert b"shortened" in fitting(event, render, len(whole) - 1)
+
+
+def test_the_host_of_a_syslog_message_can_never_be_a_path() -> None:
+    event = replace(event_of(), client="hall/web1")
+    for header in (rfc5424_message, traditional_message):
+        message = header(event, "-", facility=1, hostname="h").decode()
+        assert " hall!web1 needfire" in message

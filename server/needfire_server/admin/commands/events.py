@@ -12,7 +12,7 @@ from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.classic import text_line
 from needfire_protocol.errors import FormatError
 from needfire_protocol.event import Event, parse_time
-from needfire_protocol.names import parse_client_name
+from needfire_protocol.names import parse_reporter_name
 from needfire_protocol.severity import Severity
 from needfire_server.admin.backend import Backend
 from needfire_server.admin.context import backend, json_option, server_options
@@ -75,7 +75,7 @@ def events(
 
     T is a time (2026-11-21T19:40:47Z; UTC where it names no zone) or an age (30s, 10m, 2h, 7d).
     """
-    name = None if client is None else parse_client_name(client)
+    name = None if client is None else parse_reporter_name(client)
     arguments = {
         "client": name,
         "since_us": since,

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from needfire_protocol.errors import FormatError, StorageError
-from needfire_protocol.names import parse_client_name
+from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.backend import Backend
 from needfire_server.admin.context import backend, json_option, server_options
 from needfire_server.admin.evidence import CLASSES, Evidence
@@ -46,7 +46,7 @@ def _moment(context: click.Context, option: click.Parameter, value: str) -> int:
 def report(since: int, client: str | None, html: str | None, as_json: bool) -> None:
     """Show what was checked, what changed, who accepted it, and what was not covered."""
     with backend() as server:
-        evidence = _gather(server, since, None if client is None else parse_client_name(client))
+        evidence = _gather(server, since, None if client is None else parse_reporter_name(client))
     if html is not None:
         _write(Path(html), as_html(evidence))
         note(f"written to {html}")

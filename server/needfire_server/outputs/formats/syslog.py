@@ -86,7 +86,7 @@ def rfc5424_message(event: Event, text: str, *, facility: int, hostname: str) ->
     The record has no byte order mark: receivers that do not know it would keep it as text.
     """
     priority = facility * 8 + syslog_severity(event.severity)
-    host = _word(event.client or hostname, _HOST_MAX)
+    host = _host(event, hostname)
     head = f"<{priority}>1 {format_time(event.time_us)} {host} needfire - "
     return (
         head + f"{_word(event.code, _MSGID_MAX)} {_structured_data(event)} {_one_line(text)}"
@@ -98,7 +98,7 @@ def traditional_message(event: Event, text: str, *, facility: int, hostname: str
     priority = facility * 8 + syslog_severity(event.severity)
     moment = datetime.fromtimestamp(event.time_us // 1_000_000, UTC)
     stamp = f"{_MONTHS[moment.month - 1]} {moment.day:>2} {moment:%H:%M:%S}"
-    host = _word(event.client or hostname, _HOST_MAX)
+    host = _host(event, hostname)
     return f"<{priority}>{stamp} {host} needfire: {_one_line(text)}".encode(
         "utf-8", "backslashreplace"
     )
@@ -107,6 +107,11 @@ def traditional_message(event: Event, text: str, *, facility: int, hostname: str
 def octet_counted(message: bytes) -> bytes:
     """Return a message as it goes over a stream."""
     return b"%d %b" % (len(message), message)
+
+
+def _host(event: Event, hostname: str) -> str:
+    """Whose event it is. A receiver may make the name of a file of it, so it has no slash."""
+    return _word((event.client or hostname).replace("/", "!"), _HOST_MAX)
 
 
 def _word(text: str, length_max: int) -> str:

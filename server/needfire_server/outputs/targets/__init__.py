@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from needfire_server.outputs.relay_origin import RelayOrigin
 from needfire_server.outputs.settings import OutputSettings, TargetKind
 from needfire_server.outputs.target import Target
 from needfire_server.outputs.targets.command import CommandTarget
 from needfire_server.outputs.targets.file import FileTarget
 from needfire_server.outputs.targets.mail import MailTarget
+from needfire_server.outputs.targets.relay import RelayTarget
 from needfire_server.outputs.targets.syslog_stream import SyslogStreamTarget
 from needfire_server.outputs.targets.syslog_udp import SyslogUdpTarget
 from needfire_server.outputs.targets.webhook import WebhookTarget
@@ -17,8 +19,17 @@ from needfire_server.outputs.targets.webhook import WebhookTarget
 __all__ = ["make_target"]
 
 
-def make_target(settings: OutputSettings, on_lost: Callable[[], None]) -> Target:
-    """Return a target of the kind that the settings name; it is not open yet."""
+def make_target(
+    settings: OutputSettings, on_lost: Callable[[], None], *, origin: RelayOrigin | None = None
+) -> Target:
+    """Return a target of the kind that the settings name; it is not open yet.
+
+    Args:
+        origin: what a relay tells of this server.
+    """
+    if settings.kind is TargetKind.RELAY:
+        assert origin is not None
+        return RelayTarget(settings, on_lost, origin)
     return _MAKERS[settings.kind](settings, on_lost)
 
 
