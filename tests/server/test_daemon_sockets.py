@@ -2,11 +2,14 @@
 
 import errno
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from needfire_server import daemon as daemon_module
+from needfire_server.config import ServerSettings
+from needfire_server.daemon import ServeOptions
 
 
 def without_ipv6(monkeypatch: pytest.MonkeyPatch, number: int = errno.EAFNOSUPPORT) -> None:
@@ -39,3 +42,27 @@ def test_a_port_in_use_is_an_error_for_either_family() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}"):
             daemon_module._bind((("127.0.0.1", port), ("::", port)))
+
+
+def test_nobody_is_accepted_before_the_rights_are_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """While it is root it has its port, and the kernel refuses everybody who comes."""
+    ports: list[int] = []
+
+    def bind(addresses: object) -> list[socket.socket]:
+        sockets = real_bind((("127.0.0.1", 0),))
+        ports.append(sockets[0].getsockname()[1])
+        return sockets
+
+    def drop(user: object, directory: object) -> None:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", ports[0]), timeout=5)
+        raise ZeroDivisionError("far enough")
+
+    real_bind = daemon_module._bind
+    monkeypatch.setattr(daemon_module, "_bind", bind)
+    monkeypatch.setattr(daemon_module, "drop_privileges", drop)
+    options = ServeOptions(ServerSettings, str(tmp_path), (("127.0.0.1", 0),), is_foreground=True)
+    with pytest.raises(ZeroDivisionError):
+        daemon_module.serve(options, ServerSettings())
