@@ -101,6 +101,8 @@ def test_a_reload_begins_and_ends_outputs_and_a_wrong_one_changes_nothing(
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     configure(server_home, f"OpenOutput = a\nOutputTarget = file {first}\n")
     program = server_home.start()
+    # What is still on its way to the store would come to the new output as well.
+    wait_until(lambda: "START" in codes(first), "the start at the first one")
     both = f"OpenOutput = a\nOutputTarget = file {first}\nOpenOutput = b\nOutputTarget = file {second}\n"
     configure(server_home, both)
     reload(server_home)

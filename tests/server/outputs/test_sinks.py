@@ -80,8 +80,8 @@ class Server:
         return [each.id for each in events]
 
     async def sent(self) -> int:
-        [status] = await self.engine.status()
-        return status.sent
+        # None as long as the engine does not yet know that no other server sends.
+        return sum(each.sent for each in await self.engine.status())
 
     async def until_sent(self, count: int, limit_s: float = 40) -> None:
         async with asyncio.timeout(limit_s):
