@@ -106,7 +106,7 @@ async def test_events_arrive_in_order_and_once() -> None:
 _steps = st.lists(st.sampled_from(["ok", "away", "torn", "told", "crash"]), max_size=12)
 
 
-@settings(deadline=None)  # No test is a matter of time.
+@settings(deadline=None, max_examples=40)  # No test is a matter of time.
 @given(script=_steps, count=st.integers(1, 450))
 async def test_whatever_fails_nothing_is_lost_and_duplicates_are_marked(
     script: list[str], count: int
