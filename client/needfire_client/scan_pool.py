@@ -20,7 +20,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Final, Protocol
 
-from needfire_client.attributes import Examiner, ScanStoppedError
+from needfire_client.attributes import Examiner, ScanStoppedError, never
 from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
 from needfire_client.packing import pack_record, unpack_record
 from needfire_client.pieces import NAMES_PER_PIECE
@@ -270,7 +270,7 @@ class ScanPool:
             else:
                 yield record, taken_at
             taken_at = self._clock()
-        self._walker.pause = _never
+        self._walker.pause = never
         self._examiner.defer_above_bytes = None
         rest, self._walker.rest = self._walker.rest, []
         self._order = Order(held, rest, _BUFFERED_BYTES_MAX, taken_at=taken_at)
@@ -458,7 +458,3 @@ def _put_in(record: DirectoryRecord, found: Mapping[bytes, FileEntry | None]) ->
 def _known(found: FileEntry, before: FileEntry) -> FileEntry:
     """Return what was found; where that is nothing, the attributes that were seen first."""
     return found if found.is_known else before._replace(state=found.state, reason=found.reason)
-
-
-def _never() -> bool:
-    return False

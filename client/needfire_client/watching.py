@@ -33,7 +33,7 @@ from needfire_client.processes import Writer
 from needfire_client.realtime import RealTime
 from needfire_client.reporter import Reporter
 from needfire_client.schedule import RECHECK_S
-from needfire_client.watcher import WatchHealth, now_us
+from needfire_client.watcher import now_us
 from needfire_client.who import WhoBook, who_fields
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.escape import escape_bytes, unescape_bytes
@@ -142,12 +142,6 @@ class Watching:
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_S):
                 await self._idle.wait()
-
-    @property
-    def watch_health(self) -> tuple[WatchHealth, ...]:
-        """Counters of real-time watching; empty where there is none."""
-        watcher = self._watcher
-        return () if watcher is None else watcher.health
 
     # ---- what real-time watching tells, from its threads ---------------------------------------
 

@@ -210,9 +210,9 @@ async def test_watching_is_armed_before_the_first_full_check(world: World) -> No
 
 async def test_without_real_time_watching_the_schedule_does_it(world: World) -> None:
     for settings in (AgentSettings(realtime=False), AgentSettings(realtime_method="none")):
-        async with running(world, settings) as watching:
+        async with running(world, settings):
             await until(lambda: world.count("done"), "the first check")
-            assert watching.watch_health == ()
+            assert world.health() == {"watcher": "off"}
         assert "armed" not in world.did
 
 
@@ -477,7 +477,7 @@ async def test_the_way_of_watching_is_reported(world: World) -> None:
     async with running(world) as watching:
         await until(lambda: world.count("done"), "the first check")
         watching.chosen("inotify", "fanotify: Operation not permitted", 12, 1)
-        assert [health.method for health in watching.watch_health] == ["fanotify"]
+        assert world.health()["watcher"] == "fanotify"
     [event] = world.events
     assert event.msg == "Real-time watching: inotify"
     assert event.fields["reason"] == "fanotify: Operation not permitted"
