@@ -372,16 +372,18 @@ async def test_a_root_that_is_silent_alone_is_an_alarm_and_a_gap_of_its_own(
     defaults = Guard.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "tick_s", 0.05)
-    found: list[Watcher] = []
-    start = Watcher.start
+    reconciled: list[Watcher] = []
+    reconcile = Watcher.reconcile
 
     def note(self: Watcher) -> None:
-        found.append(self)
-        start(self)
+        reconcile(self)
+        reconciled.append(self)
 
-    monkeypatch.setattr(Watcher, "start", note)
+    monkeypatch.setattr(Watcher, "reconcile", note)
     async with agent(root, "inotify", canary_interval_s=0.2) as told:
-        (watcher,) = found
+        # Once at the start and once after the full check, which would heal what is broken here.
+        await until(lambda: len(reconciled) >= 2, "the watches to be looked through")
+        watcher = reconciled[0]
         for nodes in list(watcher._by_wd.values()):
             for node in nodes:
                 if node.path == bytes(root) and watcher._reader is not None:

@@ -173,13 +173,21 @@ def test_each_client_has_its_own_file(book: _Book) -> None:
     assert "RCVT" not in book.log()
 
 
-@pytest.mark.parametrize("client", ["../../etc/x", ".hidden", "a/b", "", "x" * 255])
+@pytest.mark.parametrize("client", ["../../etc/x", ".hidden", "/b", "", "x" * 255])
 def test_a_name_that_can_be_no_file_goes_to_the_main_log(book: _Book, client: str) -> None:
     book.logbook.configure(_Settings(use_separate_logs=True))
     book.logbook.write_reports([_report(client)])
 
     assert "RCVT" in book.log()
     assert os.listdir(book.directory) == ["log"]
+
+
+def test_what_comes_through_a_relay_stands_in_the_file_of_the_relay(book: _Book) -> None:
+    book.logbook.configure(_Settings(use_separate_logs=True))
+    book.logbook.write_reports([_report("hall/web1")])
+
+    assert "RCVT" in book.log("log.hall")
+    assert os.listdir(book.directory) == ["log.hall"]
 
 
 def test_the_number_of_open_files_is_bounded(
