@@ -20,6 +20,7 @@ _PROVISIONING: Final = EventClass.PROVISIONING
 
 _TROUBLESHOOTING: Final = "client/server troubleshooting"
 _CLIENT: Final = "name of the client, as the server inferred it"
+_KEY_ID: Final = "what the key is called; needfire-admin seal check tells it of any file"
 _PATH: Final = "the file, with unprintable bytes as \\xNN"
 _ATTRIBUTES: Final = {
     "path": _PATH,
@@ -1266,6 +1267,51 @@ _SERVER_ENTRIES: Final = (
         state=3,
     ),
     Entry(
+        "REGISTRATION_UNREADABLE",
+        _ALARM,
+        Severity.ERR,
+        "Registration cannot be used",
+        "The store's key does not open the verifier of a client: its row was changed by somebody who "
+        "can write the database, or the key that sealed it was given up (needfire-admin seal "
+        "reset). The client cannot log in.",
+        "Register the client anew and give its host the new password. If no key was given up, find "
+        "out who has changed the database.",
+        {"client": _CLIENT},
+    ),
+    Entry(
+        "VERIFIERS_SEALED",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Verifiers sealed in the store: {count}",
+        "The verifiers of clients lay plain in the store, as older versions kept them; now they are "
+        "sealed with the seal key. Without that key no client can log in.",
+        "Keep a copy of the key, apart from backups of the store. Copies of the store from before, "
+        "needfire.sqlite.vN.backup in the data directory among them, have the verifiers plain: "
+        "delete them once you will not go back.",
+        {"count": "verifiers", "key": _KEY_ID},
+    ),
+    Entry(
+        "SEAL_KEY_CHANGED",
+        _ADMINISTRATION,
+        Severity.WARN,
+        "Seal key of the store changed",
+        "Verifiers and sessions in the store are sealed with another key now: by needfire-admin seal "
+        "rotate, or because the service manager has brought one.",
+        "Keep a copy of the new key, and the old one as long as you keep backups of the store from "
+        "before. Give the new one to all servers on the store.",
+        {"key": _KEY_ID, "before": "the one before", "count": "verifiers", "user": "who did it"},
+    ),
+    Entry(
+        "SEAL_KEY_LOST",
+        _ALARM,
+        Severity.ERR,
+        "Seal key of the store given up",
+        "The key was lost, and needfire-admin seal reset has put a new one in its place. Clients that "
+        "are registered in the store cannot log in.",
+        "Register each of them anew; each is named by Registration cannot be used.",
+        {"key": _KEY_ID, "before": "the one before", "count": "clients", "user": "who did it"},
+    ),
+    Entry(
         "CONFIGURATION_PUT",
         _PROVISIONING,
         Severity.NOTICE,
@@ -1499,11 +1545,10 @@ _SERVER_ENTRIES: Final = (
         _ALARM,
         Severity.ERR,
         "Sessions in the store are sealed with another key",
-        "The store holds sessions of agents that this server cannot open. Of several servers on one "
-        "store, one has another seal key; or the key of this one was exchanged, or rows were "
-        "changed. No report is lost: the agents log in with their passwords.",
-        "After an exchange of the key, nothing. Else give all servers on the store the same "
-        "seal.key (docs/operate.md, Several servers) and restart them.",
+        "The store holds sessions of agents that this server cannot open: they were sealed with a key "
+        "of before verifiers were sealed too, or their rows were changed. No report is lost: the "
+        "agents log in with their passwords.",
+        "After an update, nothing. Else find out who has changed the database.",
         {},
     ),
     Entry(

@@ -41,7 +41,8 @@ from needfire_server.registry import Registry
 from needfire_server.relays import IDENTITY_SECRET, RelayDesk, identity_of
 from needfire_server.retention import retain
 from needfire_server.runtime import Runtime
-from needfire_server.seal_key import load_seal_key, read_credential
+from needfire_server.seal_key import key_check, key_id, read_credential
+from needfire_server.sealing import keys_at_hand, open_seal
 from needfire_server.session_keeper import SessionKeeper
 from needfire_server.session_seal import SessionSeal
 from needfire_server.sessions import SessionTable
@@ -206,6 +207,7 @@ class _Server:
         try:
             journal = Journal(logbook, store_path=store.name, on_recorded=on_new_events)
             identity = identity_of(await store.secret(IDENTITY_SECRET))
+            seal_key = await self._unseal(store, journal)
             registry = Registry(settings.clients, await store.clients())
             audit = await AuditLog.open(store.audit, self._options.data_directory)
             fleet = Fleet(store, journal, await store.load_client_states())
@@ -225,9 +227,7 @@ class _Server:
                 logbook=logbook,
                 journal=journal,
                 fleet=fleet,
-                keeper=SessionKeeper(
-                    SessionTable(), store, SessionSeal(self._load_seal_key(), os.urandom)
-                ),
+                keeper=SessionKeeper(SessionTable(), store, SessionSeal(seal_key, os.urandom)),
                 fake_salt_key=await store.secret("fake-salt-key"),
                 outputs=outputs,
                 audit=audit,
@@ -235,6 +235,7 @@ class _Server:
                 on_new_events=on_new_events,
                 connections_possible=connections_possible(raise_descriptor_limit()),
             )
+            runtime.neighbours.on_key_exchanged = self._key_exchanged
             await runtime.neighbours.restore()
             listener = Listener(runtime)
             journal.classes = class_settings(settings)
@@ -341,8 +342,28 @@ class _Server:
             print(f"monitoring on {_address(bound)}", flush=True)  # noqa: T201  # as the line above
         notify("READY=1")
 
-    def _load_seal_key(self) -> bytes:
-        return self._credential or load_seal_key(self._options.data_directory, os.urandom)
+    async def _unseal(self, store: DatabaseStore, journal: Journal) -> bytes:
+        """Make the verifiers usable; return the key, which seals sessions as well.
+
+        Raises:
+            StorageError: the store's key is not at hand, or does not work.
+        """
+        keys = keys_at_hand(self._options.data_directory, self._credential)
+        opened = await open_seal(store, keys)
+        if opened.sealed:
+            journal.raise_event(
+                "VERIFIERS_SEALED", count=opened.sealed, key=key_id(key_check(opened.key))
+            )
+        if opened.moved is not None:
+            moved = opened.moved
+            journal.raise_event(
+                "SEAL_KEY_CHANGED", key=moved.after, before=moved.before, count=moved.count, user=""
+            )
+        return opened.key
+
+    def _key_exchanged(self) -> None:
+        self._exit_status = ExitStatus.LOCAL
+        self._request_stop("the store is sealed with another key now")
 
     async def _reload_when_told(
         self, runtime: Runtime, listener: Listener, endpoint: AdminEndpoint
@@ -430,6 +451,8 @@ def _raise_configuration_events(runtime: Runtime) -> None:
             f"{runtime.connections_possible} connections are taken; raise LimitNOFILE of the service",
             path=settings.source,
         )
+    for client in runtime.registry.unreadable():
+        journal.raise_event("REGISTRATION_UNREADABLE", client=client)
     for twice in runtime.registry.listed_twice():
         journal.raise_event(
             "CLIENT_LISTED_TWICE", client=twice.client, used=twice.used, other=twice.other

@@ -15,6 +15,7 @@ from needfire_protocol.errors import StorageError
 from needfire_server.fleet import Fleet
 from needfire_server.journal import Journal
 from needfire_server.registry import Registry
+from needfire_server.seal_key import SealKeyError
 from needfire_server.session_keeper import SessionKeeper
 from needfire_server.sessions import Session
 from needfire_server.storage.base import ClientFacts, ClientRecord, Store
@@ -55,6 +56,8 @@ class Neighbours:
         self._is_unreadable_told = False
         self.drop: Callable[[str], object] = lambda _client: None
         """Closes the connection of a client; the listener's."""
+        self.on_key_exchanged: Callable[[], object] = lambda: None
+        """Called once where another seal key has come into use than the one that we have."""
 
     async def restore(self) -> None:
         """Begin with the sessions that the store has.
@@ -116,13 +119,17 @@ class Neighbours:
             self._heard.put_nowait(client)
 
     async def follow(self) -> None:
-        """Look at what was heard, one after the other, for ever."""
+        """Look at what was heard, one after the other, as long as our seal key is the store's."""
         while True:
             client = await self._heard.get()
             # Before it is looked at: what changes meanwhile is to be looked at again.
             self._waiting.discard(client)
             try:
                 await self._look(client)
+            except SealKeyError:
+                # Neither log-ins nor registrations work here any more, and no waiting helps.
+                self.on_key_exchanged()
+                return
             except StorageError as error:
                 self._journal.store_failed(error)
                 self.heard(client)
@@ -144,6 +151,7 @@ class Neighbours:
         self._take_record(client, facts.record)
 
     async def _look_at_all(self) -> None:
+        await self._store.check_seal()
         records = await self._records()
         for name in self._registry.stored_names() | records.keys():
             self._take_record(name, records.get(name))

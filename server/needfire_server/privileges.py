@@ -24,7 +24,12 @@ __all__ = ["USERS", "PrivilegeError", "drop_privileges", "forbid_new_privileges"
 USERS: Final = ("needfire", "yule", "daemon", "nobody")
 """Who the server becomes unless it is told: the first of these that exists."""
 
-OWN_FILES: Final = ("needfire.sqlite", "store.json", "lock", "log", "proposals")
+_OWN_DIRECTORIES: Final = ("audit", "cache", "proposals")
+
+OWN_FILES: Final = (
+    *("needfire.sqlite", "store.json", "seal.key", "lock", "log"),
+    *_OWN_DIRECTORIES,
+)
 """What the server writes in its data directory, with whatever is appended to the names."""
 
 CLIENT_FILES: Final = ("rc", "file")
@@ -285,7 +290,7 @@ def _check_is_ours(handle: int, directory: Path) -> None:
 
 
 def _is_own_entry(name: str, kind: int) -> bool:
-    if name == "proposals":
+    if name in _OWN_DIRECTORIES:
         return kind == stat.S_IFDIR
     return kind == stat.S_IFREG and (_is_named(name, OWN_FILES) or _is_client_file(name))
 

@@ -35,7 +35,8 @@ class Registration:
     """A name that may speak, and the entry that counts for it."""
 
     name: str
-    verifier: Verifier
+    verifier: Verifier | None
+    """None where the store has one that cannot be opened: the name may not speak."""
     entry: str
     """Where it stands: the file and line, or ``STORE_ENTRY``."""
     record: ClientRecord | None
@@ -78,6 +79,10 @@ class Registry:
     def registration(self, name: str) -> Registration | None:
         """Return the entry that counts for a name in any case."""
         return self._registrations.get(name.lower())
+
+    def unreadable(self) -> tuple[str, ...]:
+        """Return the names whose verifiers cannot be opened."""
+        return tuple(name for name in self.names() if self._registrations[name].verifier is None)
 
     def registrations(self) -> tuple[Registration, ...]:
         """Return all entries that count, by name."""

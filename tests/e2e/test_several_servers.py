@@ -15,7 +15,9 @@ import pytest
 
 from needfire_client.address import ServerAddress
 from needfire_protocol.srp import make_verifier
+from needfire_server.seal_key import read_seal_key
 from needfire_server.storage.postgresql import PostgresStore
+from needfire_server.verifier_seal import VerifierSeal
 from needfire_testkit.baselines import write_baseline
 from needfire_testkit.postgres import PostgresServer, postgres_or_skip, running_postgres
 from needfire_testkit.processes import ServerHome, stopping, wait_until
@@ -32,7 +34,7 @@ PER_ROUND = 25
 
 @dataclass
 class Pair:
-    """Two servers that share a database and the key that seals sessions."""
+    """Two servers that share a database and the key that seals verifiers and sessions."""
 
     first: ServerHome
     second: ServerHome
@@ -55,6 +57,7 @@ class Pair:
         """Register clients as a third server would."""
         verifier = make_verifier(PASSWORD, os.urandom)
         store = await asyncio.to_thread(PostgresStore.open, self.url, str(directory))
+        store.use_verifier_seal(VerifierSeal(read_seal_key(str(self.first.data / "seal.key"))))
         for name in names:
             await store.register(name, verifier, now_us=1, user="test")
         store.close()
@@ -190,7 +193,35 @@ def test_a_server_that_joins_a_database_brings_its_files_along_only_if_there_are
             (home.data / "rc").write_text(f"[ReadOnly]\ndir=/{home.directory.name}\n")
         with stopping(*homes):
             homes[0].start().wait_for("taken over into the store")
+            shutil.copy(homes[0].data / "seal.key", homes[1].data / "seal.key")
             homes[1].start()
             for home in homes:
                 assert "dir=/first" in home.admin("config", "get", "--default").stdout
             assert len(homes[0].events("--code", "FILES_TAKEN_OVER")) == 1
+
+
+async def test_when_the_key_is_exchanged_a_server_with_the_old_one_ends_and_none_of_its_agents_is_lost(
+    pair: Pair, tmp_path: Path
+) -> None:
+    names = names_of(2)
+    await pair.register(tmp_path / "third", names)
+    first, second = pair.homes
+    async with reporting_agents(tmp_path / "agents", names, PASSWORD, pair.addresses) as agents:
+        await until(lambda: all(agent.uplink.session for agent in agents), "all sessions")
+        await asyncio.to_thread(first.running.stop)
+        await until(lambda: all(agent.uplink.session for agent in agents), "the other server")
+        await asyncio.to_thread(first.admin, "seal", "rotate")
+        status = await asyncio.to_thread(second.running.exit_status)
+        assert status == 8
+        assert "the store is sealed with another key now" in second.running.output()
+        with pytest.raises(AssertionError, match=r"seal\.key is the key"):
+            await asyncio.to_thread(second.start)
+        (second.data / "seal.key").unlink()
+        with pytest.raises(AssertionError, match="from another server on this store"):
+            await asyncio.to_thread(second.start)
+        shutil.copy(first.data / "seal.key", second.data / "seal.key")
+        for agent in agents:
+            await asyncio.to_thread(agent.report, PER_ROUND)
+        await asyncio.to_thread(second.start)
+        await until(lambda: not any(agent.spool.waiting for agent in agents), "empty spools")
+        assert sum(agent.count("SESSION_KEY_NEGOTIATED") for agent in agents) == len(agents)

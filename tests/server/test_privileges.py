@@ -147,7 +147,11 @@ class TestAsRoot:
     def test_the_data_directory_is_handed_over(self, tmp_path: Path) -> None:
         data = tmp_path / "data"
         (data / "proposals").mkdir(parents=True)
-        for name in ("needfire.sqlite", "needfire.sqlite-wal", "log", "log.web1", "proposals/1"):
+        (data / "audit").mkdir()
+        for name in (
+            *("needfire.sqlite", "needfire.sqlite-wal", "seal.key", "log", "log.web1"),
+            *("proposals/1", "audit/1.key"),
+        ):
             (data / name).write_text("")
         for name in ("rc.web1", "file.web1", "rc"):
             (data / name).write_text("")
@@ -161,7 +165,8 @@ class TestAsRoot:
         uid = pwd.getpwnam("daemon").pw_uid
         owned = {path.name for path in data.rglob("*") if path.stat().st_uid == uid}
         assert owned == {
-            *("needfire.sqlite", "needfire.sqlite-wal", "log", "log.web1", "proposals", "1", "new")
+            *("needfire.sqlite", "needfire.sqlite-wal", "seal.key", "log", "log.web1", "proposals"),
+            *("1", "new", "audit", "1.key"),
         }
 
     def test_a_data_directory_that_is_missing_is_made(self, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from needfire_protocol.keys import SessionKeys
 from needfire_protocol.srp import Verifier
-from needfire_server.seal_key import load_seal_key
+from needfire_server.seal_key import find_seal_key, make_seal_key
 from needfire_server.session_seal import SessionSeal, StoredSession, registration_of
 from needfire_server.storage.sqlite import SqliteStore
 
@@ -63,7 +63,8 @@ class MeasuredServer:
         self, sessions: list[tuple[str, SessionKeys, bytes]], verifier: Verifier
     ) -> None:
         """Put sessions into the store as if those agents had logged in before, in no time."""
-        seal = SessionSeal(load_seal_key(str(self.data), os.urandom), os.urandom)
+        data = str(self.data)
+        seal = SessionSeal(find_seal_key(data) or make_seal_key(data, os.urandom), os.urandom)
         expires_us = time.time_ns() // 1000 + 7_200 * 1_000_000
         registration = registration_of(verifier)
         store = SqliteStore.open(str(self.data / "needfire.sqlite"))

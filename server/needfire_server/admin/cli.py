@@ -22,6 +22,7 @@ from needfire_server.admin.commands.orders import cancel, commands
 from needfire_server.admin.commands.outputs import output
 from needfire_server.admin.commands.passwords import gen_password, verifier
 from needfire_server.admin.commands.report import report
+from needfire_server.admin.commands.seal import seal
 from needfire_server.admin.commands.send import send
 from needfire_server.admin.commands.status import status
 from needfire_server.admin.context import server_options
@@ -82,6 +83,7 @@ for _command in (
     output,
     explain,
     audit,
+    seal,
 ):
     cli.add_command(_command)
 

@@ -1,6 +1,7 @@
 """The verbs without a server: on the store and the data directory themselves, locked meanwhile."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pwd import getpwuid
@@ -16,8 +17,19 @@ from needfire_server.audit.drafts import draft_of_event
 from needfire_server.audit.log import AuditLog
 from needfire_server.clock import now_us
 from needfire_server.registry import Registry
+from needfire_server.seal_key import SealKeyError, read_credential
+from needfire_server.sealing import (
+    Exchanged,
+    KeysAtHand,
+    exchange_key,
+    give_up_key,
+    keys_at_hand,
+    open_seal,
+    usable_key,
+)
 from needfire_server.storage.opening import how_to_open_again, load_drivers
 from needfire_server.stored_files import data_files_of
+from needfire_server.verifier_seal import VerifierSeal
 
 __all__ = ["OfflineStore", "become_owner"]
 
@@ -39,9 +51,11 @@ class OfflineStore:
         if not os.path.isdir(data_directory):
             raise StorageError(f"{data_directory} is not a directory")
         self._user = _user_name()
-        # The program's own files may lie where only root can read them.
+        # The program's own files may lie where only root can read them, and credentials too.
         load_drivers()
+        self._credential = read_credential(os.environ)
         become_owner(data_directory)
+        self._data_directory = data_directory
         self._store = how_to_open_again(data_directory)()
         self._runner = asyncio.Runner()
         try:
@@ -62,6 +76,26 @@ class OfflineStore:
             except StopAsyncIteration:
                 return
 
+    def exchange_key(self) -> Exchanged:
+        """Seal everything with a new key.
+
+        Raises:
+            StorageError: as ``sealing.exchange_key``.
+        """
+        done = self._runner.run(exchange_key(self._store, self._keys(), self._user))
+        self._tell_key("SEAL_KEY_CHANGED", done)
+        return done
+
+    def give_up_key(self) -> tuple[Exchanged, list[str]]:
+        """Begin with a new key; return who has to be registered anew.
+
+        Raises:
+            StorageError: as ``sealing.give_up_key``.
+        """
+        done, names = self._runner.run(give_up_key(self._store, self._keys(), self._user))
+        self._tell_key("SEAL_KEY_LOST", done)
+        return done, names
+
     def __enter__(self) -> "OfflineStore":
         return self
 
@@ -73,15 +107,36 @@ class OfflineStore:
     ) -> None:
         self._close()
 
+    def _keys(self) -> KeysAtHand:
+        return keys_at_hand(self._data_directory, self._credential)
+
+    async def _use_key(self) -> None:
+        """Open verifiers where that is possible: most verbs need none, and change none."""
+        check = await self._store.seal_check()
+        if check is not None:
+            with contextlib.suppress(SealKeyError):
+                self._store.use_verifier_seal(VerifierSeal(usable_key(check, self._keys())))
+
+    def _tell_key(self, code: str, done: Exchanged) -> None:
+        self._record_event(
+            code, key=done.after, before=done.before, count=done.count, user=self._user
+        )
+
     def _close(self) -> None:
         self._runner.close()
         self._store.close()
 
     def _handle(self, verb: str, arguments: Mapping[str, Any], file: BinaryIO | None) -> Reply:
         request = Request(verb, Arguments(arguments))
-        return self._runner.run(self._service.handle(request, user=self._user, file=file))
+        return self._runner.run(self._carry_out(request, file))
+
+    async def _carry_out(self, request: Request, file: BinaryIO | None) -> Reply:
+        if request.verb == "register":
+            await open_seal(self._store, self._keys())
+        return await self._service.handle(request, user=self._user, file=file)
 
     async def _make_service(self, data_directory: str) -> AdminService:
+        await self._use_key()
         states = await self._store.load_client_states()
         hooks = AdminHooks(
             on_command_queued=lambda _client: None,

@@ -27,6 +27,9 @@ _RECORDED_ELSEWHERE: Final = frozenset(
         "COMMAND_QUEUED",
         "COMMAND_ACKNOWLEDGED",
         "BASELINE_PROPOSAL_RECEIVED",
+        "VERIFIERS_SEALED",
+        "SEAL_KEY_CHANGED",
+        "SEAL_KEY_LOST",
         # What anybody can cause with a port scanner, and what only tells of logs.
         "NEW_CONNECTION",
         "LOG_SUPPRESSED",

@@ -97,7 +97,8 @@ class ClientRecord:
     """A client that was registered with the admin tool."""
 
     name: str
-    verifier: Verifier
+    verifier: Verifier | None
+    """None where the key at hand does not open it: it lets nobody in."""
     registered_us: int
     registered_by: str
 
@@ -285,7 +286,11 @@ class Store(Protocol):
         user: str,
         audit: AuditOf[bool] | None = None,
     ) -> bool:
-        """Register a client, or give it a new verifier; return True where there was one."""
+        """Register a client, or give it a new verifier; return True where there was one.
+
+        Raises:
+            SealKeyError: the store is sealed with another key than this process has.
+        """
 
     async def remove(self, name: str, audit: AuditOf[bool] | None = None) -> bool:
         """Take a registration out, with the commands that wait; False where there was none.
@@ -295,7 +300,18 @@ class Store(Protocol):
         """
 
     async def client_facts(self, name: str) -> ClientFacts:
-        """Return what is known of a client, whichever server has learnt it."""
+        """Return what is known of a client, whichever server has learnt it.
+
+        Raises:
+            SealKeyError: the registration cannot be opened, because the key was exchanged.
+        """
+
+    async def check_seal(self) -> None:
+        """Look whether the store is still sealed with the key that this process has.
+
+        Raises:
+            SealKeyError: it was exchanged meanwhile.
+        """
 
     async def load_client_states(self) -> dict[str, ClientState]:
         """Return what was last saved of each client, by name."""

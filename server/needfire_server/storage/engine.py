@@ -32,7 +32,7 @@ class Wakes:
     events: bool = False
     commands_of: str | None = None
     client: str | None = None
-    """Whose registration or session has changed."""
+    """Whose registration or session has changed; empty: maybe anybody's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -317,7 +317,7 @@ class PostgresEngine:
                 if notify.channel == _COMMANDS_CHANNEL:
                     listeners.on_commands(notify.payload)
                 elif notify.channel == _CLIENTS_CHANNEL:
-                    listeners.on_client(notify.payload)
+                    listeners.on_client(notify.payload or None)
                 else:
                     listeners.on_events()
 

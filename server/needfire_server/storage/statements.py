@@ -11,7 +11,6 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import Event
 from needfire_protocol.srp import Verifier
 from needfire_server.states import ClientState, ClientStatus
@@ -19,20 +18,19 @@ from needfire_server.storage import tables
 from needfire_server.storage.base import (
     COMMANDS_PENDING_MAX,
     EVENTS_PAGE_MAX,
-    ClientRecord,
     Command,
     EventQuery,
     Proposal,
     TooManyCommandsError,
 )
+from needfire_server.storage.client_rows import stored_form
 from needfire_server.storage.event_rows import EVENT_COLUMNS, event_of_row
+from needfire_server.verifier_seal import VerifierSeal
 
 __all__ = [
     "acknowledge_command",
     "add_proposal",
-    "client_record",
     "client_state",
-    "clients",
     "clients_with_commands",
     "event_query",
     "has_report",
@@ -168,22 +166,19 @@ def _span(since_us: int | None, until_us: int | None) -> Iterator[sa.ColumnEleme
 # ---- clients -----------------------------------------------------------------------------------
 
 
-def client_record(connection: sa.Connection, name: str) -> ClientRecord | None:
-    """Return one registration."""
-    row = connection.execute(sa.select(tables.clients).where(tables.clients.c.name == name)).first()
-    return None if row is None else _client_record(row)
-
-
-def clients(connection: sa.Connection) -> list[ClientRecord]:
-    """Return all registrations by name."""
-    rows = connection.execute(sa.select(tables.clients).order_by(tables.clients.c.name))
-    return [_client_record(row) for row in rows]
-
-
 def register(
-    connection: sa.Connection, name: str, verifier: Verifier, now_us: int, user: str
+    connection: sa.Connection,
+    name: str,
+    verifier: Verifier,
+    now_us: int,
+    user: str,
+    seal: VerifierSeal | None,
 ) -> bool:
-    """Keep a verifier; True where it replaces one."""
+    """Keep a verifier; True where it replaces one.
+
+    Raises:
+        SealKeyError: the store is sealed with another key.
+    """
     is_known = tables.clients.c.name == name
     replaced = connection.execute(sa.select(tables.clients.c.name).where(is_known)).first()
     _upsert(
@@ -193,7 +188,7 @@ def register(
             {
                 "name": name,
                 "salt": verifier.salt,
-                "verifier": verifier.verifier,
+                "verifier": stored_form(connection, name, verifier, seal),
                 "registered_us": now_us,
                 "registered_by": user,
             }
@@ -241,14 +236,6 @@ def save_client_states(connection: sa.Connection, states: Sequence[ClientState])
             for state in states
         ],
     )
-
-
-def _client_record(row: Sequence[Any]) -> ClientRecord:
-    name, salt, verifier, registered_us, registered_by = row
-    try:
-        return ClientRecord(name, Verifier(salt, verifier), registered_us, registered_by)
-    except FormatError as error:
-        raise StorageError(f"the registration of {name} is damaged: {error}") from error
 
 
 def _client_state(row: Sequence[Any]) -> ClientState:

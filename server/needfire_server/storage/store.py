@@ -21,7 +21,15 @@ from needfire_protocol.srp import Verifier
 from needfire_server import clock
 from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState
-from needfire_server.storage import expiry, file_rows, output_cursors, session_rows, statements
+from needfire_server.storage import (
+    client_rows,
+    expiry,
+    file_rows,
+    output_cursors,
+    seal_rows,
+    session_rows,
+    statements,
+)
 from needfire_server.storage.audit_base import AuditOf
 from needfire_server.storage.audit_tables import DatabaseAuditTables
 from needfire_server.storage.base import (
@@ -41,6 +49,7 @@ from needfire_server.storage.lock import DirectoryLock
 from needfire_server.storage.output_cursors import OutputCursor
 from needfire_server.storage.reading import read_now
 from needfire_server.storage.writer import GroupCommitWriter, Work
+from needfire_server.verifier_seal import VerifierSeal
 
 __all__ = ["READERS", "DatabaseStore"]
 
@@ -69,6 +78,7 @@ class DatabaseStore:
         self._random_bytes = random_bytes
         self._room = asyncio.Semaphore(_JOBS_WAITING_MAX)
         self._participants = list(participants)
+        self._verifier_seal: VerifierSeal | None = None
         self._writer = GroupCommitWriter(engine, self._participants)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="needfire-read")
         self._singletons = ThreadPoolExecutor(1, thread_name_prefix="needfire-singleton")
@@ -117,6 +127,25 @@ class DatabaseStore:
         """Keep one of our own events and its record, for callers without a loop."""
         self.write_now(self._recording([(event, draft)]))
 
+    def use_verifier_seal(self, seal: VerifierSeal) -> None:
+        """Open verifiers with this and seal each one that is registered; nothing plain counts."""
+        self._verifier_seal = seal
+
+    async def seal_check(self) -> bytes | None:
+        """Return the check of the key that seals the store; None where nothing is sealed yet."""
+        return await self._read(seal_rows.stored_check)
+
+    async def change_seal(self, change: Callable[[sa.Connection], T], audit: AuditOf[T]) -> T:
+        """Seal things with another key, and let other servers look whether they have that one."""
+
+        def work(transaction: Transaction) -> T:
+            result = change(transaction.connection)
+            transaction.put_on_record(audit, result)
+            transaction.engine.wake_others(transaction.connection, [Wakes(client="")])
+            return result
+
+        return await self._submit(work)
+
     # ---- Store -------------------------------------------------------------------------------
 
     async def ingest(
@@ -160,10 +189,10 @@ class DatabaseStore:
         return await self._read(statements.missing_reports)
 
     async def client_record(self, name: str) -> ClientRecord | None:
-        return await self._read(statements.client_record, name)
+        return await self._read(client_rows.client_record, name, self._verifier_seal)
 
     async def clients(self) -> list[ClientRecord]:
-        return await self._read(statements.clients)
+        return await self._read(client_rows.clients, self._verifier_seal)
 
     async def register(
         self,
@@ -174,15 +203,20 @@ class DatabaseStore:
         user: str,
         audit: AuditOf[bool] | None = None,
     ) -> bool:
+        seal = self._verifier_seal
         return await self._audited_about(
-            name, audit, statements.register, name, verifier, now_us, user
+            name, audit, statements.register, name, verifier, now_us, user, seal
         )
 
     async def remove(self, name: str, audit: AuditOf[bool] | None = None) -> bool:
         return await self._audited_about(name, audit, statements.remove, name)
 
+    async def check_seal(self) -> None:
+        seal = self._verifier_seal
+        await self._read(seal_rows.check_key, None if seal is None else seal.check)
+
     async def client_facts(self, name: str) -> ClientFacts:
-        return await self._read(_client_facts, name)
+        return await self._read(_client_facts, name, self._verifier_seal)
 
     async def load_client_states(self) -> dict[str, ClientState]:
         return await self._read(statements.load_client_states)
@@ -415,10 +449,10 @@ class DatabaseStore:
         return await asyncio.wrap_future(future)
 
 
-def _client_facts(connection: sa.Connection, name: str) -> ClientFacts:
+def _client_facts(connection: sa.Connection, name: str, seal: VerifierSeal | None) -> ClientFacts:
     # In one transaction of the reader's, but not at one moment: who writes wakes us again.
     return ClientFacts(
-        record=statements.client_record(connection, name),
+        record=client_rows.client_record(connection, name, seal),
         state=statements.client_state(connection, name),
         sessions=tuple(session_rows.sessions_of(connection, name)),
     )

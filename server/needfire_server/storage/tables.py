@@ -29,6 +29,7 @@ __all__ = [
     "proposals",
     "rare_class",
     "rare_code",
+    "seal",
     "secrets",
     "sessions",
     "stream_gaps",
@@ -79,6 +80,14 @@ clients: Final = sa.Table(
     _number("registered_us"),
     _text("registered_by"),
 )
+
+seal: Final = sa.Table(
+    "seal",
+    metadata,
+    sa.Column("id", Number, primary_key=True, autoincrement=False),
+    _bytes("key_check"),
+)
+"""One row, 1, once the verifiers of ``clients`` are sealed: by which key (``seal_key.key_check``)."""
 
 client_states: Final = sa.Table(
     "client_states",

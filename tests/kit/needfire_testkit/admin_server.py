@@ -17,6 +17,7 @@ from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.audit.log import AuditLog
 from needfire_server.datafiles import DataFiles
 from needfire_server.registry import ListedClient, Registry
+from needfire_server.sealing import keys_at_hand, open_seal
 from needfire_server.states import ClientState
 from needfire_server.storage.sqlite import SqliteStore
 
@@ -55,6 +56,7 @@ class AdminServer:
     ) -> AsyncIterator["AdminServer"]:
         """Start one on a data directory; unless told, who runs the test may do everything."""
         store = SqliteStore.open(str(directory / "needfire.sqlite"))
+        await open_seal(store, keys_at_hand(str(directory), None))
         registry = Registry(listed, await store.clients())
         server: AdminServer
 
