@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from needfire_client.address import ServerAddress
 from needfire_client.bugs import innermost, record_bug, where_of
+from needfire_client.core_dumps import forbid_core_dumps
 from needfire_client.failures import CommandError
 from needfire_client.logbook import FORMATS
 from needfire_client.options import DEFAULT_RC, REQ_FROM_SERVER, Options
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not __debug__:
         complain("python -O is not supported: the agent relies on its own checks")
         return ExitStatus.USAGE
+    forbid_core_dumps()
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         return _run(options)

@@ -1,5 +1,5 @@
 """``python -m needfire_server`` is ``needfire-server``."""
 
-from needfire_server.cli import main
+from needfire_server.entry import server
 
-main()
+server()

@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 from needfire_protocol.exit_status import ExitStatus
+from needfire_server.core_dumps import forbid_core_dumps
 
 __all__ = ["admin", "server"]
 
@@ -16,6 +17,7 @@ __all__ = ["admin", "server"]
 def server() -> NoReturn:
     """Run needfire-server."""
     _require_extra("needfire-server")
+    forbid_core_dumps()
     from needfire_server.cli import main
 
     main()
@@ -24,6 +26,7 @@ def server() -> NoReturn:
 def admin() -> NoReturn:
     """Run needfire-admin."""
     _require_extra("needfire-admin")
+    forbid_core_dumps()
     from needfire_server.admin.cli import main
 
     main()
