@@ -46,7 +46,7 @@ from needfire_server.sealing import keys_at_hand, open_seal
 from needfire_server.session_keeper import SessionKeeper
 from needfire_server.session_seal import SessionSeal
 from needfire_server.sessions import SessionTable
-from needfire_server.storage.opening import OpenStore, how_to_open
+from needfire_server.storage.opening import OpenStore, how_to_open, load_migrations
 from needfire_server.storage.output_cursors import CursorStore
 from needfire_server.storage.store import DatabaseStore
 from needfire_server.stored_files import StoredFiles, data_files_of
@@ -86,6 +86,7 @@ def serve(options: ServeOptions, settings: ServerSettings) -> ExitStatus:
         open_store = how_to_open(
             options.data_directory, settings.store_url, settings.store_password_file
         )
+        load_migrations()
         user = drop_privileges(settings.server_user, options.data_directory)
         server = _Server(options, settings, sockets, monitoring, user, credential, open_store)
         return asyncio.run(server.run())

@@ -4,11 +4,13 @@ Pure. What agents report is not asked: it is stored because it was promised to b
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.severity import Severity
-from needfire_server.config import ServerSettings
+
+if TYPE_CHECKING:
+    from needfire_server.config import ServerSettings
 
 __all__ = ["SWITCHABLE", "ClassSettings", "class_settings"]
 
@@ -45,7 +47,7 @@ class ClassSettings:
         return event_class is EventClass.TRAFFIC and severity >= Severity.WARN
 
 
-def class_settings(settings: ServerSettings) -> ClassSettings:
+def class_settings(settings: "ServerSettings") -> ClassSettings:
     """Return what the configuration says of the classes."""
 
     def without(verb: str) -> frozenset[EventClass]:

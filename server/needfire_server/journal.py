@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from needfire_protocol.audit.record import Draft
 from needfire_protocol.catalogue import CATALOGUE
@@ -20,8 +20,10 @@ from needfire_protocol.severity import Severity
 from needfire_server.audit.drafts import draft_of_event, has_record
 from needfire_server.clock import now_us
 from needfire_server.event_classes import SWITCHABLE, ClassSettings
-from needfire_server.logbook import Logbook
 from needfire_server.storage.base import Store
+
+if TYPE_CHECKING:
+    from needfire_server.logbook import Logbook
 
 __all__ = ["Journal"]
 
@@ -42,7 +44,7 @@ class Journal:
     """Raises the server's own events."""
 
     def __init__(
-        self, logbook: Logbook, *, store_path: str, on_recorded: Callable[[], None]
+        self, logbook: "Logbook", *, store_path: str, on_recorded: Callable[[], None]
     ) -> None:
         """Args:
         store_path: the store, for those who read that it failed.

@@ -37,12 +37,12 @@ def check_store(directory: str, keys: tuple[PublicKey, ...], anchor: Note | None
         StorageError: the store cannot be read, or nothing in it was ever signed.
     """
     # Half of the program's start, and not needed for a file.
-    from needfire_server.admin.offline import become_owner
+    from needfire_server.admin.owner import become_owner
     from needfire_server.storage.audit_reader import AuditReader
     from needfire_server.storage.opening import load_drivers, reading_engine
 
     # The program's own files may lie where only root can read them.
-    load_drivers()
+    load_drivers(directory)
     become_owner(directory)
     with AuditReader(reading_engine(directory)) as reader:
         head, closing = reader.head(), reader.last_checkpoint()

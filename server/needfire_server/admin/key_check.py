@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from needfire_server.admin.offline import become_owner
+from needfire_server.admin.owner import become_owner
 from needfire_server.seal_key import key_check, key_id, read_credential, read_seal_key
 from needfire_server.sealing import keys_at_hand
 from needfire_server.storage import seal_rows
@@ -41,7 +41,7 @@ def look_at_keys(data_directory: str, file: str | None) -> Look:
     Raises:
         StorageError: a key or the store cannot be read.
     """
-    load_drivers()
+    load_drivers(data_directory)
     # With the caller's own rights: a backup is where the server's user cannot read it.
     given = None if file is None else read_seal_key(file)
     credential = read_credential(os.environ)

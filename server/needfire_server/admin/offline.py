@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import FieldValue, make_event
 from needfire_server.admin.backend import Answer
+from needfire_server.admin.owner import become_owner
 from needfire_server.admin.requests import Arguments, Reply, Request
 from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.audit.drafts import draft_of_event
@@ -31,7 +32,7 @@ from needfire_server.storage.opening import how_to_open_again, load_drivers
 from needfire_server.stored_files import data_files_of
 from needfire_server.verifier_seal import VerifierSeal
 
-__all__ = ["OfflineStore", "become_owner"]
+__all__ = ["OfflineStore"]
 
 
 class OfflineStore:
@@ -52,7 +53,7 @@ class OfflineStore:
             raise StorageError(f"{data_directory} is not a directory")
         self._user = _user_name()
         # The program's own files may lie where only root can read them, and credentials too.
-        load_drivers()
+        load_drivers(data_directory)
         self._credential = read_credential(os.environ)
         become_owner(data_directory)
         self._data_directory = data_directory
@@ -165,17 +166,3 @@ def _user_name() -> str:
         return getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
-
-
-def become_owner(directory: str) -> None:
-    """Work with the rights of whom the directory belongs to, where root was called.
-
-    So every file gets the owner that the server's user can read, and somebody who has only that
-    user's rights cannot lead root astray with links in its directory.
-    """
-    owner = os.stat(directory)
-    if os.geteuid() != 0 or owner.st_uid == 0:
-        return
-    os.setgroups([])
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)

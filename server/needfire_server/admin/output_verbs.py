@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from needfire_protocol.escape import printable
 from needfire_protocol.event import make_event
 from needfire_server.admin.requests import AdminRefusedError, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.clock import now_us
-from needfire_server.outputs.engine import OutputEngine, OutputStatus, TestResult
+
+if TYPE_CHECKING:
+    from needfire_server.outputs.engine import OutputEngine, OutputStatus, TestResult
 
 __all__ = ["list_outputs", "test_output"]
 
@@ -48,20 +50,20 @@ async def test_output(subject: Subject, call: Call) -> Reply:
     )
 
 
-def _engine(subject: Subject) -> OutputEngine:
+def _engine(subject: Subject) -> "OutputEngine":
     engine = subject.hooks.outputs
     if engine is None:
         raise AdminRefusedError("outputs work in a running server only", "start the server")
     return engine
 
 
-def _outcome(result: TestResult) -> str:
+def _outcome(result: "TestResult") -> str:
     if result.reason:
         return "failed"
     return "delivered" if result.is_certain else "sent"
 
 
-async def _items(found: list[OutputStatus]) -> AsyncGenerator[Mapping[str, Any], None]:
+async def _items(found: "list[OutputStatus]") -> AsyncGenerator[Mapping[str, Any], None]:
     for each in found:
         yield {
             "name": each.name,

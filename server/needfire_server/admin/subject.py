@@ -2,20 +2,23 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from needfire_protocol.audit.record import Draft
 from needfire_protocol.event import FieldValue
 from needfire_server.admin.requests import Arguments
 from needfire_server.admin.wakeup import Wakeup
-from needfire_server.audit.log import AuditLog
-from needfire_server.datafiles import DataFiles
-from needfire_server.health import Health
-from needfire_server.outputs.engine import OutputEngine
-from needfire_server.registry import Registry
-from needfire_server.states import ClientState
-from needfire_server.storage.base import Store
-from needfire_server.vitals import Pulse
+
+if TYPE_CHECKING:
+    # Half of what a server is, and a short command needs none of it.
+    from needfire_server.audit.log import AuditLog
+    from needfire_server.datafiles import DataFiles
+    from needfire_server.health import Health
+    from needfire_server.outputs.engine import OutputEngine
+    from needfire_server.registry import Registry
+    from needfire_server.states import ClientState
+    from needfire_server.storage.base import Store
+    from needfire_server.vitals import Pulse
 
 __all__ = ["AdminHooks", "Call", "RecordEvent", "Subject"]
 
@@ -47,23 +50,23 @@ class AdminHooks:
     on_client_removed: Callable[[str], object]
     record_event: RecordEvent
     connected: Callable[[], Mapping[str, str]]
-    states: Callable[[], Mapping[str, ClientState]]
-    pulse: Callable[[str], Pulse | None] = lambda _client: None
-    health: Callable[[], Awaitable[Health]] | None = None
+    states: "Callable[[], Mapping[str, ClientState]]"
+    pulse: "Callable[[str], Pulse | None]" = lambda _client: None
+    health: "Callable[[], Awaitable[Health]] | None" = None
     warning: Callable[[], str | None] = lambda: None
-    outputs: OutputEngine | None = None
+    outputs: "OutputEngine | None" = None
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One server, as far as administrators can reach it."""
 
-    store: Store
-    registry: Registry
-    data_files: DataFiles
+    store: "Store"
+    registry: "Registry"
+    data_files: "DataFiles"
     hooks: AdminHooks
     new_events: Wakeup
-    audit: AuditLog
+    audit: "AuditLog"
 
 
 @dataclass(frozen=True, slots=True)

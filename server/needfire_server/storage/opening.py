@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from needfire_protocol.errors import StorageError
 from needfire_server.storage.engine import Engine
+from needfire_server.storage.migrations import KNOWN
 from needfire_server.storage.sqlite import SqliteEngine, SqliteStore
 from needfire_server.storage.store import DatabaseStore
 
@@ -23,6 +24,7 @@ __all__ = [
     "how_to_open",
     "how_to_open_again",
     "load_drivers",
+    "load_migrations",
     "reading_engine",
 ]
 
@@ -93,10 +95,40 @@ def reading_engine(data_directory: str) -> Engine:
     return engine
 
 
-def load_drivers() -> None:
-    """Load what opening any store needs, while the program's files can be read."""
-    with contextlib.suppress(StorageError):
-        _postgres()
+def load_drivers(data_directory: str) -> None:
+    """Load what opening the store of a directory needs, while the program's files can be read.
+
+    Whose directory it is does not matter here: what it holds only decides what is loaded.
+    """
+    if os.path.lexists(os.path.join(data_directory, NOTE_NAME)):
+        with contextlib.suppress(StorageError):
+            _postgres()
+        load_migrations()
+    elif _schema_of(_sqlite_path(data_directory)) != KNOWN.latest:
+        load_migrations()
+
+
+def load_migrations() -> None:
+    """Load what brings a store to the schema of this version; few starts need it."""
+    KNOWN.load()
+    from alembic import operations  # noqa: F401  # is loaded when the first step is taken
+
+
+def _schema_of(path: str) -> int | None:
+    """Return ``PRAGMA user_version`` of a file, as far as its header knows; None where it is none.
+
+    https://www.sqlite.org/fileformat.html, 1.3
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return int.from_bytes(os.pread(handle, 4, 60), "big")
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
 
 
 def _noted(path: str, content: str | None, store: DatabaseStore) -> DatabaseStore:

@@ -6,15 +6,15 @@ they become visible: no event can appear behind a cursor, and a gap is what was 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_server.storage import tables
 from needfire_server.storage.base import EventQuery, Store
+from needfire_server.storage.inserting import insert_for
 
 __all__ = ["OUTPUT_PAGE", "CursorStore", "OutputCursor", "OutputStore", "StoredEvent"]
 
@@ -120,8 +120,7 @@ def load(connection: sa.Connection) -> list[OutputCursor]:
 
 def save(connection: sa.Connection, cursor: OutputCursor) -> None:
     """Keep a cursor. It never goes back: what was confirmed is."""
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    insert = dialect.insert(tables.output_cursors).values(asdict(cursor))
+    insert = insert_for(connection, tables.output_cursors).values(asdict(cursor))
     names = ("confirmed", "attempted", "sent", "retried", "dropped")
     connection.execute(
         insert.on_conflict_do_update(

@@ -19,6 +19,9 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
 
+# Whoever gives up root's rights before he connects may not be able to read it later.
+from sqlalchemy.dialects.postgresql import psycopg as _dialect  # noqa: F401
+
 from needfire_protocol.errors import StorageError
 from needfire_server.storage.engine import Listeners, Participant, StreamKey, Wakes
 from needfire_server.storage.lock import DirectoryLock

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from needfire_protocol.event import Event
 from needfire_protocol.srp import Verifier
@@ -25,6 +24,7 @@ from needfire_server.storage.base import (
 )
 from needfire_server.storage.client_rows import stored_form
 from needfire_server.storage.event_rows import EVENT_COLUMNS, event_of_row
+from needfire_server.storage.inserting import insert_for
 from needfire_server.verifier_seal import VerifierSeal
 
 __all__ = [
@@ -408,8 +408,7 @@ def _upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str,
     """Insert rows, each instead of the one with the same key."""
     if not rows:
         return
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    insert = dialect.insert(table)
+    insert = insert_for(connection, table)
     keys = [column.name for column in table.primary_key]
     changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
     connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed), rows)
