@@ -25,7 +25,7 @@ from needfire_protocol import __version__
 from needfire_protocol.errors import ConfigError, NeedfireError, StorageError
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.file_kind import FileKind
-from needfire_protocol.plain_classes import dataclass
+from needfire_protocol.plain_classes import dataclass, replace
 from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Configuration:
     """The file, or REQ_FROM_SERVER."""
     digest: str
     """``sha256:`` and hexadecimal digits."""
+    data: bytes = b""
+    """What stands in the file."""
 
     @property
     def is_from_server(self) -> bool:
@@ -61,6 +63,8 @@ class Baseline:
     """The file, or REQ_FROM_SERVER."""
     digest: str
     """``sha256:`` and hexadecimal digits."""
+    entries: int = 0
+    """Objects in it."""
 
 
 class Provider:
@@ -154,7 +158,7 @@ class Provider:
 
         baseline = await asyncio.to_thread(_open_baseline, arriving, REQ_FROM_SERVER)
         _keep(arriving, self._state.cached_baseline)
-        return Baseline(self._state.cached_baseline, REQ_FROM_SERVER, baseline.digest)
+        return replace(baseline, path=self._state.cached_baseline)
 
     def cached_baseline(self) -> Baseline | None:
         """Return the baseline that the server gave last; None where there is none."""
@@ -188,7 +192,8 @@ class Provider:
     def _parse(self, data: bytes, source: str) -> Configuration:
         settings = parse_agent_rc(data, source=source, facts=HostFacts(self._name))
         settings = with_resolved_roots(settings)
-        return Configuration(settings, source, f"sha256:{hashlib.sha256(data).hexdigest()}")
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        return Configuration(settings, source, digest, data)
 
 
 def _keep(arriving: Path, place: Path) -> None:
@@ -248,9 +253,9 @@ def _check_trust(path: Path, info: os.stat_result) -> None:
 
 
 def _open_baseline(path: Path, shown_path: str) -> Baseline:
-    with BaselineReader(path), open(path, "rb") as file:
+    with BaselineReader(path) as reader, open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Baseline(path, shown_path, f"sha256:{digest}")
+        return Baseline(path, shown_path, f"sha256:{digest}", reader.meta.entries)
 
 
 def start_fields(configuration: Configuration, baseline: Baseline | None) -> dict[str, str | int]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from needfire_client.configuration import Baseline, Configuration, Provider, start_fields
 from needfire_client.failures import CommandError
 from needfire_client.fetching import as_command_error, obtain_baseline, obtain_rc
+from needfire_client.in_use import InUseFile, in_use, taken
 from needfire_client.link import LinkError
 from needfire_client.network import GOODBYE_S, Network
 from needfire_client.orders import Orders
@@ -126,6 +127,7 @@ class Daemon:
             return as_command_error(error)
         self._is_started = True
         self._reporter.report_fields("START", start_fields(self._configuration, self._baseline))
+        await self._tell_taken()
         self._watching.configure(settings, self._baseline)
         return None
 
@@ -246,8 +248,27 @@ class Daemon:
             "CONFIGURATION_RELOADED", path=configuration.path, hash=configuration.digest
         )
         outcome = await self._renew_baseline(configuration)
+        await self._tell_taken()
         self._watching.configure(configuration.settings, self._baseline)
         return outcome
+
+    async def _tell_taken(self) -> None:
+        """Tell what is in use now that was not before, and remember it."""
+        configuration, baseline = self._configuration, self._baseline
+        file = InUseFile(self._runtime.state.in_use)
+        now = await asyncio.to_thread(in_use, configuration, baseline, self._runtime.name)
+        before = await asyncio.to_thread(file.load)
+        if before == now:
+            return
+        for code, fields in () if before is None else taken(before, now, configuration, baseline):
+            self._reporter.report_fields(code, fields)
+        if self._network is not None:
+            # After a crash between the two it is told twice, and not never.
+            await self._network.written()
+        try:
+            await asyncio.to_thread(file.save, now)
+        except StorageError as error:
+            self._reporter.report("LOCAL_STORAGE_FAILED", reason=str(error))
 
     async def _new_configuration(self) -> Configuration:
         if not self._provider.is_rc_from_server:

@@ -35,6 +35,7 @@ class StateDir:
         self.position = root / "scan-position"
         self.oneshot_position = root / "oneshot-scan-position"
         self.witness = root / "audit-checkpoint"
+        self.in_use = root / "in-use"
         self.lock = root / "run.lock"
         self.oneshot_lock = root / "oneshot.lock"
         self.internal_errors = root / "internal-errors.log"

@@ -100,6 +100,18 @@ _WHO: Final = {
     "who_unit": "its container or unit of systemd",
 }
 
+_REPLACED: Final = {
+    "hash_old": "digest of what was there before; empty where there was nothing",
+    "path_old": "where that was the file of all others: this file",
+    "not_compared": "why there is no difference: what is wrong with what was there before",
+}
+
+_SETTINGS: Final = {
+    "changes": 'the directives, as JSON: {"NAME": [before, now]}; null where it is not set, and of '
+    "directives that are repeated what only one side has. What looks like a secret is masked",
+    "changes_left_out": "directives for which there was no room",
+}
+
 _DOCUMENTED_STATES: Final = (
     Entry(
         "CONNECTION_REFUSED",
@@ -759,6 +771,40 @@ _AGENT_ENTRIES: Final = (
         {"path": "the file", "hash": "its digest", "files": "objects in it"},
     ),
     Entry(
+        "CONFIGURATION_TAKEN",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Configuration taken into use: {changed} settings are others",
+        "The agent works with another configuration than before, since a reload or since its start. "
+        "It is told whoever changed the file, and whether the agent ran then or not.",
+        "Nothing, if the changes are what was meant. What the server gives its clients, it tells "
+        "itself (CONFIGURATION_PUT).",
+        {
+            "path": "the file, or REQ_FROM_SERVER",
+            "hash": "its digest",
+            "hash_old": "digest of the one before",
+            "changed": "directives with another value; 0 where only comments, or what does not hold "
+            "for this host, have changed",
+            **_SETTINGS,
+        },
+    ),
+    Entry(
+        "BASELINE_TAKEN",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Baseline taken into use",
+        "The agent compares with another baseline than before, since a reload or since its start.",
+        "Nothing, if somebody put it in place. What differs between the two, the server tells where "
+        "it comes from there (BASELINE_PUT, with the same digest).",
+        {
+            "path": "the file, or REQ_FROM_SERVER",
+            "hash": "its digest",
+            "hash_old": "digest of the one before",
+            "files": "objects in it",
+            "files_old": "objects in the one before",
+        },
+    ),
+    Entry(
         "BASELINE_PROPOSED",
         _PROVISIONING,
         Severity.NOTICE,
@@ -1316,18 +1362,98 @@ _SERVER_ENTRIES: Final = (
         _PROVISIONING,
         Severity.NOTICE,
         "Configuration put in place",
-        "An administrator put a configuration in place for a client or for all.",
-        "Nothing. The client takes it at its next start or reload.",
-        {"client": _CLIENT, "path": "the file", "hash": "digest", "user": "who did it"},
+        "An administrator put a configuration in place for a client or for all. The difference is "
+        "to what the client, or all, got before.",
+        "Nothing, if the difference is what was meant. The client takes it at its next start or "
+        "reload.",
+        {
+            "client": _CLIENT,
+            "path": "the file",
+            "hash": "digest",
+            "user": "who did it",
+            **_REPLACED,
+            "added": "lines that are new",
+            "removed": "lines that are gone",
+            "diff": "the lines, in the unified form of diff; what looks like a secret is masked. "
+            "\\x0a is the end of a line, \\\\ a backslash",
+            "diff_left_out": "lines of diff for which there was no room",
+        },
     ),
     Entry(
         "BASELINE_PUT",
         _PROVISIONING,
         Severity.NOTICE,
         "Baseline put in place",
-        "An administrator put a baseline in place for a client or for all.",
-        "Nothing. The client takes it at its next start or reload.",
-        {"client": _CLIENT, "path": "the file", "hash": "digest", "user": "who did it"},
+        "An administrator put a baseline in place for a client or for all: from then on it says "
+        "what is right. The difference is to what the client, or all, got before.",
+        "Nothing, if the difference is what was meant. The client takes it at its next start or "
+        "reload.",
+        {
+            "client": _CLIENT,
+            "path": "the file",
+            "hash": "digest",
+            "user": "who did it",
+            "proposal": "number of the client's proposal that it was",
+            **_REPLACED,
+            "added": "objects that the one before did not have",
+            "removed": "objects that only the one before had",
+            "modified": "objects that are recorded otherwise, in more than their last access",
+            "diff": "the first 20 of each, as A path, D path and M path, in the order of the "
+            "baseline. \\x0a is the end of a line, \\\\ a backslash",
+            "diff_left_out": "changes that are not named there",
+        },
+    ),
+    Entry(
+        "SETTINGS_CHANGED",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Settings changed: {changed}",
+        "The server's configuration file says something else than when this server read it last, at "
+        "a reload or at its last start. What was changed while it did not run is told at its start. "
+        "A server that starts for the first time only notes what it has.",
+        "Nothing, if the changes are what was meant. Who changed the file, the system's own records "
+        "say: the server sees only the result.",
+        {
+            "path": "the configuration",
+            "hash": "its digest",
+            "hash_old": "digest of the one before",
+            "changed": "directives with another value",
+            **_SETTINGS,
+        },
+    ),
+    Entry(
+        "SOFTWARE_CHANGED",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Software changed: {program} {version_old} is now {version}",
+        "The server was started with another version than before, or a client logged in with "
+        "another one than the server has seen of it last.",
+        "Nothing, if somebody installed it.",
+        {
+            "client": f"{_CLIENT}; none where it is the server itself",
+            "program": "needfire-server or needfire-agent",
+            "version": "the version that runs now",
+            "version_old": "the version of before",
+        },
+    ),
+    Entry(
+        "CATALOGUE_CHANGED",
+        _PROVISIONING,
+        Severity.NOTICE,
+        "Catalogue of events changed",
+        "The server has another catalogue of events than when it ran last: messages are new, gone "
+        "or have other words, severities or fields. Comes with another version of the program.",
+        "Look whether filters of events, or what reads them, name one of these codes. If the version "
+        "is the same as before, somebody changed the program: install it anew.",
+        {
+            "hash": "digest of the catalogue",
+            "hash_old": "digest of the one before",
+            "added": "codes that are new",
+            "removed": "codes that are gone",
+            "modified": "codes that mean something else now, or are told otherwise",
+            "diff": "the codes, as A CODE, D CODE and M CODE; \\x0a is the end of a line",
+            "diff_left_out": "codes that are not named there",
+        },
     ),
     Entry(
         "ADMIN_REFUSED",

@@ -256,7 +256,8 @@ class AgentSession:
             else:
                 # Together, so that they share a commit.
                 keep = self._runtime.keeper.keep(session, verifier)
-                is_illegal, _ = await asyncio.gather(started, keep)
+                seen = self._runtime.provisioning.agent_seen(self.client, announce.version)
+                is_illegal, _, _ = await asyncio.gather(started, keep, seen)
         except StorageError:
             if self._login.resumed is None:
                 self._runtime.sessions.end(session)

@@ -27,7 +27,7 @@ from needfire_protocol.baseline import (
 )
 from needfire_protocol.errors import FormatError
 
-__all__ = ["read_baseline_meta", "validate_baseline"]
+__all__ = ["baseline_rows", "read_baseline_meta", "validate_baseline"]
 
 _SCHEMA_ROWS_MAX: Final = 3
 """One more than a baseline has."""
@@ -70,6 +70,18 @@ def validate_baseline(path: str) -> BaselineMeta:
     if digest != meta.content_sha256:
         raise FormatError("the baseline is damaged: its digest does not belong to its contents")
     return meta
+
+
+@contextmanager
+def baseline_rows(path: str) -> Iterator[Iterator[tuple[bytes, bytes]]]:
+    """Open a baseline; yield its rows as (key, entries) in the order of their keys, not decoded.
+
+    Raises:
+        FormatError: it is no baseline, or (while the rows are read as well) it is damaged.
+    """
+    with _opened(path) as connection:
+        _meta(connection)
+        yield _rows(connection)
 
 
 @contextmanager
@@ -122,6 +134,13 @@ def _read_rows(connection: sqlite3.Connection) -> tuple[str, int]:
     """Decode every row; return the digest over all and the number of entries."""
     digest = ContentDigest()
     entries = 0
+    for key, row in _rows(connection):
+        entries += len(decode_entries(row))
+        digest.add(key, row)
+    return digest.hexdigest(), entries
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[tuple[bytes, bytes]]:
     last: bytes | None = None
     for raw_key, row in connection.execute("SELECT key, entries FROM directories ORDER BY key"):
         key = check_key(raw_key)
@@ -130,7 +149,5 @@ def _read_rows(connection: sqlite3.Connection) -> tuple[str, int]:
             raise FormatError("the baseline is damaged: its rows are not in order")
         if type(row) is not bytes:
             raise FormatError("the entries of a directory are not a byte string")
-        entries += len(decode_entries(row))
-        digest.add(key, row)
+        yield key, row
         last = key
-    return digest.hexdigest(), entries

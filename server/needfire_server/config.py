@@ -4,12 +4,13 @@ import hashlib
 import os
 import re
 import stat
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from needfire_protocol.errors import ConfigError, FormatError, Problem
 from needfire_protocol.names import parse_client_name
+from needfire_protocol.rc.changes import InForce, in_force
 from needfire_protocol.rc.conditions import Facts
 from needfire_protocol.rc.directives import Program
 from needfire_protocol.rc.findings import Findings
@@ -113,6 +114,8 @@ class ServerSettings:
     sha256: str = ""
     """Digest of the file, in hex."""
     notices: tuple[Problem, ...] = ()
+    in_force: InForce = field(default_factory=dict)
+    """The directives that decide all this, as the file has them, without secrets."""
 
     def with_log_format(self, log_format: str) -> "ServerSettings":
         """Return the settings with another form of log lines."""
@@ -186,6 +189,7 @@ def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettin
         source=source,
         sha256=hashlib.sha256(data).hexdigest(),
         notices=findings.notices(),
+        in_force=in_force(directives, Program.SERVER),
     )
 
 

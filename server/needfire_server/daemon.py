@@ -296,6 +296,7 @@ class _Server:
                 _spare_the_collector()
                 upkeep.health.service = "ok"
                 self._announce_start(runtime)
+                await runtime.provisioning.started(runtime.settings)
                 with others:
                     await self._stop.wait()
                 upkeep.health.service = "stopping"
@@ -375,6 +376,7 @@ class _Server:
             notify_reloading()
             self._reload_now(runtime, listener)
             self._configure_roles(runtime, endpoint)
+            await runtime.provisioning.configured(runtime.settings)
             notify("READY=1")
 
     def _configure_roles(self, runtime: Runtime, endpoint: AdminEndpoint) -> None:

@@ -92,6 +92,8 @@ class NotAccessible:
     """What was wrong with the last path that was looked at."""
     paths: tuple[str, ...]
     """All that were looked at, in order."""
+    is_missing: bool = False
+    """True where there simply is none, and nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +137,16 @@ class DataFiles:
         if name is not None:
             names.append(_file_name(kind, None))
         tried: list[str] = []
-        reason = ""
+        reason, is_missing = "", False
         for file_name in names:
             tried.append(os.path.join(self._directory, file_name))
             try:
                 return self._open(kind, file_name, is_catch_all=file_name == _PREFIX[kind])
             except OSError as error:
-                reason = _reason(error)
-                if error.errno != errno.ENOENT:
+                reason, is_missing = _reason(error), error.errno == errno.ENOENT
+                if not is_missing:
                     break
-        return NotAccessible(tried[0], reason, tuple(tried))
+        return NotAccessible(tried[0], reason, tuple(tried), is_missing)
 
     def list_files(self, kind: FileKind) -> list[str | None]:
         """Return the names of the clients that have a file of this kind; None: the catch-all."""

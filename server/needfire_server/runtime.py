@@ -19,6 +19,7 @@ from needfire_server.lookup import NameChecker
 from needfire_server.metrics import Metrics
 from needfire_server.neighbours import Neighbours
 from needfire_server.outputs.engine import OutputEngine
+from needfire_server.provisioning import Provisioning
 from needfire_server.registry import Registry
 from needfire_server.relays import RelayDesk
 from needfire_server.session_keeper import SessionKeeper
@@ -71,6 +72,7 @@ class Runtime:
     throttle: Throttle = field(init=False)
     vitals: Vitals = field(init=False)
     neighbours: Neighbours = field(init=False)
+    provisioning: Provisioning = field(init=False)
     _calculators: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(
             _calculators_max(), thread_name_prefix="needfire-log-in"
@@ -81,6 +83,7 @@ class Runtime:
         self.intake = Intake(self.store, self.fleet.state)
         self.throttle = Throttle(self.journal, lambda: self.settings)
         self.vitals = Vitals(self.journal, self.fleet)
+        self.provisioning = Provisioning(self.store, self.journal, self.data_files.directory)
         self.neighbours = Neighbours(
             self.store,
             self.registry,

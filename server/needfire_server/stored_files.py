@@ -73,7 +73,7 @@ class StoredFiles(DataFiles):
             found = self._store.read_now(file_rows.find_file, kind.value, owner or "")
             if found is not None:
                 return self._open_content(kind, found, origin, is_catch_all=owner is None)
-        return NotAccessible(tried[0], _IS_MISSING, tuple(tried))
+        return NotAccessible(tried[0], _IS_MISSING, tuple(tried), is_missing=True)
 
     def list_files(self, kind: FileKind) -> list[str | None]:
         names = self._store.read_now(file_rows.list_files, kind.value)

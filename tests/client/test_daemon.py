@@ -1,6 +1,7 @@
 """The agent as a real process: signals, orders, reloads, crashes, and what the server hears of it."""
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from needfire_client.check import init_baseline
 from needfire_client.facts import HostFacts
+from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.event import Event
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.messages import FileKind
@@ -330,6 +332,43 @@ async def test_hup_reads_the_configuration_again(home: Home) -> None:
         await until(has(server, "CONFIGURATION_RELOADED"), "the reload")
         await until(has(server, "CHECK_COMPLETED", 2), "the check that follows")
         assert event_of(server, "CONFIGURATION_RELOADED").fields["path"] == str(home.rc)
+
+
+async def test_what_is_taken_into_use_is_told_at_a_reload_and_at_a_start(home: Home) -> None:
+    old, old_baseline = home.rc.read_bytes(), home.baseline.read_bytes()
+    async with running_server() as server:
+        async with daemon(home, *home.local, *at(server)) as agent:
+            await until(has(server, "CHECK_COMPLETED"), "the first check")
+            assert "CONFIGURATION_TAKEN" not in server.codes(), "there was none before"
+            home.write_rc("SetLoopTime=7")
+            agent.send(signal.SIGHUP)
+            await until(has(server, "CONFIGURATION_TAKEN"), "the reload")
+            told = event_of(server, "CONFIGURATION_TAKEN")
+            assert told.event_class is EventClass.PROVISIONING
+            assert told.fields["hash_old"] == f"sha256:{hashlib.sha256(old).hexdigest()}"
+            digest = hashlib.sha256(home.rc.read_bytes()).hexdigest()
+            assert told.fields["hash"] == f"sha256:{digest}"
+            assert json.loads(str(told.fields["changes"]))["SetLoopTime"][1] == "7"
+            await until(has(server, "CHECK_COMPLETED", 2), "the check that follows")
+            agent.send(signal.SIGTERM)
+            assert await agent.ends() == 0
+        # While it does not run somebody changes both.
+        home.rc.write_bytes(home.rc.read_bytes() + b"# a comment\n")
+        (home.tree / "one more").write_text("new\n")
+        home.baseline.unlink()
+        home.record_baseline()
+        async with daemon(home, *home.local, *at(server)):
+            await until(has(server, "CHECK_COMPLETED", 3), "the second life")
+        fields = event_of(server, "BASELINE_TAKEN").fields
+        assert fields["hash_old"] == f"sha256:{hashlib.sha256(old_baseline).hexdigest()}"
+        assert int(str(fields["files"])) == int(str(fields["files_old"])) + 1
+        codes = server.codes()
+        assert codes.count("CONFIGURATION_TAKEN") == 2
+        assert codes.count("BASELINE_TAKEN") == 1
+        async with daemon(home, *home.local, *at(server)):
+            await until(has(server, "START", 3), "the third life")
+            await until(has(server, "CHECK_COMPLETED", 4), "its check")
+        assert server.codes().count("CONFIGURATION_TAKEN") == 2, "nothing is new then"
 
 
 async def test_a_broken_configuration_changes_nothing(home: Home) -> None:

@@ -158,6 +158,13 @@ def test_files_are_put_in_place_at_one_server_for_both_and_come_out_whole(
     write_baseline(baseline)
     pair.first.admin("config", "put", "--default", str(rc))
     assert pair.second.admin("config", "get", "--default").stdout == rc.read_text()
+    # What the second server replaces is what was put in place at the first one.
+    rc.write_text("[ReadOnly]\ndir=/etc\nfile=/opt/a\n")
+    pair.second.admin("config", "put", "--default", str(rc))
+    first, last = (each["fields"] for each in pair.first.events("--code", "CONFIGURATION_PUT"))
+    assert last["hash_old"] == first["hash"]
+    assert (last["added"], last["removed"]) == (1, 0)
+    assert last["diff"].endswith(r"\x0a+file=/opt/a")
     source.mkdir()
     (source / "rc.web1").write_text("[ReadOnly]\ndir=/usr\n")
     (source / "rc.web2").write_text("[NoSuchSection\n")

@@ -14,14 +14,18 @@ from pathlib import Path
 import click
 import pytest
 
+from needfire_protocol.audit.record import Moment, encode_record, parse_record
+from needfire_protocol.baseline import encode_entries
+from needfire_protocol.escape import unescape_bytes
 from needfire_protocol.event import format_time
 from needfire_protocol.exit_status import MEANINGS
 from needfire_protocol.srp import Verifier
 from needfire_server.admin.cli import cli
+from needfire_server.audit.drafts import draft_of_event
 from needfire_server.datafiles import DataFiles
 from needfire_server.states import ClientState, ClientStatus
 from needfire_testkit.admin_server import AdminServer, run_admin, start_admin
-from needfire_testkit.baselines import write_baseline
+from needfire_testkit.baselines import FILE, write_baseline
 from needfire_testkit.server_store import NOW_US, STREAM, event, incoming, verifier
 
 RC = b"[ReadOnly]\ndir=/etc\n[Misc]\nSetFilecheckTime=600\n"
@@ -287,6 +291,120 @@ async def test_a_configuration_is_put_and_got_back(server: AdminServer, tmp_path
     assert (server.last()["client"], server.last()["path"]) == ("web1", str(path))
     got = await run_admin("config", "get", "web1", directory=server.directory)
     assert (got.out.encode(), got.err) == (RC, "")
+
+
+async def test_what_a_configuration_changes_is_told_and_recorded(
+    server: AdminServer, tmp_path: Path
+) -> None:
+    new = RC.replace(b"600", b"300") + b"[Database]\nSetDBPassword=hunter2\n"
+    puts = [
+        await run_admin("config", "put", "web1", "-", directory=server.directory, stdin=data)
+        for data in (RC, new)
+    ]
+    assert "there was none before" in puts[0].err
+    assert "lines: 3 added, 1 removed" in puts[1].err
+    first, last = (each.fields for each in server.raised)
+    assert (first["hash_old"], first["added"], first["removed"]) == (None, 4, 0)
+    assert last["hash_old"] == first["hash"] == f"sha256:{hashlib.sha256(RC).hexdigest()}"
+    assert last["hash"] == f"sha256:{hashlib.sha256(new).hexdigest()}"
+    assert (last["added"], last["removed"], last["diff_left_out"]) == (3, 1, 0)
+    assert unescape_bytes(str(last["diff"])).split(b"\n") == [
+        b"@@ -1,4 +1,6 @@",
+        b" [ReadOnly]",
+        b" dir=/etc",
+        b" [Misc]",
+        b"-SetFilecheckTime=600",
+        b"+SetFilecheckTime=300",
+        b"+[Database]",
+        b"+SetDBPassword=***",
+    ]
+    # One record is one line, and has the same text.
+    shown = await run_admin("events", "--code", "CONFIGURATION_PUT", directory=server.directory)
+    assert len(shown.out.splitlines()) == 2
+    assert str(last["diff"]) in shown.out
+    assert "hunter2" not in shown.out
+    draft = draft_of_event(server.raised[-1])
+    assert draft is not None
+    record = parse_record(encode_record(0, bytes(32), Moment(1, 1), draft))
+    assert record.draft.fields["diff"] == last["diff"]
+    assert record.draft.fields["hash_old"] == first["hash"]
+
+
+async def test_a_first_configuration_of_its_own_is_compared_with_that_of_all(
+    server: AdminServer,
+) -> None:
+    for target, data in (("--default", RC), ("web1", RC + b"# mine\n")):
+        await run_admin("config", "put", target, "-", directory=server.directory, stdin=data)
+    assert server.last()["path_old"] == str(server.directory / "rc")
+    assert (server.last()["added"], server.last()["removed"]) == (1, 0)
+
+
+async def test_a_configuration_that_cannot_be_read_is_replaced_and_that_is_told(
+    server: AdminServer,
+) -> None:
+    (server.directory / "rc.web1").mkdir()
+    (server.directory / "rc.web1").rename(server.directory / "rc.web2")
+    os.symlink("/etc/hostname", server.directory / "rc.web1")
+    put = await run_admin("config", "put", "web1", "-", directory=server.directory, stdin=RC)
+    assert put.status == 0
+    assert (server.directory / "rc.web1").read_bytes() == RC
+    assert "symbolic link" in str(server.last()["not_compared"])
+    assert "not compared" in put.err
+
+
+async def test_what_a_baseline_changes_is_told(server: AdminServer, tmp_path: Path) -> None:
+    write_baseline(tmp_path / "one")
+    changed = [(b"hosts", FILE._replace(size=7)), (b"new\n", FILE)]
+    rows = {b"": encode_entries([(b"/", FILE)]), b"\0etc": encode_entries(changed)}
+    write_baseline(tmp_path / "two", rows=rows, format=3, entries=3)
+    puts = [
+        await run_admin("baseline", "put", "web1", tmp_path / name, directory=server.directory)
+        for name in ("one", "two")
+    ]
+    assert "objects: 1 added, 2 removed, 2 modified" in puts[1].err
+    first, last = (each.fields for each in server.raised)
+    assert (first["hash_old"], first["added"]) == (None, 4)
+    assert last["hash_old"] == first["hash"]
+    assert (last["added"], last["removed"], last["modified"]) == (1, 2, 2)
+    assert unescape_bytes(str(last["diff"])).split(b"\nD ")[-1] == b"/etc/passwd"
+    assert "A /etc/new\\x0a" in str(last["diff"])
+
+
+async def test_a_damaged_baseline_is_replaced_and_that_is_told(
+    server: AdminServer, tmp_path: Path
+) -> None:
+    (server.directory / "file.web1").write_bytes(b"no baseline")
+    write_baseline(tmp_path / "b")
+    put = await run_admin("baseline", "put", "web1", tmp_path / "b", directory=server.directory)
+    assert put.status == 0
+    assert "is not a baseline" in str(server.last()["not_compared"])
+    assert str(server.last()["hash_old"]).startswith("sha256:")
+    assert "added" not in server.last()
+
+
+async def test_what_is_put_without_a_server_is_told_the_same_way(
+    directory: Path, tmp_path: Path
+) -> None:
+    for data in (RC, RC + b"# more\n"):
+        put = await run_admin("config", "put", "web1", "-", directory=directory, stdin=data)
+        assert put.status == 0
+    for _ in range(2):
+        write_baseline(tmp_path / "b")
+        put = await run_admin("baseline", "put", "web1", tmp_path / "b", directory=directory)
+        assert put.status == 0
+        (tmp_path / "b").unlink()
+    found = await run_admin("events", "--class", "provisioning", "--json", directory=directory)
+    told = [json.loads(line) for line in found.out.splitlines()]
+    counts = [(each["code"], each["fields"]["added"], each["fields"]["removed"]) for each in told]
+    assert counts == [
+        ("CONFIGURATION_PUT", 4, 0),
+        ("CONFIGURATION_PUT", 1, 0),
+        ("BASELINE_PUT", 4, 0),
+        ("BASELINE_PUT", 0, 0),
+    ]
+    assert told[1]["fields"]["diff"].endswith(r"\x0a+# more")
+    records = await run_admin("audit", "show", "--json", directory=directory)
+    assert records.out.count(r"\\x0a+# more") == 1
 
 
 async def test_the_catch_all_is_put_from_standard_input(server: AdminServer) -> None:

@@ -1,5 +1,6 @@
 """What the store keeps besides events: clients, their states, commands, proposals, secrets."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,14 @@ import sqlalchemy as sa
 from needfire_protocol.errors import StorageError
 from needfire_server.states import ClientState, ClientStatus
 from needfire_server.storage import tables
-from needfire_server.storage.base import COMMANDS_PENDING_MAX, TooManyCommandsError
+from needfire_server.storage.base import (
+    COMMANDS_PENDING_MAX,
+    EventQuery,
+    Told,
+    TooManyCommandsError,
+)
 from needfire_server.storage.store import DatabaseStore
-from needfire_testkit.server_store import NOW_US, verifier
+from needfire_testkit.server_store import NOW_US, event, verifier
 from needfire_testkit.stores import StorePlace
 
 
@@ -125,3 +131,35 @@ async def test_a_secret_is_made_once(place: StorePlace) -> None:
     assert await store.secret("fake-salt-key") == b"\7" * 32
     assert await store.secret("another") == b"\1" * 32
     store.close()
+
+
+async def test_what_changes_is_told_once_with_what_was_known(store: DatabaseStore) -> None:
+    asked: list[str | None] = []
+
+    def tell(before: str | None) -> list[Told]:
+        asked.append(before)
+        return [] if before is None else [(event("SOFTWARE_CHANGED", version_old=before), None)]
+
+    assert await store.remember("agent web1", "1", tell) == []
+    assert await store.remember("agent web1", "1", tell) == []
+    together = [store.remember("agent web1", "2", tell) for _ in range(3)]
+    told = [each for events in await asyncio.gather(*together) for each in events]
+    assert asked == [None, "1"]
+    assert [each.fields["version_old"] for each in told] == ["1"]
+    stored = await store.query_events(EventQuery(code="SOFTWARE_CHANGED"))
+    assert [each.id for _, each in stored] == [each.id for each in told]
+    assert await store.remember("agent web2", "2", tell) == []
+
+
+async def test_what_could_not_be_told_is_told_the_next_time(store: DatabaseStore) -> None:
+    await store.remember("software", "1", lambda _: [])
+
+    def fails(_: str | None) -> list[Told]:
+        raise StorageError("no room")
+
+    with pytest.raises(StorageError):
+        await store.remember("software", "2", fails)
+    told = await store.remember(
+        "software", "2", lambda before: [(event("SOFTWARE_CHANGED", version_old=before), None)]
+    )
+    assert [each.fields["version_old"] for each in told] == ["1"]

@@ -92,7 +92,10 @@ async def test_a_new_version_counts_at_once_everywhere(
 async def test_what_is_not_there_is_said_with_all_that_was_looked_for(files: StoredFiles) -> None:
     found = files.find(RC, "web1")
     assert found == NotAccessible(
-        "store:rc.web1", "No such file in the store", ("store:rc.web1", "store:rc")
+        "store:rc.web1",
+        "No such file in the store",
+        ("store:rc.web1", "store:rc"),
+        is_missing=True,
     )
     with pytest.raises(FormatError):
         files.find(RC, "../web1")

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final
 
 from needfire_protocol.baseline import BaselineMeta
@@ -14,6 +14,7 @@ from needfire_protocol.messages import FileKind
 from needfire_protocol.names import parse_client_name
 from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
 from needfire_protocol.rc.conditions import StatedFacts
+from needfire_server.admin.file_changes import Changes, changes_by
 from needfire_server.admin.requests import AdminRefusedError, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.baseline_files import read_baseline_meta, validate_baseline
@@ -49,11 +50,12 @@ async def put_configuration(subject: Subject, call: Call) -> Reply:
     source = printable(call.arguments.optional_text("source") or "configuration", _SOURCE_TEXT_MAX)
     file = _regular_file(call.file)
     hosts = subject.registry.names()[:_HOSTS_CHECKED_MAX] if name is None else (name,)
-    put = await asyncio.to_thread(_put_configuration, subject.data_files, name, source, file, hosts)
-    subject.hooks.record_event(
-        "CONFIGURATION_PUT", client=name, path=put["path"], hash=put["hash"], user=call.user
-    )
-    return Reply({**put, **_about(subject, name)})
+    async with subject.putting(FileKind.CONFIGURATION):
+        put, changes = await asyncio.to_thread(
+            _put_configuration, subject.data_files, name, source, file, hosts
+        )
+        _record_put(subject, call, "CONFIGURATION_PUT", name, put, changes)
+    return Reply({**put, **_about(subject, name), "changes": changes})
 
 
 async def get_configuration(subject: Subject, call: Call) -> Reply:
@@ -67,17 +69,20 @@ async def put_baseline(subject: Subject, call: Call) -> Reply:
     call.arguments.check_names("name", "proposal")
     name = _optional_name(call)
     number = call.arguments.optional_integer("proposal")
-    if number is None:
-        file = _regular_file(call.file)
-        put = await asyncio.to_thread(_put_baseline, subject.data_files, name, file)
-    else:
-        proposal = await _proposal(subject, number, name)
-        put = await asyncio.to_thread(_put_proposal, subject.data_files, name, proposal)
+    async with subject.putting(FileKind.BASELINE):
+        if number is None:
+            file = _regular_file(call.file)
+            put, changes = await asyncio.to_thread(_put_baseline, subject.data_files, name, file)
+        else:
+            proposal = await _proposal(subject, number, name)
+            put, changes = await asyncio.to_thread(
+                _put_proposal, subject.data_files, name, proposal
+            )
+            changes = {**changes, "proposal": number}
+        _record_put(subject, call, "BASELINE_PUT", name, put, changes)
+    if number is not None:
         await subject.store.remove_proposal(number)
-    subject.hooks.record_event(
-        "BASELINE_PUT", client=name, path=put["path"], hash=put["hash"], user=call.user
-    )
-    return Reply({**put, **_about(subject, name)})
+    return Reply({**put, **_about(subject, name), "changes": changes})
 
 
 async def get_baseline(subject: Subject, call: Call) -> Reply:
@@ -123,22 +128,37 @@ async def show_baseline(subject: Subject, call: Call) -> Reply:
     return Reply({**described, **_meta(meta)})
 
 
+def _record_put(
+    subject: Subject,
+    call: Call,
+    code: str,
+    name: str | None,
+    put: Mapping[str, Any],
+    changes: Changes,
+) -> None:
+    subject.hooks.record_event(
+        code, client=name, path=put["path"], hash=put["hash"], user=call.user, **changes
+    )
+
+
 def _put_configuration(
     data_files: DataFiles, name: str | None, source: str, file: BinaryIO, hosts: Sequence[str]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Changes]:
     kind = FileKind.CONFIGURATION
     with data_files.staged(kind, file) as staged:
         with open(staged.path, "rb") as copy:
             data = copy.read(CONFIGURATION_BYTES_MAX)
         settings = _check_configuration(data, source, hosts)
+        changes = changes_by(staged, data_files, kind, name)
         path = data_files.commit(kind, name, staged)
-    return {
+    put = {
         "path": path,
         "bytes": staged.size_bytes,
         "hash": f"sha256:{staged.sha256.hex()}",
         "rules": len(settings.rules),
         "notices": [str(notice) for notice in settings.notices],
     }
+    return put, changes
 
 
 def _check_configuration(data: bytes, source: str, hosts: Sequence[str]) -> AgentSettings:
@@ -156,19 +176,21 @@ def _check_configuration(data: bytes, source: str, hosts: Sequence[str]) -> Agen
 
 def _put_baseline(
     data_files: DataFiles, name: str | None, file: BinaryIO, *, proposal: Proposal | None = None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Changes]:
     kind = FileKind.BASELINE
     with data_files.staged(kind, file) as staged:
         if proposal is not None and staged.sha256 != proposal.sha256:
             raise StorageError(f"proposal {proposal.id} is damaged: its digest has changed")
         meta = _validated(staged.path)
+        changes = changes_by(staged, data_files, kind, name)
         path = data_files.commit(kind, name, staged)
-    return {
+    put = {
         "path": path,
         "bytes": staged.size_bytes,
         "hash": f"sha256:{staged.sha256.hex()}",
         **_meta(meta),
     }
+    return put, changes
 
 
 def _validated(path: str) -> BaselineMeta:
@@ -179,7 +201,9 @@ def _validated(path: str) -> BaselineMeta:
         raise AdminRefusedError(str(error)) from error
 
 
-def _put_proposal(data_files: DataFiles, name: str | None, proposal: Proposal) -> dict[str, Any]:
+def _put_proposal(
+    data_files: DataFiles, name: str | None, proposal: Proposal
+) -> tuple[dict[str, Any], Changes]:
     with _accessible(data_files.open_proposal(proposal.path)) as opened:
         return _put_baseline(data_files, name, opened.file, proposal=proposal)
 

@@ -1,11 +1,13 @@
 """What the verbs work on, and what each of them is called with."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from needfire_protocol.audit.record import Draft
 from needfire_protocol.event import FieldValue
+from needfire_protocol.messages import FileKind
 from needfire_server.admin.requests import Arguments
 from needfire_server.admin.wakeup import Wakeup
 
@@ -67,6 +69,16 @@ class Subject:
     hooks: AdminHooks
     new_events: Wakeup
     audit: "AuditLog"
+    _putting: Mapping[FileKind, asyncio.Lock] = field(
+        default_factory=lambda: {kind: asyncio.Lock() for kind in FileKind}
+    )
+
+    def putting(self, kind: FileKind) -> asyncio.Lock:
+        """Return what files of a kind are put in place under, one after the other.
+
+        Else of two that are put at once, both would be compared with what neither replaced.
+        """
+        return self._putting[kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from needfire_protocol.audit.record import Draft
 from needfire_protocol.catalogue_entry import EventClass
@@ -31,6 +31,7 @@ __all__ = [
     "IngestResult",
     "Proposal",
     "Store",
+    "Told",
     "TooManyCommandsError",
 ]
 
@@ -205,6 +206,10 @@ class Expired:
     count: int
     oldest_us: int
     newest_us: int
+
+
+Told: TypeAlias = tuple[Event, Draft | None]
+"""One of the server's own events, and its record."""
 
 
 class Store(Protocol):
@@ -385,6 +390,18 @@ class Store(Protocol):
 
     async def secret(self, name: str) -> bytes:
         """Return the 32 random bytes of that name, which are made once and never change."""
+
+    async def remember(
+        self, name: str, value: str, tell: Callable[[str | None], Sequence[Told]]
+    ) -> list[Event]:
+        """Keep a value under a name, and tell what that changes, in one commit; return the events.
+
+        So every change is told once, whatever happens meanwhile and whichever server notices it.
+
+        Args:
+            tell: given the value before (None: there was none), returns what is to be recorded. It
+                is called in the store's thread, and not where the value is the same.
+        """
 
     async def expire(
         self, what: str, *, before_us: int, from_row: int, rows_max: int

@@ -35,6 +35,7 @@ __all__ = [
     "event_query",
     "has_report",
     "highest_sequence",
+    "known",
     "last_rowid",
     "load_client_states",
     "mark_command_delivered",
@@ -46,6 +47,7 @@ __all__ = [
     "query_events",
     "queue_command",
     "register",
+    "remember",
     "remove",
     "remove_proposal",
     "save_client_states",
@@ -402,6 +404,20 @@ def renew_secret(
     """Make another secret of that name, and return it."""
     connection.execute(sa.delete(tables.secrets).where(tables.secrets.c.name == name))
     return secret(connection, name, random_bytes)
+
+
+def known(connection: sa.Connection, name: str) -> str | None:
+    """Return what was last remembered under a name."""
+    column = tables.known.c
+    value: str | None = connection.execute(
+        sa.select(column.value).where(column.name == name)
+    ).scalar()
+    return value
+
+
+def remember(connection: sa.Connection, name: str, value: str) -> None:
+    """Keep a value under a name, instead of the one before."""
+    _upsert(connection, tables.known, [{"name": name, "value": value}])
 
 
 def _upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:

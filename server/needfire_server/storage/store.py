@@ -42,6 +42,7 @@ from needfire_server.storage.base import (
     IncomingReport,
     IngestResult,
     Proposal,
+    Told,
 )
 from needfire_server.storage.engine import Engine, Listeners, Participant, Transaction, Wakes
 from needfire_server.storage.ingesting import Batch, check_batch, store_all
@@ -314,6 +315,23 @@ class DatabaseStore:
 
     async def save_output_cursor(self, cursor: OutputCursor) -> None:
         await self._write(output_cursors.save, cursor)
+
+    async def remember(
+        self, name: str, value: str, tell: Callable[[str | None], Sequence[Told]]
+    ) -> list[Event]:
+        def work(transaction: Transaction) -> list[Event]:
+            before = statements.known(transaction.connection, name)
+            if before == value:
+                return []
+            statements.remember(transaction.connection, name, value)
+            told = tell(before)
+            events = [event for event, _ in told]
+            if events:
+                store_all(transaction, events, self._participants)
+            transaction.drafts.extend(draft for _, draft in told if draft is not None)
+            return events
+
+        return await self._submit(work)
 
     async def expire(
         self, what: str, *, before_us: int, from_row: int, rows_max: int

@@ -25,6 +25,7 @@ __all__ = [
     "file_chunks",
     "file_contents",
     "files",
+    "known",
     "metadata",
     "proposals",
     "rare_class",
@@ -282,6 +283,12 @@ files: Final = sa.Table(
     _number("put_us"),
 )
 """Which contents a client gets; the name is empty for the file of all others."""
+
+
+known: Final = sa.Table(
+    "known", metadata, sa.Column("name", Text, primary_key=True), _text("value")
+)
+"""What was last known of something: a server's settings and version, an agent's version."""
 
 
 def rare_class() -> sa.ColumnElement[bool]:

@@ -284,8 +284,25 @@ def _is_same_host(client: str, host: str) -> bool:
     return one == other
 
 
+_UNITS = {"configuration": "lines", "baseline": "objects"}
+
+
+def _say_changes(kind: str, changes: Mapping[str, Any]) -> None:
+    if "not_compared" in changes:
+        warn(f"not compared with the one before: {shown(changes['not_compared'])}")
+    elif changes["hash_old"] is None:
+        click.echo("there was none before", err=True)
+    else:
+        counts = [f"{changes[each]} {each}" for each in _COUNTED if each in changes]
+        click.echo(f"{_UNITS[kind]}: {', '.join(counts)}", err=True)
+
+
+_COUNTED = ("added", "removed", "modified")
+
+
 def _say_put(kind: str, put: Mapping[str, Any]) -> None:
     click.echo(f"{kind} put in place: {shown(put['path'])} ({put['hash']})", err=True)
+    _say_changes(kind, put["changes"])
     if not put["is_registered"]:
         warn(f"{put['client']} is not registered")
         hint(f"needfire-admin register {put['client']}")

@@ -38,6 +38,11 @@ _TYPE: Final[Mapping[str, str]] = MappingProxyType(
         "CLIENT_REMOVED": "deletion",
         "CONFIGURATION_PUT": "change",
         "BASELINE_PUT": "change",
+        "SETTINGS_CHANGED": "change",
+        "SOFTWARE_CHANGED": "change",
+        "CATALOGUE_CHANGED": "change",
+        "CONFIGURATION_TAKEN": "change",
+        "BASELINE_TAKEN": "change",
     }
 )
 

@@ -1,0 +1,137 @@
+"""The difference of two files turns one into the other, in bounded text and bounded time."""
+
+import re
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from needfire_protocol.escape import unescape_bytes
+from needfire_server.change_text import CHANGE_TEXT_MAX, ChangeText
+from needfire_server.text_diff import TextDiff, diff_texts
+
+
+def as_it_is(line: bytes) -> bytes:
+    return line
+
+
+def diff(old: bytes, new: bytes) -> TextDiff:
+    return diff_texts(old, new, as_it_is)
+
+
+def shown(found: TextDiff) -> list[bytes]:
+    return unescape_bytes(found.text).split(b"\n") if found.text else []
+
+
+def patched(old: list[bytes], lines: list[bytes]) -> list[bytes]:
+    """Apply a difference as patch(1) does, without its tolerance."""
+    result: list[bytes] = []
+    place = 0
+    for line in lines:
+        head = re.fullmatch(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", line)
+        if head is not None:
+            # An empty span is counted by the line before it.
+            begin = int(head[1]) - (0 if head[2] == b"0" else 1)
+            result += old[place:begin]
+            place = begin
+            assert len(result) == int(head[3]) - (0 if head[4] == b"0" else 1)
+            continue
+        mark, text = line[:1], line[1:]
+        if mark in b" -":
+            assert old[place] == text
+            place += 1
+        if mark in b" +":
+            result.append(text)
+    return result + old[place:]
+
+
+LINES = st.lists(
+    st.sampled_from([b"a", b"b", b"c", b"[Misc]", b"", b"\\x0a", b"\xff", b"# \xe2\x80\xae"]),
+    max_size=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(LINES, LINES)
+@example([b"a"], [])
+@example([b"a", b"b", b"a"], [b"b", b"a", b"b"])
+def test_the_difference_turns_one_file_into_the_other(old: list[bytes], new: list[bytes]) -> None:
+    found = diff(b"".join(line + b"\n" for line in old), b"".join(line + b"\n" for line in new))
+    assert patched(old, shown(found)) == new
+    assert len(new) - len(old) == found.added - found.removed
+    assert found.left_out == 0
+    assert found.text.isprintable()
+    marks = [line[:1] for line in shown(found)]
+    assert (marks.count(b"+"), marks.count(b"-")) == (found.added, found.removed)
+
+
+def test_a_small_change_in_a_long_file_is_shown_as_one() -> None:
+    lines = [b"dir = /srv/%d" % number for number in range(30_000)]
+    changed = [b"# first", *lines[:15_000], b"dir = /other", *lines[15_001:], b"# last"]
+    found = diff(b"\n".join(lines), b"\n".join(changed))
+    assert (found.added, found.removed) == (3, 1)
+    assert b"-dir = /srv/15000" in shown(found)
+    assert b"+dir = /other" in shown(found)
+
+
+def test_files_that_keep_difflib_busy_for_hours_are_still_counted() -> None:
+    # Every line matches every other one: 10**10 pairs.
+    old = b"x\ny\n" * 100_000
+    new = b"first\n" + b"y\nx\n" * 100_000 + b"last\n"
+    found = diff(old, new)
+    assert found.added - found.removed == 2
+    assert found.added <= 200_002
+    assert len(found.text) <= CHANGE_TEXT_MAX
+    assert found.left_out > 0
+
+
+def test_what_has_no_room_is_counted_and_the_numbers_stay_exact() -> None:
+    new = b"".join(b"file = /etc/%04d\n" % number for number in range(2_000))
+    found = diff(b"", new)
+    assert (found.added, found.removed) == (2_000, 0)
+    assert len(shown(found)) + found.left_out == 2_001
+    assert shown(found)[0] == b"@@ -0,0 +1,2000 @@"
+
+
+def test_a_line_that_is_hidden_is_still_seen_to_change() -> None:
+    found = diff_texts(b"k=1\n", b"k=2\n", lambda line: line[:2] + b"***")
+    assert shown(found)[1:] == [b"-k=***", b"+k=***"]
+
+
+def test_a_file_that_stays_has_no_difference() -> None:
+    assert diff(b"a\nb\n", b"a\nb") == TextDiff(0, 0, "", 0)
+
+
+@given(st.lists(st.binary(max_size=40).filter(lambda line: b"\n" not in line), max_size=8))
+def test_lines_come_back_as_they_were(lines: list[bytes]) -> None:
+    text = ChangeText()
+    for line in lines:
+        text.add(line)
+    assert str(text).isprintable()
+    assert unescape_bytes(str(text)) == b"\n".join(lines)
+
+
+def test_a_text_ends_at_its_bound_and_has_no_holes() -> None:
+    line = b"x" * 96  # with the end of a line before it: 100 characters
+    text = ChangeText()
+    text.add(b"x" * 100)
+    for _ in range(38):
+        text.add(line)
+    assert len(str(text)) == CHANGE_TEXT_MAX - 100
+    text.add(line)
+    assert (len(str(text)), text.left_out) == (CHANGE_TEXT_MAX, 0)
+    text.add(b"")
+    text.add(b"")
+    assert (len(str(text)), text.left_out) == (CHANGE_TEXT_MAX, 2)
+
+
+def test_a_very_long_line_is_cut() -> None:
+    text = ChangeText()
+    text.add(b"y" * 400)
+    text.add(b"y" * 401)
+    first, second = unescape_bytes(str(text)).split(b"\n")
+    assert (first, second) == (b"y" * 400, b"y" * 400 + "…".encode())
+
+
+def test_lines_that_stand_there_more_than_once_are_matched_as_well() -> None:
+    found = diff(b"one\na\na\ntwo\na\nthree\n", b"1\na\na\n2\na\n3\n")
+    assert (found.added, found.removed) == (3, 3)
