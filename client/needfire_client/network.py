@@ -81,7 +81,11 @@ class Network:
             random=random.random,
         )
         self._outbox = SpoolOutbox(
-            self.spool, on_new=self._on_new, on_full=self._on_full, on_failing=self._on_failing
+            self.spool,
+            on_new=self._on_new,
+            on_full=self._on_full,
+            on_room=self._on_room,
+            on_failing=self._on_failing,
         )
         runtime.reporter.export_to(self._outbox)
 
@@ -174,6 +178,9 @@ class Network:
 
     def _on_full(self, bytes_used: int, limit: int) -> None:
         self._runtime.reporter.report("SPOOL_FULL", bytes=bytes_used, limit=limit)
+
+    def _on_room(self) -> None:
+        self._runtime.reporter.report("SPOOL_HAS_ROOM")
 
     def _on_failing(self, reason: str) -> None:
         self._runtime.reporter.report_here("LOCAL_STORAGE_FAILED", reason=reason)

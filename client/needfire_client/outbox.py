@@ -50,6 +50,7 @@ class SpoolOutbox:
     Args:
         on_new: called after each commit, from the thread of the outbox.
         on_full: called once each time the spool begins to have no room (bytes, limit).
+        on_room: called once there is room again.
         on_failing: called once each time writing begins to fail, with the reason.
     """
 
@@ -59,17 +60,21 @@ class SpoolOutbox:
         *,
         on_new: Callable[[], None],
         on_full: Callable[[int, int], None],
+        on_room: Callable[[], None],
         on_failing: Callable[[str], None],
     ) -> None:
         self._spool = spool
         self._on_new = on_new
         self._on_full = on_full
+        self._on_room = on_room
         self._on_failing = on_failing
         self._changed = threading.Condition()
         self._queue: deque[NewReport] = deque()
         self._committing = 0
         self._accepted = _Accepted.ALL
         self._is_told = False
+        self._is_full = False
+        """Since it was told that it is, and by the outbox's own thread only."""
         self._is_leaving = False
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -123,13 +128,14 @@ class SpoolOutbox:
                 self._spool.append(batch)
             except SpoolFullError as error:
                 self._refused(batch)
-                self._tell(partial(self._on_full, error.bytes_used, error.size_max_bytes))
+                self._tell(partial(self._tell_full, error))
             except StorageError as error:
                 self._refused(batch)
                 self._tell(partial(self._on_failing, str(error)))
             else:
                 self._written(batch)
                 self._on_new()
+                self._tell_room()
 
     def _wait_for_batch(self) -> list[NewReport]:
         """Return the reports to write next; none when there is nothing more to do for good."""
@@ -164,6 +170,16 @@ class SpoolOutbox:
             self._committing = 0
             self._is_told &= self._accepted is not _Accepted.ALL
             self._changed.notify_all()
+
+    def _tell_full(self, error: SpoolFullError) -> None:
+        self._is_full = True
+        self._on_full(error.bytes_used, error.size_max_bytes)
+
+    def _tell_room(self) -> None:
+        # What goes into the reserved room says nothing of room for the rest.
+        if self._is_full and not self._is_told:
+            self._is_full = False
+            self._on_room()
 
     def _tell(self, say: Callable[[], None]) -> None:
         if not self._is_told:

@@ -42,6 +42,9 @@ class Owner(Protocol):
     def silent(self, method: str, path: bytes, scope: bytes, since_us: int) -> None:
         """Hear that a canary did not come back: whatever is said, nobody watches ``scope``."""
 
+    def answered(self, path: bytes) -> None:
+        """Hear that a canary came back, as each of them does at each interval."""
+
     def chosen(self, method: str, reason: str, watched: int, polled: int) -> None:
         """Hear what is used, and why nothing better."""
 
@@ -114,8 +117,9 @@ class RealTime:
         self._owner.lost(reason, scope, since_us)
 
     def canary_came(self, which: bytes) -> None:
-        """Note it."""
+        """Note it, and pass on."""
         self._canary.came(which)
+        self._owner.answered(which)
 
     def mounts_changed(self) -> None:
         """Watch what was mounted; poll what nobody tells of."""

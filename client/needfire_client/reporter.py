@@ -19,7 +19,16 @@ PROGRAM: Final = "needfire-agent"
 """Value of the field ``program``."""
 
 VITAL_CODES: Final = frozenset(
-    {"START", "EXIT", "SUSPEND", "WAKEUP", "CONFIGURATION_RELOADED", "SPOOL_FULL", "SPOOL_DAMAGED"}
+    {
+        "START",
+        "EXIT",
+        "SUSPEND",
+        "WAKEUP",
+        "CONFIGURATION_RELOADED",
+        "SPOOL_FULL",
+        "SPOOL_HAS_ROOM",
+        "SPOOL_DAMAGED",
+    }
 )
 """Events that always go to the server, whatever ExportSeverity says: from them it knows whether
 an agent stopped or was stopped."""

@@ -51,6 +51,9 @@ class Trial:
         """Note it."""
         self.losses.append(f"{escape_bytes(scope)}: {reason}")
 
+    def answered(self, _path: bytes) -> None:
+        pass
+
     def silent(self, _method: str, _path: bytes, _scope: bytes, _since_us: int) -> None:
         """Hear nothing: no canary is written."""
 

@@ -109,6 +109,8 @@ class Watching:
         self._gaps = self._told_gaps = 0
         self._dirty = DirtyPaths(on_first=self._nudge, on_overflow=self._overflowed)
         self._parts = Parts()
+        self._silent: set[bytes] = set()
+        """Canaries of which it was told that they did not come back."""
 
     def configure(self, settings: AgentSettings, baseline: Baseline) -> None:
         """Use these from now on. A scan that runs is broken off, and a full check follows."""
@@ -160,12 +162,19 @@ class Watching:
 
     def silent(self, method: str, path: bytes, scope: bytes, since_us: int) -> None:
         """Hear that a canary did not come back: an alarm; where it is all, watching starts anew."""
+        self._silent.add(path)
         self._reporter.report(
             "REALTIME_SILENT", method=method, path=escape_bytes(path), since=format_time(since_us)
         )
         self.lost("the canary did not come back", scope, since_us)
         if scope == b"/":
             self._call(self._start_anew)
+
+    def answered(self, path: bytes) -> None:
+        """Hear that a canary came back; told of those that had been silent."""
+        if path in self._silent:
+            self._silent.discard(path)
+            self._reporter.report("REALTIME_ANSWERS", path=escape_bytes(path))
 
     def chosen(self, method: str, reason: str, watched: int, polled: int) -> None:
         """Hear how this host is watched."""

@@ -15,7 +15,15 @@ from needfire_protocol.catalogue_entries import ENTRIES
 from needfire_protocol.catalogue_entry import Entry, EventClass
 from needfire_protocol.catalogue_ssh_entries import SSH_ENTRIES
 
-__all__ = ["CATALOGUE", "Entry", "EventClass", "explain", "find_entries"]
+__all__ = [
+    "ALARM_CLEARED",
+    "CATALOGUE",
+    "Entry",
+    "EventClass",
+    "cleared_by",
+    "explain",
+    "find_entries",
+]
 
 
 def find_entries(words: str) -> tuple[Entry, ...]:
@@ -101,6 +109,20 @@ def _document_lines(entry: Entry) -> Iterator[str]:
         yield f"  alert {entry.number}: {entry.title or entry.msg}"
     if entry.is_planned:
         yield "  planned: nothing raises it yet"
+    if entry.clears:
+        yield f"  clears {', '.join(entry.clears)}"
+    elif entry.event_class is EventClass.ALARM and entry.code != ALARM_CLEARED:
+        yield f"  cleared by {', '.join(cleared_by(entry.code))}"
+
+
+ALARM_CLEARED: Final = "ALARM_CLEARED"
+"""What an administrator raises who clears an alarm of any kind."""
+
+
+def cleared_by(code: str) -> tuple[str, ...]:
+    """Return the codes that clear an alarm; the last one is a person's."""
+    ended = [entry.code for entry in CATALOGUE.values() if code in entry.clears]
+    return (*ended, ALARM_CLEARED)
 
 
 def _load() -> Mapping[str, Entry]:

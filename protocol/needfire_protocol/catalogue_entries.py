@@ -518,6 +518,18 @@ _INTEGRITY_ENTRIES: Final = (
             "path": "the file that was changed, or the directory that was opened",
             "since": "when the watcher answered last, UTC",
         },
+        about="path",
+    ),
+    Entry(
+        "REALTIME_ANSWERS",
+        _ALARM,
+        Severity.NOTICE,
+        "Real-time watching answers again",
+        "What the watcher had not told of (REALTIME_SILENT) comes back through it again.",
+        "Nothing. What was not watched meanwhile is checked (COVERAGE_GAP, PART_CHECKED).",
+        {"path": "the file that was changed, or the directory that was opened"},
+        clears=("REALTIME_SILENT",),
+        about="path",
     ),
     Entry(
         "CHECK_STARTED",
@@ -753,6 +765,16 @@ _AGENT_ENTRIES: Final = (
         {"bytes": "size of the spool", "limit": "its limit in bytes"},
     ),
     Entry(
+        "SPOOL_HAS_ROOM",
+        _ALARM,
+        Severity.NOTICE,
+        "Spool has room again",
+        "The server took what the spool was full of. Checking goes on.",
+        "Nothing.",
+        {},
+        clears=("SPOOL_FULL",),
+    ),
+    Entry(
         "PASSWORD_WEAK",
         _SYSTEM,
         Severity.WARN,
@@ -965,6 +987,7 @@ _SERVER_ENTRIES: Final = (
         "A client that had been reported as silent or dead speaks again.",
         "Nothing.",
         {"client": _CLIENT},
+        clears=("TIME_EXCEEDED", "STOPPED_WITHOUT_GOODBYE"),
     ),
     Entry(
         "TIME_EXCEEDED",
@@ -1048,6 +1071,16 @@ _SERVER_ENTRIES: Final = (
         "until they agree again.",
         "Let both follow NTP.",
         {"client": _CLIENT, "seconds": "the client's minus the server's"},
+    ),
+    Entry(
+        "CLOCK_AGREES",
+        _ALARM,
+        Severity.NOTICE,
+        "Clock agrees with the server's again",
+        "The clock of a client that was too far from the server's (CLOCK_DIFFERS) is not any more.",
+        "Nothing.",
+        {"client": _CLIENT},
+        clears=("CLOCK_DIFFERS",),
     ),
     Entry(
         "SERVER_CLOCK_MOVED",
@@ -1149,6 +1182,7 @@ _SERVER_ENTRIES: Final = (
             "waited_s": "seconds of waiting in them",
             "reports": "reports that came later than they would have",
         },
+        clears=("CLIENT_HELD_BACK",),
     ),
     Entry(
         "RELAY_REFUSED",
@@ -1490,6 +1524,18 @@ _SERVER_ENTRIES: Final = (
         "needfire-admin events --code AUTHZ_FAIL says what was asked for. Ask the user; a program "
         "that runs as this user may be doing it.",
         {"user": "who is locked out", "uid": "user id", "until": "end of the lock, UTC"},
+        about="user",
+    ),
+    Entry(
+        "ADMIN_UNLOCKED",
+        _ALARM,
+        Severity.NOTICE,
+        "Admin socket: {user} is no longer locked out",
+        "The time for which a user of the admin tool was locked out has gone by.",
+        "Nothing.",
+        {"user": "name of the user", "uid": "user id"},
+        clears=("ADMIN_LOCKED",),
+        about="user",
     ),
     Entry(
         "ROLE_MEMBER_UNKNOWN",
@@ -1550,6 +1596,17 @@ _SERVER_ENTRIES: Final = (
         "Put the file back from a backup, with mode 0600 and the server's user as its owner, and "
         "restart the server. What was recorded meanwhile is signed then.",
         {"reason": "which file, and what is wrong with it"},
+    ),
+    Entry(
+        "AUDIT_KEY_FOUND",
+        _ALARM,
+        Severity.NOTICE,
+        "Audit log is signed again",
+        "The private key of the audit log, which could not be used at the last start, is there. What "
+        "was recorded meanwhile is signed now.",
+        "Nothing.",
+        {},
+        clears=("AUDIT_KEY_MISSING",),
     ),
     Entry(
         "AUDIT_KEY_MADE",
@@ -1619,6 +1676,25 @@ _SERVER_ENTRIES: Final = (
         {"count": "events that are missing"},
     ),
     Entry(
+        "ALARM_CLEARED",
+        _ALARM,
+        Severity.NOTICE,
+        "Alarm cleared: {alarm}",
+        "Somebody cleared an alarm with needfire-admin alarms clear: it was looked into, or does not "
+        "hold any more. Conditions that end are cleared by an event of their own (CLIENT_RETURNED and "
+        "its like); what happened once, such as CLONE_DETECTED, only a person can clear.",
+        "Nothing.",
+        {
+            "client": f"{_CLIENT}; empty where the alarm is about the server",
+            "alarm": "code of the alarm",
+            "about": "what of several the alarm is about: an output, a path, a user",
+            "count": "events that it came in",
+            "since": "when it came first, UTC",
+            "user": "who cleared it",
+            "note": "what they said about it",
+        },
+    ),
+    Entry(
         "STORE_FAILED",
         _ALARM,
         Severity.ALERT,
@@ -1646,6 +1722,7 @@ _SERVER_ENTRIES: Final = (
         "There is room for events again.",
         "Nothing. What was only logged meanwhile stands in the log.",
         {"classes": "the classes of events"},
+        clears=("CLASSES_SUSPENDED",),
     ),
     Entry(
         "STORE_RECOVERED",
@@ -1655,6 +1732,7 @@ _SERVER_ENTRIES: Final = (
         "The store can be written again.",
         "Nothing.",
         {"path": "the store"},
+        clears=("STORE_FAILED",),
     ),
     Entry(
         "FILES_TAKEN_OVER",
@@ -1710,6 +1788,7 @@ _SERVER_ENTRIES: Final = (
         "A log file cannot be written. The server goes on; its store has the events as well.",
         "Free space, or correct the owner and the mode of the file.",
         {"path": "the file", "reason": "what the system said"},
+        about="path",
     ),
     Entry(
         "LOG_RECOVERED",
@@ -1720,6 +1799,8 @@ _SERVER_ENTRIES: Final = (
         "(needfire-admin events), as far as it is kept there.",
         "Nothing, if the cause is gone.",
         {"path": "the file", "lost": "lines that are missing before this one"},
+        clears=("LOG_FAILED",),
+        about="path",
     ),
     Entry(
         "LOG_SUPPRESSED",
@@ -1734,6 +1815,7 @@ _SERVER_ENTRIES: Final = (
             "not told apart",
             "count": "messages that were left out",
         },
+        about="peer",
     ),
     Entry(
         "SERVER_INTERNAL_ERROR",
@@ -1774,6 +1856,7 @@ _OUTPUT_ENTRIES: Final = (
         "tried with needfire-admin output test NAME; how much waits is in needfire-admin output "
         "list.",
         {"output": _OUTPUT, "target": "where it goes", "reason": "what the target or system said"},
+        about="output",
     ),
     Entry(
         "OUTPUT_RECOVERED",
@@ -1784,6 +1867,8 @@ _OUTPUT_ENTRIES: Final = (
         "have arrived before is marked with the field resent and has the same id.",
         "Nothing.",
         {"output": _OUTPUT, "target": "where it goes", "away_s": "seconds since it failed"},
+        clears=("OUTPUT_FAILED",),
+        about="output",
     ),
     Entry(
         "OUTPUT_REMARK",
@@ -1794,6 +1879,7 @@ _OUTPUT_ENTRIES: Final = (
         "relay about one of several recipients.",
         "Correct what the reason names, in the configuration or at the target.",
         {"output": _OUTPUT, "reason": "what the target said"},
+        about="output",
     ),
     Entry(
         "OUTPUT_BUFFER_NEARLY_FULL",
@@ -1805,6 +1891,7 @@ _OUTPUT_ENTRIES: Final = (
         "Make the target work or faster, select fewer events for it, or raise OutputBufferLimit if "
         "the disk has room.",
         {"output": _OUTPUT, "waiting": "events that wait", "limit": "OutputBufferLimit"},
+        about="output",
     ),
     Entry(
         "OUTPUT_BUFFER_FULL",
@@ -1816,6 +1903,7 @@ _OUTPUT_ENTRIES: Final = (
         "Make the target work or faster, select fewer events for it, or raise OutputBufferLimit if "
         "the disk has room.",
         {"output": _OUTPUT, "waiting": "events that wait", "limit": "OutputBufferLimit"},
+        about="output",
     ),
     Entry(
         "OUTPUT_BUFFER_DRAINED",
@@ -1825,6 +1913,8 @@ _OUTPUT_ENTRIES: Final = (
         "Less than half of the buffer of an output is used, after it was nearly full.",
         "Nothing.",
         {"output": _OUTPUT, "waiting": "events that wait", "limit": "OutputBufferLimit"},
+        clears=("OUTPUT_BUFFER_NEARLY_FULL", "OUTPUT_BUFFER_FULL"),
+        about="output",
     ),
     Entry(
         "OUTPUT_EVENTS_LOST",
@@ -1836,6 +1926,7 @@ _OUTPUT_ENTRIES: Final = (
         "Raise OutputBufferLimit or the retention of the store, and look why the target was away "
         "for so long.",
         {"output": _OUTPUT, "count": "events at most that it did not get"},
+        about="output",
     ),
     Entry(
         "OUTPUT_TEST",

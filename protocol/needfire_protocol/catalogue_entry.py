@@ -54,6 +54,8 @@ class Entry:
         title: the heading there, where the text of the log line differs; None: the text.
         alert: its form as a traditional alert line, where a document fixes it.
         is_planned: nothing raises it yet; it stands here so that nothing else takes its place.
+        clears: codes of the alarms that it ends, of the same client and about the same thing.
+        about: the field that says which of several things an alarm is about; None: there is one.
     """
 
     code: str
@@ -69,6 +71,8 @@ class Entry:
     title: str | None = None
     alert: AlertForm | None = None
     is_planned: bool = False
+    clears: tuple[str, ...] = ()
+    about: str | None = None
 
     def as_data(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -82,6 +86,7 @@ class Entry:
             "fields": dict(self.fields),
             "state": self.state,
             "source": self.source,
+            "clears": list(self.clears),
         }
 
     def msg_fields(self) -> frozenset[str]:

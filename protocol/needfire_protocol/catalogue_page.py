@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from needfire_protocol.catalogue import CATALOGUE, Entry, EventClass
+from needfire_protocol.catalogue import ALARM_CLEARED, CATALOGUE, Entry, EventClass, cleared_by
 
 __all__ = ["events_page"]
 
@@ -50,6 +50,10 @@ def _facts(entry: Entry) -> Iterator[str]:
         yield f"alert {entry.number} ({_escaped(entry.title or entry.msg)})"
     if entry.is_planned:
         yield "planned: nothing raises it yet"
+    if entry.clears:
+        yield f"clears {', '.join(map(_escaped, entry.clears))}"
+    elif entry.event_class is EventClass.ALARM and entry.code != ALARM_CLEARED:
+        yield f"cleared by {', '.join(map(_escaped, cleared_by(entry.code)))}"
     yield f"source: {_escaped(entry.source)}"
 
 

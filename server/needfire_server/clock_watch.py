@@ -15,14 +15,15 @@ _US_PER_S: Final = 1_000_000
 class ClockWatch:
     """What is known of one clock. Times are microseconds."""
 
-    __slots__ = ("_candidate_us", "_is_difference_told", "_offset_us", "difference_us")
+    __slots__ = ("_candidate_us", "_offset_us", "difference_us", "is_difference_told")
 
     def __init__(self) -> None:
         self.difference_us: int | None = None
         """That clock minus ours, at the last look; None before the first."""
         self._offset_us: int | None = None
         self._candidate_us: int | None = None
-        self._is_difference_told = False
+        self.is_difference_told = False
+        """True from when it was told that it is far from ours until they agree again."""
 
     def moved_us(self, clock_us: int, steady_us: int, limit_us: int) -> int | None:
         """Take a reading; return how far the clock jumped, once it is certain that it did.
@@ -47,12 +48,12 @@ class ClockWatch:
         """Take a reading; return how far the clock is from ours, once until they agree again."""
         before_us, self.difference_us = self.difference_us, clock_us - ours_us
         if abs(self.difference_us) <= limit_us:
-            self._is_difference_told = False
+            self.is_difference_told = False
             return None
         was_far = before_us is not None and abs(before_us) > limit_us
-        if self._is_difference_told or not was_far:
+        if self.is_difference_told or not was_far:
             return None
-        self._is_difference_told = True
+        self.is_difference_told = True
         return self.difference_us
 
 

@@ -1,4 +1,4 @@
-"""What has changed since it was last known: the server's settings, its version, its catalogue, agents'.
+"""What has changed since it was last known: settings, versions, the catalogue, the audit log's key.
 
 What was last known lies in the store. It is compared and told in one commit, so a change is told
 once, also one that was made while no server ran. What was never known before is only noted.
@@ -83,6 +83,14 @@ class Provisioning:
 
         if await self._compare(f"agent {client}", shown, told):
             self._agents[client] = shown
+
+    async def audit_key_seen(self, *, is_there: bool) -> None:
+        """Tell that the key of the audit log, which was missing at the last start, is there."""
+        await self._compare(
+            f"audit key {self._key}",
+            "there" if is_there else "missing",
+            lambda _old, _new: [_told("AUDIT_KEY_FOUND")] if is_there else [],
+        )
 
     async def _compare(
         self, name: str, value: str, told: Callable[[str, str], Sequence[Told]]

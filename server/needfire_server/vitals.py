@@ -257,7 +257,10 @@ class Vitals:
         moved_us = clock.moved_us(time_us, int(self._steady_s() * _US_PER_S), limit_us)
         if moved_us is not None:
             self._journal.raise_event("CLOCK_MOVED", client=client, seconds=whole_seconds(moved_us))
+        was_told = clock.is_difference_told
         differs_us = clock.differs_us(time_us, self._clock_us(), limit_us)
+        if was_told and not clock.is_difference_told:
+            self._journal.raise_event("CLOCK_AGREES", client=client)
         if differs_us is not None:
             self._journal.raise_event(
                 "CLOCK_DIFFERS", client=client, seconds=whole_seconds(differs_us)

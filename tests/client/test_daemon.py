@@ -619,6 +619,7 @@ async def test_a_full_spool_holds_checking_up_loses_nothing_and_lets_the_exit_th
             await server.start()
             await until(has(server, "POLICY_ADDED", 4_000), "all of them", 30)
             assert agent.count("Spool full") >= 1
+            await until(has(server, "SPOOL_HAS_ROOM"), "the end of the alarm")
             await server.stop()
             for number in range(4_000):
                 (home.tree / f"new{number}").unlink()

@@ -362,6 +362,7 @@ async def test_a_reader_that_is_too_late_is_an_alarm_a_gap_and_a_new_watcher(
         gaps = told.gaps("the canary did not come back")
         assert {gap.fields["scope"] for gap in gaps} <= {"/", str(root)}
         await until(lambda: len(told.of("REALTIME_STARTED")) >= 2, "the new watcher")
+        await until(lambda: told.of("REALTIME_ANSWERS"), "the end of the alarm")
         assert str(root / "held-up") in told.paths()
 
 
@@ -394,7 +395,9 @@ async def test_a_root_that_is_silent_alone_is_an_alarm_and_a_gap_of_its_own(
         assert told.of("REALTIME_SILENT")[0].fields["path"] == str(root)
         assert_told(told.gaps("the canary did not come back")[0], root)
         assert str(root / "meanwhile") in told.paths()
-        # And it is watched again.
+        # And it is watched again, and says so.
+        await until(lambda: told.of("REALTIME_ANSWERS"), "the end of the alarm")
+        assert told.of("REALTIME_ANSWERS")[0].fields["path"] == str(root)
         (root / "after").write_bytes(b"")
         await until(lambda: str(root / "after") in told.paths(), "the file after it")
 

@@ -35,9 +35,13 @@ class Told:
         self.new = 0
         self.full: list[tuple[int, int]] = []
         self.failing: list[str] = []
+        self.rooms = 0
 
     def on_new(self) -> None:
         self.new += 1
+
+    def on_room(self) -> None:
+        self.rooms += 1
 
     def on_full(self, used: int, limit: int) -> None:
         self.full.append((used, limit))
@@ -64,7 +68,11 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 @pytest.fixture
 def outbox(spool: Spool, told: Told) -> Iterator[SpoolOutbox]:
     outbox = SpoolOutbox(
-        spool, on_new=told.on_new, on_full=told.on_full, on_failing=told.failing.append
+        spool,
+        on_new=told.on_new,
+        on_full=told.on_full,
+        on_room=told.on_room,
+        on_failing=told.failing.append,
     )
     yield outbox
     outbox.close(5)
@@ -116,6 +124,7 @@ def test_a_full_spool_holds_the_scan_up_and_room_lets_it_go_on(
     assert done.is_set()
     assert outbox.flush(10)
     assert spool.waiting == total
+    wait_for(lambda: told.rooms == 1)
 
 
 def test_exit_gets_in_where_there_is_no_room(spool: Spool, outbox: SpoolOutbox, told: Told) -> None:
@@ -126,6 +135,7 @@ def test_exit_gets_in_where_there_is_no_room(spool: Spool, outbox: SpoolOutbox, 
     wait_for(lambda: spool.waiting)
     assert codes(spool) == ["EXIT"]
     assert len(told.full) == 1
+    assert not told.rooms, "the reserved room is none for the rest"
 
 
 def test_vital_events_that_wait_behind_others_get_in_at_once(
@@ -174,7 +184,11 @@ def test_a_disk_that_fails_is_told_once_and_nothing_is_lost(
 
     monkeypatch.setattr(spool, "append", failing)
     outbox = SpoolOutbox(
-        spool, on_new=told.on_new, on_full=told.on_full, on_failing=told.failing.append
+        spool,
+        on_new=told.on_new,
+        on_full=told.on_full,
+        on_room=told.on_room,
+        on_failing=told.failing.append,
     )
     outbox.put(event("START"), is_vital=True, may_wait=False)
     for number in (1, 2, 3):

@@ -829,3 +829,35 @@ async def test_a_configuration_on_a_terminal_cannot_steer_it(directory: Path) ->
     os.close(leader)
     assert b"\x1b" not in shown
     assert b"\\x1b[2J\\x9b ok" in shown
+
+
+# ---- alarms --------------------------------------------------------------------------------------
+
+
+async def test_alarms_are_listed_until_they_are_cleared(server: AdminServer) -> None:
+    for each in (
+        event("STOPPED_WITHOUT_GOODBYE", client="web1"),
+        event("CLONE_DETECTED", client="web1"),
+        event("CLONE_DETECTED", client="web1"),
+        event("OUTPUT_EVENTS_LOST", output="siem"),
+        event("CLIENT_RETURNED", client="web1"),
+    ):
+        await server.store.record(each)
+    listed = await run_admin("alarms", "list", directory=server.directory)
+    assert re.search(r"^\S+ +\S+ +2 +crit +web1 +CLONE_DETECTED +- ", listed.out, re.MULTILINE)
+    assert "siem" in listed.out
+    assert "STOPPED_WITHOUT_GOODBYE" not in listed.out
+    arguments = ("alarms", "clear", "clone_detected")
+    wrong = await run_admin(*arguments, directory=server.directory)
+    assert (wrong.status, server.codes()) == (9, [])
+    assert "no alarm CLONE_DETECTED holds of the server itself" in wrong.err
+    cleared = await run_admin(
+        *arguments, "--client", "web1", "--note", "a rebuilt host", directory=server.directory
+    )
+    assert (cleared.status, server.codes()) == (0, ["ALARM_CLEARED"])
+    assert (server.last()["alarm"], server.last()["count"]) == ("CLONE_DETECTED", 2)
+    assert (server.last()["client"], server.last()["note"]) == ("web1", "a rebuilt host")
+    rest = await run_admin("alarms", "list", "--json", directory=server.directory)
+    assert [json.loads(line)["about"] for line in rest.out.splitlines()] == ["siem"]
+    no_alarm = await run_admin("alarms", "clear", "START", directory=server.directory)
+    assert "START is no alarm" in no_alarm.err

@@ -163,6 +163,11 @@ async def test_a_clock_that_was_moved_is_reported(world: World) -> None:
     assert moved.fields["seconds"] == -3600
     assert world.said("CLOCK_MOVED") == 1
     assert world.said("CLOCK_DIFFERS") == 1
+    assert not world.said("CLOCK_AGREES")
+    for _ in range(3):
+        world.beat(voice, 0)
+        world.wait(60)
+    assert world.said("CLOCK_AGREES") == 1
     assert not world.said("SERVER_CLOCK_MOVED")
 
 

@@ -11,6 +11,7 @@ from needfire_protocol import __version__
 from needfire_protocol.errors import ConfigError, FormatError, NeedfireError
 from needfire_protocol.exit_status import MEANINGS, ExitStatus
 from needfire_server.admin.backend import UnreachableError
+from needfire_server.admin.commands.alarms import alarms
 from needfire_server.admin.commands.audit import audit
 from needfire_server.admin.commands.clients import clients, register
 from needfire_server.admin.commands.events import events
@@ -75,6 +76,7 @@ for _command in (
     files,
     status,
     events,
+    alarms,
     report,
     health,
     send,

@@ -1,5 +1,6 @@
 """Whether somebody on the admin socket may do what they ask, and what is told of it."""
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -44,6 +45,7 @@ class Gate:
         self._lockout = Lockout(limits)
         self._record = record_event
         self._stranger_told_s: dict[int, float] = {}
+        self._unlocking: dict[int, asyncio.TimerHandle] = {}
 
     def configure(self, access: Access, limits: LockLimits) -> None:
         """Let other people in from now on; connections that are open are asked as well."""
@@ -107,10 +109,26 @@ class Gate:
             until_us = self._lockout.locked_until_us(peer.uid, now_us())
             shown = "" if until_us is None else format_time(until_us)
             self._record("ADMIN_LOCKED", user=peer.name, uid=peer.uid, until=shown)
+            self._await_unlocking(peer)
         raise AdminRefusedError(
             f"{peer.name} may not do this; it needs the role {needed}",
             "ask somebody who has it; the server's configuration says who "
             "(RoleAdministrators, RoleAgents, RoleAuditors)",
+        )
+
+    def _await_unlocking(self, peer: PeerIdentity) -> None:
+        """Tell that a lock has ended, once it has; a lock that follows it at once is the same."""
+        now = now_us()
+        until_us = self._lockout.locked_until_us(peer.uid, now)
+        waiting = self._unlocking.pop(peer.uid, None)
+        if waiting is not None:
+            waiting.cancel()
+        if until_us is None:
+            self._record("ADMIN_UNLOCKED", user=peer.name, uid=peer.uid)
+            return
+        # The two clocks may not go alike: it is looked again then.
+        self._unlocking[peer.uid] = asyncio.get_running_loop().call_later(
+            (until_us - now) / 1_000_000, self._await_unlocking, peer
         )
 
     def _tell_of_stranger(self, uid: int) -> None:

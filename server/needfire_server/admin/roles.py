@@ -33,6 +33,7 @@ _ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         "health": _ANY,
         "commands": _ANY,
         "events": _ANY,
+        "alarms-list": _ANY,
         "clients-list": _ANY,
         "clients-show": _ANY,
         "files-list": _ANY,

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final, TypeAlias
 
 from needfire_protocol.errors import FormatError, NeedfireError, StorageError
 from needfire_server.admin import (
+    alarm_verbs,
     audit_verbs,
     client_verbs,
     command_verbs,
@@ -49,6 +50,8 @@ VERBS: Final[Mapping[str, _Verb]] = {
     "baseline-show": file_verbs.show_baseline,
     "files-list": file_verbs.list_files,
     "events": event_verbs.events,
+    "alarms-list": alarm_verbs.list_alarms,
+    "alarms-clear": alarm_verbs.clear_alarm,
     "output-list": output_verbs.list_outputs,
     "output-test": output_verbs.test_output,
     "audit-show": audit_verbs.show,
@@ -69,6 +72,7 @@ _READING: Final = frozenset(
         "baseline-list",
         "baseline-show",
         "events",
+        "alarms-list",
         "output-list",
         "commands",
         "health",

@@ -18,6 +18,7 @@ async def watch_audit_log(runtime: Runtime) -> None:
     """
     if runtime.audit.key_trouble is not None:
         runtime.journal.raise_event("AUDIT_KEY_MISSING", reason=runtime.audit.key_trouble)
+    await runtime.provisioning.audit_key_seen(is_there=runtime.audit.key_trouble is None)
     told = await _check(runtime, None, is_first=True)
     while True:
         told = await _check(runtime, told, is_first=False)

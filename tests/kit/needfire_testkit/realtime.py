@@ -51,6 +51,9 @@ class Ears:
     def mounts_changed(self) -> None:
         pass
 
+    def answered(self, path: bytes) -> None:
+        pass
+
     def silent(self, *given: object) -> None:
         """Hear a guard (one silence) or a RealTime (method, path, scope, since)."""
         with self.condition:

@@ -1,0 +1,92 @@
+"""The verbs about alarms: which of them hold, and clearing what only a person can clear."""
+
+from typing import Final
+
+from needfire_protocol.catalogue import ALARM_CLEARED, CATALOGUE
+from needfire_protocol.catalogue_entry import EventClass
+from needfire_protocol.escape import printable
+from needfire_protocol.event import format_time
+from needfire_protocol.names import parse_reporter_name
+from needfire_server.admin.requests import AdminRefusedError, Reply
+from needfire_server.admin.subject import Call, Subject
+from needfire_server.alarms import Alarm, OpenAlarms
+from needfire_server.storage.base import EventQuery
+
+__all__ = ["clear_alarm", "list_alarms"]
+
+_PAGE: Final = 100
+_NOTE_TEXT_MAX: Final = 512
+
+
+async def list_alarms(subject: Subject, call: Call) -> Reply:
+    """The alarms that hold, the oldest first."""
+    call.arguments.check_names("name")
+    alarms = (await _open_alarms(subject)).alarms(_client(call))
+    return Reply({"alarms": [_described(each) for each in alarms]})
+
+
+async def clear_alarm(subject: Subject, call: Call) -> Reply:
+    """Clear the alarms of a kind: of a client, or of the server itself where none is named."""
+    call.arguments.check_names("code", "name", "about", "note")
+    code, about = call.arguments.text("code").upper(), call.arguments.optional_text("about")
+    entry = CATALOGUE.get(code)
+    if entry is None or entry.event_class is not EventClass.ALARM or entry.clears:
+        raise AdminRefusedError(
+            f"{printable(code, 64)} is no alarm", "needfire-admin alarms list shows those that hold"
+        )
+    found = [
+        each
+        for each in (await _open_alarms(subject)).alarms(_client(call) or "")
+        if each.code == code and about in (None, each.about)
+    ]
+    if not found:
+        raise AdminRefusedError(
+            f"no alarm {code} holds of {_client(call) or 'the server itself'}",
+            "needfire-admin alarms list shows those that hold",
+        )
+    note = printable(call.arguments.optional_text("note") or "", _NOTE_TEXT_MAX)
+    for alarm in found:
+        subject.hooks.record_event(
+            ALARM_CLEARED,
+            client=alarm.client or None,
+            alarm=alarm.code,
+            about=alarm.about,
+            count=alarm.count,
+            since=format_time(alarm.since_us),
+            user=call.user,
+            note=note,
+        )
+    return Reply({"cleared": [_described(each) for each in found]})
+
+
+async def _open_alarms(subject: Subject) -> OpenAlarms:
+    """Read all alarms that the store has; there is an index, and they are few beside reports."""
+    alarms = OpenAlarms()
+    after = 0
+    while True:
+        page = await subject.store.query_events(
+            EventQuery(event_class=EventClass.ALARM, after_rowid=after, limit=_PAGE)
+        )
+        for _, event in page:
+            alarms.take(event)
+        if len(page) < _PAGE:
+            return alarms
+        after = page[-1][0]
+
+
+def _client(call: Call) -> str | None:
+    name = call.arguments.optional_text("name")
+    return None if name is None else parse_reporter_name(name)
+
+
+def _described(alarm: Alarm) -> dict[str, str | int]:
+    return {
+        "code": alarm.code,
+        "client": alarm.client,
+        "about": alarm.about,
+        "severity": alarm.severity.word,
+        "msg": alarm.msg,
+        "since": format_time(alarm.since_us),
+        "last": format_time(alarm.last_us),
+        "count": alarm.count,
+    }
