@@ -21,6 +21,7 @@ _PROVISIONING: Final = EventClass.PROVISIONING
 _TROUBLESHOOTING: Final = "client/server troubleshooting"
 _CLIENT: Final = "name of the client, as the server inferred it"
 _KEY_ID: Final = "what the key is called; needfire-admin seal check tells it of any file"
+_REQUEST: Final = "the request of the admin tool, the same in all its events and records"
 _PATH: Final = "the file, with unprintable bytes as \\xNN"
 _ATTRIBUTES: Final = {
     "path": _PATH,
@@ -1263,7 +1264,13 @@ _SERVER_ENTRIES: Final = (
         "Command queued: {command}",
         "An administrator sent a command to a client.",
         "Nothing.",
-        {"client": _CLIENT, "command": "the command", "command_id": "number", "user": "who"},
+        {
+            "client": _CLIENT,
+            "command": "the command",
+            "command_id": "number",
+            "user": "who",
+            "request": _REQUEST,
+        },
     ),
     Entry(
         "COMMAND_ACKNOWLEDGED",
@@ -1304,7 +1311,13 @@ _SERVER_ENTRIES: Final = (
         "Command cancelled: {command}",
         "An administrator took a command back before the client had answered it.",
         "Nothing.",
-        {"client": _CLIENT, "command": "the command", "command_id": "number", "user": "who"},
+        {
+            "client": _CLIENT,
+            "command": "the command",
+            "command_id": "number",
+            "user": "who",
+            "request": _REQUEST,
+        },
     ),
     Entry(
         "STATUS_PAGE_FAILED",
@@ -1324,7 +1337,12 @@ _SERVER_ENTRIES: Final = (
         "Client registered",
         "An administrator registered a client, or gave it a new password.",
         "Nothing.",
-        {"client": _CLIENT, "user": "who did it", "replaced": "whether it was registered before"},
+        {
+            "client": _CLIENT,
+            "user": "who did it",
+            "request": _REQUEST,
+            "replaced": "whether it was registered before",
+        },
     ),
     Entry(
         "CLIENT_REMOVED",
@@ -1333,7 +1351,7 @@ _SERVER_ENTRIES: Final = (
         "Client removed",
         "An administrator removed a client; it can no longer log in.",
         "Nothing.",
-        {"client": _CLIENT, "user": "who did it"},
+        {"client": _CLIENT, "user": "who did it", "request": _REQUEST},
     ),
     Entry(
         "CLIENT_LISTED_TWICE",
@@ -1405,6 +1423,7 @@ _SERVER_ENTRIES: Final = (
             "path": "the file",
             "hash": "digest",
             "user": "who did it",
+            "request": _REQUEST,
             **_REPLACED,
             "added": "lines that are new",
             "removed": "lines that are gone",
@@ -1427,6 +1446,7 @@ _SERVER_ENTRIES: Final = (
             "path": "the file",
             "hash": "digest",
             "user": "who did it",
+            "request": _REQUEST,
             "proposal": "number of the client's proposal that it was",
             **_REPLACED,
             "added": "objects that the one before did not have",
@@ -1691,6 +1711,7 @@ _SERVER_ENTRIES: Final = (
             "count": "events that it came in",
             "since": "when it came first, UTC",
             "user": "who cleared it",
+            "request": _REQUEST,
             "note": "what they said about it",
         },
     ),
@@ -1947,6 +1968,7 @@ _OUTPUT_ENTRIES: Final = (
         {
             "output": _OUTPUT,
             "user": "who did it",
+            "request": _REQUEST,
             "outcome": "delivered, sent (nobody confirms it) or failed",
             "reason": "why it failed",
         },

@@ -50,6 +50,7 @@ from needfire_server.storage.opening import OpenStore, how_to_open, load_migrati
 from needfire_server.storage.output_cursors import CursorStore
 from needfire_server.storage.store import DatabaseStore
 from needfire_server.stored_files import StoredFiles, data_files_of
+from needfire_server.summing import keep_summed_up
 from needfire_server.systemd_notify import notify, notify_reloading
 from needfire_server.upkeep import Upkeep
 
@@ -287,6 +288,7 @@ class _Server:
                     group.create_task(watch_loop(runtime.metrics)),
                     group.create_task(runtime.outputs.run()),
                     group.create_task(retain(runtime)),
+                    group.create_task(keep_summed_up(runtime)),
                     group.create_task(watch_audit_log(runtime)),
                     group.create_task(self._reload_when_told(runtime, listener, endpoint)),
                 ]

@@ -8,15 +8,16 @@ import pty
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from needfire_protocol.audit.record import Moment, encode_record, parse_record
 from needfire_protocol.baseline import encode_entries
-from needfire_protocol.escape import unescape_bytes
+from needfire_protocol.escape import escape_bytes, unescape_bytes
 from needfire_protocol.event import format_time
 from needfire_protocol.exit_status import MEANINGS
 from needfire_protocol.srp import Verifier
@@ -58,6 +59,25 @@ async def registered(server: AdminServer, *names: str) -> None:
         record = await server.store.client_record(name)
         assert record is not None
         server.registry.put(record)
+
+
+async def on_terminal(*arguments: str, directory: Path) -> bytes:
+    """Run needfire-admin on a terminal; return what it shows there."""
+    leader, follower = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from needfire_server.admin.cli import main; main()",
+        *("--data-dir", str(directory), *arguments),
+        stdout=follower,
+        stderr=follower,
+        stdin=follower,
+    )
+    await process.wait()
+    os.close(follower)
+    shown = os.read(leader, 65_536)
+    os.close(leader)
+    return shown
 
 
 # ---- the program ---------------------------------------------------------------------------------
@@ -319,7 +339,9 @@ async def test_what_a_configuration_changes_is_told_and_recorded(
         b"+SetDBPassword=***",
     ]
     # One record is one line, and has the same text.
-    shown = await run_admin("events", "--code", "CONFIGURATION_PUT", directory=server.directory)
+    shown = await run_admin(
+        "events", "--lines", "--code", "CONFIGURATION_PUT", directory=server.directory
+    )
     assert len(shown.out.splitlines()) == 2
     assert str(last["diff"]) in shown.out
     assert "hunter2" not in shown.out
@@ -651,14 +673,15 @@ async def test_events_are_shown_as_lines_and_as_json(server: AdminServer) -> Non
         "web1", STREAM, [incoming(1, event(path="/tmp/\\x1b[2J"))], received_us=NOW_US + 5
     )
     await server.store.record(event("SERVER_UP", time_us=NOW_US + 9))
-    lines = await run_admin("events", directory=server.directory)
+    lines = await run_admin("events", "--lines", directory=server.directory)
     first_line = lines.out.splitlines()[0]
     assert first_line.startswith("CRIT   :  [2026-11-18T11:06:40+0000] msg=<POLICY MISSING>")
     assert "client=<web1>" in first_line
     assert "path=</tmp/\\x1b[2J>" in first_line
     assert "\x1b" not in lines.out
-    as_json = await run_admin("events", "--json", directory=server.directory)
+    as_json = await run_admin("events", directory=server.directory)
     first, second = map(json.loads, as_json.out.splitlines())
+    assert (first["cursor"], second["cursor"]) == (1, 2)
     assert first["client"] == "web1"
     assert first["received"] == format_time(NOW_US + 5)
     assert second["code"] == "SERVER_UP"
@@ -728,6 +751,134 @@ async def test_following_needs_a_server(directory: Path) -> None:
     ended = await run_admin("events", "--follow", directory=directory)
     assert ended.status == 4
     assert "no server listens" in ended.err
+
+
+async def test_pages_join_while_more_comes(server: AdminServer) -> None:
+    batch = [incoming(number) for number in range(1, 26)]
+    await server.store.ingest("web1", STREAM, batch, received_us=NOW_US)
+    await server.store.ingest("web2", STREAM, batch, received_us=NOW_US)
+
+    async def page(*options: str) -> list[dict[str, Any]]:
+        given = ("events", "--client", "web1", "--limit", "10", *options)
+        ended = await run_admin(*given, directory=server.directory)
+        assert ended.status == 0, ended.err
+        return [json.loads(line) for line in ended.out.splitlines()]
+
+    newest = await page()
+    await server.store.ingest("web1", STREAM, [incoming(26)], received_us=NOW_US)
+    older = await page("--before", str(newest[0]["cursor"]))
+    oldest = await page("--before", str(older[0]["cursor"]))
+    paths = [each["fields"]["path"] for each in oldest + older + newest]
+    assert paths == [f"/{number}" for number in range(1, 26)]
+    forwards = await page("--after", str(older[-1]["cursor"]))
+    assert forwards == newest
+    assert await page("--after", str(newest[-1]["cursor"])) == await page("--limit", "1")
+
+
+async def test_a_path_of_any_bytes_is_found_as_events_show_it(server: AdminServer) -> None:
+    name = b"/srv/\x1b[2J\xff\n\\x41\xc3\xa9"
+    shown = escape_bytes(name)
+    paths = [shown, f"{shown}/below", "/srv/\\x1b", "/srvx", "/srv"]
+    batch = [incoming(at, event(path=path)) for at, path in enumerate(paths, 1)]
+    await server.store.ingest("web1", STREAM, batch, received_us=NOW_US)
+
+    async def found(*options: str) -> list[str]:
+        ended = await run_admin("events", *options, directory=server.directory)
+        assert ended.status == 0, ended.err
+        return [json.loads(line)["fields"]["path"] for line in ended.out.splitlines()]
+
+    assert await found("--path", shown) == [shown]
+    # The bytes themselves are understood as well, but for a backslash, which is doubled.
+    assert await found("--path", os.fsdecode(name.replace(b"\\", b"\\\\"))) == [shown]
+    assert await found("--below", f"{shown}/") == [shown, f"{shown}/below"]
+    assert await found("--below", "/srv") == [*paths[:3], "/srv"]
+    assert await found("--below", "/") == paths
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--path", "etc"), "begins with /"),
+        (("--below", "/etc/\\q"), "backslash"),
+        (("--follow", "--before", "3"), "no end"),
+        (("--table", "--lines"), "give one of"),
+        (("--after", "-1"), "not in the range"),
+    ],
+)
+async def test_what_cannot_be_asked_for_is_named(
+    directory: Path, options: tuple[str, ...], expected: str
+) -> None:
+    ended = await run_admin("events", *options, directory=directory)
+    assert ended.status == 2
+    assert expected in ended.err
+
+
+async def test_one_request_is_followed_through_events_and_records(
+    server: AdminServer, tmp_path: Path
+) -> None:
+    await registered(server, "web1", "web2")
+    (tmp_path / "rc").write_bytes(RC)
+    for name in ("web1", "web2"):
+        put = await run_admin("config", "put", name, tmp_path / "rc", directory=server.directory)
+        assert put.status == 0, put.err
+    [request, _] = [str(each.fields["request"]) for each in server.raised]
+    events = await run_admin("events", "--request", request, directory=server.directory)
+    [told] = map(json.loads, events.out.splitlines())
+    assert (told["code"], told["client"], told["fields"]["client"]) == (
+        "CONFIGURATION_PUT",
+        None,
+        "web1",
+    )
+    records = await run_admin("audit", "show", "--request", request, directory=server.directory)
+    asked = [json.loads(line) for line in records.out.splitlines()]
+    assert [each["code"] for each in asked] == ["ADMIN_REQUEST"]
+    # A report that claims to be part of it is not.
+    said = incoming(1, event(request=request))
+    await server.store.ingest("web1", STREAM, [said], received_us=NOW_US)
+    again = await run_admin("events", "--request", request, directory=server.directory)
+    assert again.out == events.out
+
+
+async def test_detail_shows_every_field_with_what_was_and_what_is(server: AdminServer) -> None:
+    said = event(
+        "POLICY_MODIFIED",
+        path="/etc/\\x1b[2J",
+        size_old=6,
+        size_new=14,
+        mode_new="-rw-r--r--",
+        diff="-old\\x0a+\\x1b[2J\\\\x0a",
+    )
+    await server.store.ingest("web1", STREAM, [incoming(1, said)], received_us=NOW_US)
+    ended = await run_admin("events", "--detail", directory=server.directory)
+    [block, rest] = ended.out.split("\n\n")
+    assert rest == ""
+    values = dict(re.split(r":\s+", line.strip(), maxsplit=1) for line in block.splitlines())
+    assert values["id"] == said.id
+    assert values["size"] == "6 -> 14"
+    assert re.findall(r"  diff: +(.*)", block) == ["-old", "+\\x1b[2J\\\\x0a"]
+    assert values["mode_new"] == "-rw-r--r--"
+    assert values["path"] == "/etc/\\x1b[2J"
+    assert values["title"] == said.msg
+    assert values["explain"] == "needfire-admin explain POLICY_MODIFIED"
+    as_json = await run_admin("events", "--detail", "--json", directory=server.directory)
+    assert json.loads(as_json.out)["explain"] == values["explain"]
+
+
+async def test_a_terminal_gets_a_table_that_no_name_can_break(server: AdminServer) -> None:
+    """Goal: neither the report of a hostile agent nor a store that somebody wrote into steers it."""
+    hostile = "/\x1b[2J\x9b1m\r\n\u202e\u2028\x7f"
+    said = replace(event(path="/x"), fields={"path": hostile})
+    await server.store.ingest("web1", STREAM, [incoming(1, said)], received_us=NOW_US)
+    out = (await on_terminal("events", directory=server.directory)).decode()
+    heading, row, *_ = out.split("\r\n")
+    assert heading.split() == ["TIME", "SEVERITY", "CLIENT", "CODE", "WHAT"]
+    assert row.split()[:4] == ["2026-11-18T11:06:40Z", "crit", "web1", "POLICY_MISSING"]
+    assert escape_bytes(hostile.encode()) in row
+    assert "\x1b" not in out
+    assert "\x9b" not in out
+    for form in ("--detail", "--json", "--lines", "--table"):
+        lines = (await run_admin("events", form, directory=server.directory)).out.split("\n")
+        assert all(line.isprintable() for line in lines)
 
 
 async def test_a_reader_that_has_enough_is_no_error(server: AdminServer) -> None:
@@ -814,19 +965,7 @@ async def test_what_root_does_offline_belongs_to_the_servers_user(directory: Pat
 
 async def test_a_configuration_on_a_terminal_cannot_steer_it(directory: Path) -> None:
     (directory / "rc").write_bytes(b"# \x1b[2J\x9b ok\n\tx=1\n")
-    leader, follower = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from needfire_server.admin.cli import main; main()",
-        *("--data-dir", str(directory), "config", "get", "--default"),
-        stdout=follower,
-        stdin=follower,
-    )
-    await process.wait()
-    os.close(follower)
-    shown = os.read(leader, 65_536)
-    os.close(leader)
+    shown = await on_terminal("config", "get", "--default", directory=directory)
     assert b"\x1b" not in shown
     assert b"\\x1b[2J\\x9b ok" in shown
 

@@ -53,8 +53,8 @@ async def clear_alarm(subject: Subject, call: Call) -> Reply:
             about=alarm.about,
             count=alarm.count,
             since=format_time(alarm.since_us),
-            user=call.user,
             note=note,
+            **call.who,
         )
     return Reply({"cleared": [_described(each) for each in found]})
 

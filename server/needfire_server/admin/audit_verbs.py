@@ -2,18 +2,24 @@
 
 import asyncio
 import itertools
-import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from needfire_protocol.errors import FormatError
-from needfire_server.admin.requests import AdminRefusedError, Reply
+from needfire_protocol.names import parse_reporter_name
+from needfire_server.admin.filters import FILTERS, codes_of, place_of
+from needfire_server.admin.requests import AdminRefusedError, Arguments, Reply
 from needfire_server.admin.subject import Call, Subject
+from needfire_server.storage.audit_base import AuditQuery
 
 __all__ = ["export", "keys", "prove", "rotate", "show"]
 
 _LINES: Final = 500
 """Lines that are read at a time, for each who asks."""
+_LOOK_S: Final = 1.0
+"""Who follows the log looks for what nobody told of."""
 
 
 async def export(subject: Subject, call: Call) -> Reply:
@@ -29,15 +35,17 @@ async def export(subject: Subject, call: Call) -> Reply:
 
 
 async def show(subject: Subject, call: Call) -> Reply:
-    """Records from a number on, or the newest ones."""
-    call.arguments.check_names("first", "limit")
+    """The newest records that match, oldest first; the first ones behind ``after``; or for ever."""
+    call.arguments.check_names(*FILTERS, "subject", "outcome", "first")
+    query = _query(call.arguments)
     limit = call.arguments.optional_integer("limit")
-    first = call.arguments.optional_integer("first")
+    follow = call.arguments.flag("follow")
     size = (await subject.store.audit.head()).size
-    if first is None:
-        first = 0 if limit is None else max(0, size - limit)
-    end = size if limit is None else min(size, first + limit)
-    return Reply(items=_records(subject, first, end))
+    end = size if query.before is None else min(size, query.before)
+    if query.after is None:
+        after = await _before_newest(subject, query, limit, end)
+        return Reply(items=_records(subject, query, after, None if follow else end))
+    return Reply(items=_records(subject, query, query.after, None if follow else end, limit))
 
 
 async def prove(subject: Subject, call: Call) -> Reply:
@@ -72,7 +80,7 @@ async def keys(subject: Subject, call: Call) -> Reply:
 async def rotate(subject: Subject, call: Call) -> Reply:
     """Give the log a new key; the old one signs that it does."""
     call.arguments.check_names()
-    return Reply({"key": str(await subject.audit.rotate(call.user))})
+    return Reply({"key": str(await subject.audit.rotate(call.user, call.request))})
 
 
 async def _lines(lines: Iterator[bytes]) -> AsyncGenerator[Mapping[str, Any], None]:
@@ -81,15 +89,68 @@ async def _lines(lines: Iterator[bytes]) -> AsyncGenerator[Mapping[str, Any], No
             yield {"line": line.decode("ascii").removesuffix("\n")}
 
 
+async def _before_newest(subject: Subject, query: AuditQuery, limit: int | None, end: int) -> int:
+    """Return the number behind which the newest ``limit`` records before ``end`` begin."""
+    if limit is None:
+        return -1
+    query = replace(query, before=end, newest_first=True)
+    first, left = end, limit
+    while left > 0:
+        page = await subject.store.audit.search(replace(query, limit=min(left, _LINES)))
+        left -= len(page.records)
+        first = page.records[-1][0] if page.records else first
+        if page.reached is None:
+            break
+        query = query.behind(page.reached)
+    return first - 1
+
+
 async def _records(
-    subject: Subject, first: int, end: int
+    subject: Subject, query: AuditQuery, after: int, end: int | None, limit: int | None = None
 ) -> AsyncGenerator[Mapping[str, Any], None]:
-    while first < end:
-        wanted = min(_LINES, end - first)
-        page = await asyncio.to_thread(subject.store.audit.records_now, first, wanted)
-        for number, line in page:
-            if number < end:
-                yield {"record": json.loads(line)}
-        if not page:
+    """Yield records up to ``end``, or without end; as ``event_verbs`` does with events."""
+    left = limit
+    is_told = False
+    while left is None or left > 0:
+        ticket = subject.new_events.ticket()
+        now = (await subject.store.audit.head()).size if end is None else end
+        wanted = _LINES if left is None else min(_LINES, left)
+        page = await subject.store.audit.search(
+            replace(query, after=after, before=now, limit=wanted)
+        )
+        for _, record in page.records:
+            yield {"record": record}
+        left = None if left is None else left - len(page.records)
+        after = max(after, now - 1) if page.reached is None else page.reached
+        if page.reached is not None:
+            continue
+        if end is not None:
             return
-        first = page[-1][0] + 1
+        if not is_told:
+            is_told = True
+            yield {"following": True}
+        # Not every record comes with an event, nor from this server.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ticket.wait(), _LOOK_S)
+
+
+def _query(arguments: Arguments) -> AuditQuery:
+    client = arguments.optional_text("client")
+    outcome = arguments.optional_text("outcome")
+    if outcome not in (None, "success", "failure"):
+        raise FormatError("the argument outcome must be success or failure")
+    path, below = place_of(arguments)
+    first, after = arguments.optional_integer("first"), arguments.optional_integer("after")
+    return AuditQuery(
+        since_us=arguments.optional_integer("since_us"),
+        until_us=arguments.optional_integer("until_us"),
+        codes=codes_of(arguments),
+        outcome=outcome,
+        client=None if client is None else parse_reporter_name(client),
+        subject=arguments.optional_word("subject"),
+        request=arguments.optional_word("request"),
+        path=path,
+        below=below,
+        after=after if first is None else first - 1,
+        before=arguments.optional_integer("before"),
+    )

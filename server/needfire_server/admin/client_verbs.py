@@ -47,7 +47,7 @@ async def register(subject: Subject, call: Call) -> Reply:
     if was_known:
         # Who has the old password may hold a session key for hours to come.
         subject.hooks.on_client_removed(name)
-    subject.hooks.record_event("CLIENT_REGISTERED", client=name, user=call.user, replaced=replaced)
+    subject.hooks.record_event("CLIENT_REGISTERED", client=name, replaced=replaced, **call.who)
     _warn_listed_twice(subject, name)
     return Reply(
         {"name": name, "replaced": was_known, "listed": subject.registry.listed_entry(name)}
@@ -90,7 +90,7 @@ async def remove_client(subject: Subject, call: Call) -> Reply:
     )
     subject.registry.take_out(entry.name)
     subject.hooks.on_client_removed(entry.name)
-    subject.hooks.record_event("CLIENT_REMOVED", client=entry.name, user=call.user)
+    subject.hooks.record_event("CLIENT_REMOVED", client=entry.name, **call.who)
     return Reply({"name": entry.name, "listed": subject.registry.listed_entry(entry.name)})
 
 

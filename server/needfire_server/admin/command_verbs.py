@@ -50,7 +50,7 @@ async def send_command(subject: Subject, call: Call) -> Reply:
             continue
         queued.append({"client": name, "command_id": number, "expires": format_time(expires_us)})
         subject.hooks.record_event(
-            "COMMAND_QUEUED", client=name, command=verb, command_id=number, user=call.user
+            "COMMAND_QUEUED", client=name, command=verb, command_id=number, **call.who
         )
         subject.hooks.on_command_queued(name)
     if refused:
@@ -103,7 +103,7 @@ async def cancel_commands(subject: Subject, call: Call) -> Reply:
                 client=name,
                 command=command.verb,
                 command_id=command.id,
-                user=call.user,
+                **call.who,
             )
     return Reply({"cancelled": cancelled})
 

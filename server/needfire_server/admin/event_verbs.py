@@ -5,11 +5,9 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from needfire_protocol.catalogue_entry import EventClass
-from needfire_protocol.errors import FormatError
-from needfire_protocol.event import event_to_json
+from needfire_protocol.event import Event, event_to_json
 from needfire_protocol.names import parse_reporter_name
-from needfire_protocol.severity import Severity
+from needfire_server.admin.filters import FILTERS, event_class_of, place_of, severity_of
 from needfire_server.admin.requests import Arguments, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.storage.base import EventQuery
@@ -21,42 +19,81 @@ _PAGE: Final = 100
 
 
 async def events(subject: Subject, call: Call) -> Reply:
-    """The newest events that match, oldest first; with ``follow`` also those to come, for ever."""
-    call.arguments.check_names(
-        "client", "since_us", "until_us", "class", "severity", "code", "limit", "follow"
-    )
+    """The newest events that match, oldest first; with ``follow`` also those to come, for ever.
+
+    With ``after`` the first ones behind it. Each comes with its number, which ``after`` and
+    ``before`` take: pages join without a gap and without an event twice, whatever is stored meanwhile.
+    """
+    call.arguments.check_names(*FILTERS)
     query = _query(call.arguments)
     limit = call.arguments.optional_integer("limit")
-    last = await subject.store.last_rowid()
-    first = 0
-    if limit == 0:
-        first = last + 1
-    elif limit is not None:
-        first = await subject.store.nth_newest_rowid(replace(query, before_rowid=last + 1), limit)
     follow = call.arguments.flag("follow")
-    return Reply(items=_items(subject, query, after=max(first - 1, 0), last=last, follow=follow))
+    end = await subject.store.last_rowid() + 1
+    if query.before_rowid is not None:
+        end = min(end, query.before_rowid)
+    if query.after_rowid is None and limit is not None and limit <= _PAGE and not follow:
+        return Reply(items=_newest(subject, replace(query, before_rowid=end), limit))
+    if query.after_rowid is None:
+        after = await _before_newest(subject, query, limit, end)
+        return Reply(items=_items(subject, query, after, None if follow else end))
+    stored = _items(subject, query, query.after_rowid, None if follow else end, limit)
+    return Reply(items=stored)
+
+
+async def _newest(
+    subject: Subject, query: EventQuery, limit: int
+) -> AsyncGenerator[Mapping[str, Any], None]:
+    """Yield a page of the newest: few enough to be turned round here, so one search is enough."""
+    found: list[tuple[int, Event]] = []
+    query = replace(query, newest_first=True)
+    while len(found) < limit:
+        page = await subject.store.search_events(replace(query, limit=limit - len(found)))
+        found += page.events
+        if page.reached is None:
+            break
+        query = query.behind(page.reached)
+    for rowid, event in reversed(found):
+        yield _item(rowid, event)
+
+
+def _item(rowid: int, event: Event) -> Mapping[str, Any]:
+    return {"rowid": rowid, "event": json.loads(event_to_json(event))}
+
+
+async def _before_newest(subject: Subject, query: EventQuery, limit: int | None, end: int) -> int:
+    """Return the number behind which the newest ``limit`` before ``end`` begin."""
+    if limit is None:
+        return 0
+    if limit == 0:
+        return end - 1
+    first = await subject.store.nth_newest_rowid(replace(query, before_rowid=end), limit)
+    return max(first - 1, 0)
 
 
 async def _items(
-    subject: Subject, query: EventQuery, *, after: int, last: int, follow: bool
+    subject: Subject, query: EventQuery, after: int, end: int | None, limit: int | None = None
 ) -> AsyncGenerator[Mapping[str, Any], None]:
-    """Yield what is stored behind ``after``: up to ``last``, or without end.
+    """Yield what is stored behind ``after``: up to ``end``, or without end.
 
     Who follows is told once, with ``{"following": true}``, that from here on all is new.
     """
-    before = None if follow else last + 1
+    left = limit
     is_told = False
-    while True:
+    while left is None or left > 0:
         ticket = subject.new_events.ticket()
-        page = await subject.store.query_events(
-            replace(query, after_rowid=after, before_rowid=before, limit=_PAGE)
+        # What was looked at in vain is not looked at again when more comes.
+        now = await subject.store.last_rowid() + 1 if end is None else end
+        wanted = _PAGE if left is None else min(_PAGE, left)
+        page = await subject.store.search_events(
+            replace(query, after_rowid=after, before_rowid=now, limit=wanted)
         )
-        for rowid, event in page:
-            after = rowid
-            yield {"rowid": rowid, "event": json.loads(event_to_json(event))}
-        if len(page) == _PAGE:
+        for rowid, event in page.events:
+            yield _item(rowid, event)
+        left = None if left is None else left - len(page.events)
+        after = max(after, now - 1) if page.reached is None else page.reached
+        if page.reached is not None:
             continue
-        if not follow:
+        if end is not None:
             return
         if not is_told:
             is_told = True
@@ -66,23 +103,18 @@ async def _items(
 
 def _query(arguments: Arguments) -> EventQuery:
     client = arguments.optional_text("client")
-    severity = arguments.optional_text("severity")
-    code = arguments.optional_text("code")
+    code = arguments.optional_word("code")
+    path, below = place_of(arguments)
     return EventQuery(
         client=None if client is None else parse_reporter_name(client),
         since_us=arguments.optional_integer("since_us"),
         until_us=arguments.optional_integer("until_us"),
-        event_class=_event_class(arguments.optional_text("class")),
-        severity=None if severity is None else Severity.parse(severity),
+        event_class=event_class_of(arguments),
+        severity=severity_of(arguments),
         code=None if code is None else code.upper(),
+        path=path,
+        below=below,
+        request=arguments.optional_word("request"),
+        after_rowid=arguments.optional_integer("after"),
+        before_rowid=arguments.optional_integer("before"),
     )
-
-
-def _event_class(word: str | None) -> EventClass | None:
-    if word is None:
-        return None
-    try:
-        return EventClass(word.lower())
-    except ValueError:
-        known = ", ".join(each.value for each in EventClass)
-        raise FormatError(f"{word[:64]!r} is no class of events; expected {known}") from None

@@ -137,7 +137,7 @@ def _record_put(
     changes: Changes,
 ) -> None:
     subject.hooks.record_event(
-        code, client=name, path=put["path"], hash=put["hash"], user=call.user, **changes
+        code, client=name, path=put["path"], hash=put["hash"], **call.who, **changes
     )
 
 

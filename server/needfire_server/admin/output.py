@@ -12,7 +12,18 @@ import click
 
 from needfire_protocol.escape import printable
 
-__all__ = ["complain", "hint", "note", "print_json", "print_lines", "print_table", "shown", "warn"]
+__all__ = [
+    "TableWriter",
+    "complain",
+    "hint",
+    "json_line",
+    "note",
+    "print_json",
+    "print_lines",
+    "print_table",
+    "shown",
+    "warn",
+]
 
 PROGRAM = "needfire-admin"
 _CELL_TEXT_MAX = 4_096
@@ -43,9 +54,46 @@ def print_lines(values: Mapping[str, object]) -> None:
         click.echo(f"{name + ':':<{width + 1}}  {shown(value)}")
 
 
+class TableWriter:
+    """Prints rows as they come, below headings that come with the first one.
+
+    A column is as wide as what it has shown so far: what comes later cannot be known.
+    """
+
+    def __init__(self, columns: Mapping[str, int]) -> None:
+        """Args:
+        columns: the least width by heading; the last column is not padded.
+        """
+        self._headings = tuple(columns)
+        self._widths = list(columns.values())
+        self._is_begun = False
+
+    def write(self, *cells: object) -> None:
+        """Print one row."""
+        if not self._is_begun:
+            self._is_begun = True
+            self._print(self._headings)
+        self._print([shown(cell) for cell in cells])
+
+    def _print(self, cells: Sequence[str]) -> None:
+        self._widths = [max(pair) for pair in zip(self._widths, map(len, cells), strict=True)]
+        padded = (cell.ljust(width) for cell, width in zip(cells, self._widths, strict=True))
+        # click flushes each line: whoever follows wants it now.
+        click.echo("  ".join(padded).rstrip())
+
+
+def json_line(value: Mapping[str, Any]) -> str:
+    """Return one object as one line that no terminal takes for anything but text."""
+    line = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if not line.isprintable():
+        # Of a store that somebody else wrote into: ours holds printable text only.
+        line = json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f")
+    return line
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one object as one line."""
-    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    click.echo(json_line(value))
 
 
 def complain(text: str) -> None:

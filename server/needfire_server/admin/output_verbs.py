@@ -37,7 +37,7 @@ async def test_output(subject: Subject, call: Call) -> Reply:
         )
     outcome = _outcome(result)
     subject.hooks.record_event(
-        "OUTPUT_TESTED", output=name, user=call.user, outcome=outcome, reason=result.reason or None
+        "OUTPUT_TESTED", output=name, outcome=outcome, reason=result.reason or None, **call.who
     )
     return Reply(
         {

@@ -43,6 +43,9 @@ REQUEST_BYTES_MAX: Final = 1024 * 1024
 REPLY_LINE_BYTES_MAX: Final = 32 * 1024 * 1024
 """Bytes of a reply's line: an event of 96 fields of 20,000 characters, each written as ``\\uXXXX``."""
 
+_WORD_MAX: Final = 20_000
+"""Characters: a path of PATH_MAX bytes, each of them escaped as four characters."""
+
 
 class AdminRefusedError(NeedfireError):
     """The server understood what was asked and does not do it."""
@@ -108,6 +111,15 @@ class Arguments:
         value = self._values.get(name)
         if value is not None and (type(value) is not int or not 0 <= value < 2**63):
             raise FormatError(f"the argument {name} must be a number from 0 to 2**63-1")
+        return value
+
+    def optional_word(self, name: str) -> str | None:
+        """Return a text that what is stored can be compared with, or None."""
+        value = self.optional_text(name)
+        if value is not None and (not value.isprintable() or len(value) > _WORD_MAX):
+            raise FormatError(
+                f"the argument {name} must be printable text of at most {_WORD_MAX} characters"
+            )
         return value
 
     def flag(self, name: str) -> bool:

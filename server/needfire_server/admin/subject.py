@@ -89,7 +89,12 @@ class Call:
     user: str
     file: BinaryIO | None
     request: str | None = None
-    """Names the request in all its records."""
+    """Names the request in all its records and events."""
+
+    @property
+    def who(self) -> Mapping[str, FieldValue]:
+        """What every event of this request says: by whom, and which request it was."""
+        return {"user": self.user, "request": self.request}
 
     def draft(self, code: str, /, *, client: str | None = None, **fields: FieldValue) -> Draft:
         """Return the record of what this request did."""

@@ -48,11 +48,13 @@ def draft_of_event(event: Event) -> Draft | None:
         return None
     fields = dict(event.fields)
     client, user = fields.pop("client", None), fields.pop("user", None)
+    request = fields.pop("request", None)
     return Draft(
         event.code,
         is_success=_is_success(event),
         subject=_text(user) or _text(client),
         client=_text(client) or None,
+        request=_text(request) or None,
         fields=fields,
     )
 

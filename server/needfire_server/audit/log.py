@@ -145,7 +145,7 @@ class AuditLog:
             await asyncio.to_thread(self._files.keep_checkpoint, made.note)
             return made
 
-    async def rotate(self, user: str) -> PublicKey:
+    async def rotate(self, user: str, request: str | None = None) -> PublicKey:
         """Make a new key, let the old one hand over to it, and forget the old private key.
 
         Raises:
@@ -161,7 +161,7 @@ class AuditLog:
             signed = sign_note(handover_text(public), before.name, old)
             signature = signed.removesuffix("\n").rpartition("\n")[2]
             fields = {"key": str(public), "signature": signature}
-            draft = Draft(KEY_HANDED_OVER, subject=user, fields=fields)
+            draft = Draft(KEY_HANDED_OVER, subject=user, request=request, fields=fields)
             key = StoredKey(str(public), signature)
             if not await self._tables.announce_key(key, draft, after=str(before)):
                 self._files.drop_key(public)

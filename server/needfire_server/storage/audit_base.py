@@ -1,13 +1,22 @@
 """What the audit log asks of its store, whichever database keeps it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from needfire_protocol.audit.merkle import Frontier
 from needfire_protocol.audit.record import Draft
 
-__all__ = ["AuditHead", "AuditOf", "AuditPages", "AuditTables", "StoredCheckpoint", "StoredKey"]
+__all__ = [
+    "AuditHead",
+    "AuditOf",
+    "AuditPage",
+    "AuditPages",
+    "AuditQuery",
+    "AuditTables",
+    "StoredCheckpoint",
+    "StoredKey",
+]
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -50,6 +59,52 @@ class StoredKey:
     signature: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """Which records to return.
+
+    Attributes:
+        since_us, until_us: recorded at the one or later, and before the other.
+        codes: with one of these codes.
+        outcome: ``success`` or ``failure``.
+        client: about this client.
+        subject: what this user or client did.
+        request: of one request of the admin tool.
+        path, below: as in ``EventQuery``.
+        after, before: behind the one number, and before the other.
+        limit: at most so many, in one step.
+        newest_first: the order, and so which ones the limit cuts off.
+    """
+
+    since_us: int | None = None
+    until_us: int | None = None
+    codes: frozenset[str] | None = None
+    outcome: str | None = None
+    client: str | None = None
+    subject: str | None = None
+    request: str | None = None
+    path: str | None = None
+    below: str | None = None
+    after: int | None = None
+    before: int | None = None
+    limit: int = 100
+    newest_first: bool = False
+
+    def behind(self, reached: int) -> "AuditQuery":
+        """Return what is left of a search that came to a number."""
+        if self.newest_first:
+            return replace(self, before=reached)
+        return replace(self, after=reached)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """What a bounded part of a search found: as ``EventPage``, with (number, parts of the record)."""
+
+    records: list[tuple[int, Mapping[str, Any]]]
+    reached: int | None
+
+
 class AuditPages(Protocol):
     """What reads the log page by page. Each method blocks: for threads, and programs of their own."""
 
@@ -87,6 +142,9 @@ class AuditTables(AuditPages, Protocol):
 
     async def last_checkpoint(self) -> StoredCheckpoint | None:
         """Return the latest checkpoint."""
+
+    async def search(self, query: AuditQuery) -> AuditPage:
+        """Do one bounded step of a search: it may find less than there is, or nothing yet."""
 
     async def subtrees(self, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the hashes of full subtrees, each given as (level, position)."""

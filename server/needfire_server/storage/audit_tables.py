@@ -4,8 +4,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from needfire_protocol.audit.record import Draft
-from needfire_server.storage import audit_statements
-from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint, StoredKey
+from needfire_server.storage import audit_search, audit_statements
+from needfire_server.storage.audit_base import (
+    AuditHead,
+    AuditPage,
+    AuditQuery,
+    StoredCheckpoint,
+    StoredKey,
+)
 from needfire_server.storage.engine import Engine, Transaction
 from needfire_server.storage.reading import read_now
 from needfire_server.storage.writer import Work
@@ -63,6 +69,10 @@ class DatabaseAuditTables:
     async def last_checkpoint(self) -> StoredCheckpoint | None:
         found: StoredCheckpoint | None = await self._read(audit_statements.last_checkpoint)
         return found
+
+    async def search(self, query: AuditQuery) -> AuditPage:
+        page: AuditPage = await self._read(audit_search.search, query)
+        return page
 
     async def subtrees(self, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
         hashes: list[bytes] = await self._read(audit_statements.subtrees, tuple(wanted))

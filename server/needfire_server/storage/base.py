@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias
 
 from needfire_protocol.audit.record import Draft
@@ -24,6 +24,8 @@ __all__ = [
     "ClientState",
     "ClientStatus",
     "Command",
+    "CountPage",
+    "EventPage",
     "EventQuery",
     "Expired",
     "ExpiryBite",
@@ -161,6 +163,9 @@ class EventQuery:
         until_us: what happened or arrived before this time; with since_us, one of the two
             times lies between them.
         severity: this one and above.
+        path: about this path, written as events have it (``escape_bytes``).
+        below: about this directory or anything below it; the root is the empty text.
+        request: the server's own events of one request of the admin tool.
         after_rowid: what was stored after this one.
         before_rowid: what was stored before this one.
         limit: at most so many, 1 to ``EVENTS_PAGE_MAX``.
@@ -173,10 +178,48 @@ class EventQuery:
     event_class: EventClass | None = None
     severity: Severity | None = None
     code: str | None = None
+    path: str | None = None
+    below: str | None = None
+    request: str | None = None
     after_rowid: int | None = None
     before_rowid: int | None = None
     limit: int = 100
     newest_first: bool = False
+
+    def behind(self, reached: int) -> "EventQuery":
+        """Return what is left of a search that came to a number."""
+        if self.newest_first:
+            return replace(self, before_rowid=reached)
+        return replace(self, after_rowid=reached)
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """What a bounded part of a search found.
+
+    Attributes:
+        events: (rowid, event) in the order that was asked for.
+        reached: the rowid up to which everything was looked at, to go on behind it or before it;
+            None where there is nothing left.
+    """
+
+    events: list[tuple[int, Event]]
+    reached: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CountPage:
+    """What a bounded part of counting backwards came to.
+
+    Attributes:
+        count: events that match.
+        first: the lowest rowid among them; None without any.
+        reached: as in ``EventPage``.
+    """
+
+    count: int
+    first: int | None
+    reached: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +302,13 @@ class Store(Protocol):
         """Keep events of the server's own, each with its record, all of them or none."""
 
     async def query_events(self, query: EventQuery) -> list[tuple[int, Event]]:
-        """Return (rowid, event) pairs; rowids rise in the order in which events were stored."""
+        """Return (rowid, event) pairs; rowids rise in the order in which events were stored.
+
+        However much lies between them is searched, step by step; others get their turn meanwhile.
+        """
+
+    async def search_events(self, query: EventQuery) -> EventPage:
+        """Do one bounded step of a search: it may find less than there is, or nothing yet."""
 
     async def nth_newest_rowid(self, query: EventQuery, count: int) -> int:
         """Return the rowid from which on at most count events match; its limit and order are not used.
@@ -423,6 +472,9 @@ class Store(Protocol):
 
         Both are one commit: whatever happens meanwhile, each removal is told exactly once.
         """
+
+    async def sum_up(self) -> bool:
+        """Do one small step of what makes searches quick; False where nothing is left to do."""
 
     async def holds(self, job: str) -> bool:
         """True where this process is the one that does a job which must not be done twice at once.

@@ -4,7 +4,7 @@ Everything that waits is stored together: per group one look at the streams, one
 one number drawn. So a report in a large group costs hardly more than its own row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -20,6 +20,8 @@ from needfire_server.storage.engine import Participant, StreamKey, Transaction, 
 from needfire_server.storage.event_rows import EVENT_COLUMNS, row_of_event
 from needfire_server.storage.ledger import Ledger
 from needfire_server.storage.statements import save_client_states
+from needfire_server.storage.summaries import BLOCK_ROWS, BLOCK_ROWS_MIN, add
+from needfire_server.storage.summary import Summary, event_summary
 
 __all__ = ["Batch", "Stored", "check_batch", "store_all"]
 
@@ -171,9 +173,20 @@ def _write(transaction: Transaction, work: _Work, participants: Sequence[Partici
     numbered = list(enumerate(work.events, first))
     rows = [row_of_event(row_id, event) for row_id, event in numbered]
     transaction.insert_many("events", EVENT_COLUMNS, rows)
+    if len(rows) >= BLOCK_ROWS_MIN:
+        add(transaction, tables.event_summaries, list(_summaries(rows, work.events)))
     for participant in participants:
         participant.events_stored(transaction, numbered)
     transaction.engine.wake_others(transaction.connection, [Wakes(events=True)])
+
+
+def _summaries(rows: Sequence[tuple[Any, ...]], events: Sequence[Event]) -> Iterator[Summary]:
+    """Sum up what is stored together, while it is at hand: later it would have to be read again."""
+    blocks = -(-len(rows) // BLOCK_ROWS)
+    size = -(-len(rows) // blocks)
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        yield event_summary(rows[part], [event.fields for event in events[part]])
 
 
 def _write_ledgers(transaction: Transaction, ledgers: Mapping[StreamKey, Ledger]) -> None:

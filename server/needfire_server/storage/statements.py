@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from needfire_protocol.event import Event
 from needfire_protocol.srp import Verifier
 from needfire_server.states import ClientState, ClientStatus
 from needfire_server.storage import tables
@@ -23,7 +22,8 @@ from needfire_server.storage.base import (
     TooManyCommandsError,
 )
 from needfire_server.storage.client_rows import stored_form
-from needfire_server.storage.event_rows import EVENT_COLUMNS, event_of_row
+from needfire_server.storage.event_fields import field_is, field_is_at_or_below
+from needfire_server.storage.event_rows import EVENT_COLUMNS
 from needfire_server.storage.inserting import insert_for
 from needfire_server.verifier_seal import VerifierSeal
 
@@ -32,19 +32,17 @@ __all__ = [
     "add_proposal",
     "client_state",
     "clients_with_commands",
+    "event_count",
     "event_query",
-    "has_report",
     "highest_sequence",
     "known",
     "last_rowid",
     "load_client_states",
     "mark_command_delivered",
     "missing_reports",
-    "nth_newest_rowid",
     "pending_commands",
     "proposal",
     "proposals",
-    "query_events",
     "queue_command",
     "register",
     "remember",
@@ -61,13 +59,12 @@ SECRET_BYTES: Final = 32
 # ---- events ------------------------------------------------------------------------------------
 
 
-def query_events(connection: sa.Connection, query: EventQuery) -> list[tuple[int, Event]]:
-    """Return (row_id, event) of what the query asks for."""
-    return [event_of_row(row) for row in connection.execute(event_query(query))]
-
-
 def event_query(query: EventQuery) -> sa.Select[Any]:
-    """Return the statement that answers a query."""
+    """Return the statement that answers a query.
+
+    Its parameters ``after``, ``before`` and ``count`` are the query's, unless others are given: a
+    search asks the same of many stretches, and making the statement takes longer than most answers.
+    """
     columns = [tables.events.c[name] for name in EVENT_COLUMNS]
     order = tables.events.c.row_id
     limit = min(max(query.limit, 1), EVENTS_PAGE_MAX)
@@ -75,21 +72,25 @@ def event_query(query: EventQuery) -> sa.Select[Any]:
         sa.select(*columns)
         .where(*_conditions(query))
         .order_by(order.desc() if query.newest_first else order)
-        .limit(limit)
+        .limit(sa.bindparam("count", limit, sa.Integer))
     )
 
 
-def nth_newest_rowid(connection: sa.Connection, query: EventQuery, count: int) -> int:
-    """Return the row_id of the count-th newest event that matches; 0 where there are fewer."""
+def event_count(query: EventQuery) -> sa.Select[Any]:
+    """Return the statement that counts: how many of the newest match, and their lowest row_id.
+
+    Its parameters are those of ``event_query``; ``count`` is how many are counted at most.
+    """
     row_id = tables.events.c.row_id
-    found = connection.execute(
+    newest = (
         sa.select(row_id)
         .where(*_conditions(query))
         .order_by(row_id.desc())
-        .limit(1)
-        .offset(count - 1)
-    ).scalar()
-    return int(found or 0)
+        .limit(sa.bindparam("count", 1, sa.Integer))
+        .subquery()
+    )
+    counts: list[sa.ColumnElement[Any]] = [sa.func.count(), sa.func.min(newest.c.row_id)]
+    return sa.select(*counts).select_from(newest)
 
 
 def last_rowid(connection: sa.Connection) -> int:
@@ -108,16 +109,6 @@ def highest_sequence(connection: sa.Connection, client: str, stream: bytes) -> i
         sa.select(table.c.last_sequence).where(table.c.client == client, table.c.stream == stream)
     ).scalar()
     return int(found or 0)
-
-
-def has_report(connection: sa.Connection, client: str, event_id: str, time_us: int) -> bool:
-    """Return whether a report of the client is stored."""
-    column = tables.events.c
-    # The time is what there is an index for.
-    found = sa.select(column.row_id).where(
-        column.time_us == time_us, column.id == event_id, column.client == client
-    )
-    return connection.execute(found.limit(1)).first() is not None
 
 
 def missing_reports(connection: sa.Connection) -> int:
@@ -143,11 +134,21 @@ def _conditions(query: EventQuery) -> list[sa.ColumnElement[bool]]:
             terms.append(tables.rare_code())
     if query.severity is not None:
         terms.append(column.severity >= int(query.severity))
-    if query.after_rowid is not None:
-        terms.append(column.row_id > query.after_rowid)
-    if query.before_rowid is not None:
-        terms.append(column.row_id < query.before_rowid)
+    terms += _place(query)
+    if query.request is not None:
+        terms += [column.client.is_(None), field_is("request", query.request)]
+    after = query.after_rowid or 0
+    before = NUMBER_MAX if query.before_rowid is None else query.before_rowid
+    terms.append(column.row_id > sa.bindparam("after", after))
+    terms.append(column.row_id < sa.bindparam("before", before))
     return terms + list(_span(query.since_us, query.until_us))
+
+
+def _place(query: EventQuery) -> Iterator[sa.ColumnElement[bool]]:
+    if query.path is not None:
+        yield field_is("path", query.path)
+    if query.below is not None:
+        yield field_is_at_or_below("path", query.below)
 
 
 def _span(since_us: int | None, until_us: int | None) -> Iterator[sa.ColumnElement[bool]]:

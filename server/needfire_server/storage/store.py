@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import sqlalchemy as sa
@@ -22,20 +23,26 @@ from needfire_server import clock
 from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState
 from needfire_server.storage import (
+    audit_statements,
     client_rows,
+    event_search,
     expiry,
     file_rows,
     output_cursors,
     seal_rows,
     session_rows,
     statements,
+    summaries,
 )
 from needfire_server.storage.audit_base import AuditOf
+from needfire_server.storage.audit_search import AUDIT_BLOCKS
 from needfire_server.storage.audit_tables import DatabaseAuditTables
 from needfire_server.storage.base import (
+    EVENTS_PAGE_MAX,
     ClientFacts,
     ClientRecord,
     Command,
+    EventPage,
     EventQuery,
     Expired,
     ExpiryBite,
@@ -45,6 +52,7 @@ from needfire_server.storage.base import (
     Told,
 )
 from needfire_server.storage.engine import Engine, Listeners, Participant, Transaction, Wakes
+from needfire_server.storage.event_search import EVENT_BLOCKS
 from needfire_server.storage.ingesting import Batch, check_batch, store_all
 from needfire_server.storage.lock import DirectoryLock
 from needfire_server.storage.output_cursors import OutputCursor
@@ -175,16 +183,37 @@ class DatabaseStore:
         await self._submit(self._recording(items))
 
     async def query_events(self, query: EventQuery) -> list[tuple[int, Event]]:
-        return await self._read(statements.query_events, query)
+        limit = min(max(query.limit, 1), EVENTS_PAGE_MAX)
+        found: list[tuple[int, Event]] = []
+        while True:
+            page = await self.search_events(replace(query, limit=limit - len(found)))
+            found += page.events
+            if page.reached is None or len(found) >= limit:
+                return found
+            query = query.behind(page.reached)
+
+    async def search_events(self, query: EventQuery) -> EventPage:
+        return await self._read(event_search.search, query)
 
     async def nth_newest_rowid(self, query: EventQuery, count: int) -> int:
-        return await self._read(statements.nth_newest_rowid, query, count)
+        query = replace(query, newest_first=True)
+        while True:
+            page = await self._read(event_search.count_newest, query, count)
+            count -= page.count
+            if count == 0:
+                return page.first or 0
+            if page.reached is None:
+                return 0
+            query = query.behind(page.reached)
+
+    async def sum_up(self) -> bool:
+        return await self._submit(_sum_up)
 
     async def last_rowid(self) -> int:
         return await self._read(statements.last_rowid)
 
     async def has_report(self, client: str, event_id: str, time_us: int) -> bool:
-        return await self._read(statements.has_report, client, event_id, time_us)
+        return await self._read(event_search.has_report, client, event_id, time_us)
 
     async def missing_reports(self) -> int:
         return await self._read(statements.missing_reports)
@@ -465,6 +494,14 @@ class DatabaseStore:
         except RuntimeError as error:
             raise StorageError(f"{self.name}: the store is closed") from error
         return await asyncio.wrap_future(future)
+
+
+def _sum_up(transaction: Transaction) -> bool:
+    connection = transaction.connection
+    records = audit_statements.head(connection).size
+    is_more = summaries.sum_up(transaction, EVENT_BLOCKS, statements.last_rowid(connection))
+    is_more |= summaries.sum_up(transaction, AUDIT_BLOCKS, records - 1)
+    return is_more or summaries.forget(connection, EVENT_BLOCKS) > 0
 
 
 def _client_facts(connection: sa.Connection, name: str, seal: VerifierSeal | None) -> ClientFacts:

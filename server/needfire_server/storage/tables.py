@@ -16,10 +16,12 @@ __all__ = [
     "audit_keys",
     "audit_nodes",
     "audit_records",
+    "audit_summaries",
     "client_states",
     "clients",
     "commands",
     "counters",
+    "event_summaries",
     "events",
     "expiries",
     "file_chunks",
@@ -70,7 +72,8 @@ secrets: Final = sa.Table(
 counters: Final = sa.Table(
     "counters", metadata, sa.Column("name", Text, primary_key=True), _number("value")
 )
-"""``events``: the number of the event that was stored last, ever."""
+"""``events``: the number of the event that was stored last, ever. ``event_summaries`` and
+``audit_summaries``: up to which number everything is summed up."""
 
 clients: Final = sa.Table(
     "clients",
@@ -175,6 +178,27 @@ events: Final = sa.Table(
 )
 """``row_id`` counts in the order of the commits, without gaps. ``received_us`` and ``client`` are NULL
 for the server's own; ``about`` is whom a question for one client finds; ``fields`` is JSON."""
+
+
+def _summaries(name: str) -> sa.Table:
+    """Of blocks of rows; no two of them overlap (``summary.py``)."""
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("first", Number, primary_key=True, autoincrement=False),
+        _number("last"),
+        _number("from_us", nullable=True),
+        _number("to_us", nullable=True),
+        _number("odd_from_us", nullable=True),
+        _number("odd_to_us", nullable=True),
+        _number("severity"),
+        _bytes("keys"),
+        _bytes("paths"),
+    )
+
+
+event_summaries: Final = _summaries("event_summaries")
+audit_summaries: Final = _summaries("audit_summaries")
 
 unusable_reports: Final = sa.Table(
     "unusable_reports",

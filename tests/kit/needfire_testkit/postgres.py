@@ -92,7 +92,10 @@ class PostgresServer:
         with psycopg.connect(self._shared) as connection:
             tables = ", ".join(name for name in metadata.tables)
             connection.execute(f"TRUNCATE {tables} RESTART IDENTITY".encode())
-            connection.execute("INSERT INTO counters VALUES ('events', 0)")
+            connection.execute(
+                "INSERT INTO counters VALUES "
+                "('events', 0), ('event_summaries', 0), ('audit_summaries', -1)"
+            )
         return self._shared
 
     def database_of_scram_user(self, password: str) -> str:

@@ -2,22 +2,40 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from needfire_protocol.event import format_time
 from needfire_protocol.exit_status import ExitStatus
+from needfire_server.admin.commands.detail import detail_block, titled
+from needfire_server.admin.commands.reading import (
+    Form,
+    Pages,
+    filter_options,
+    form_of,
+    form_options,
+    page_options,
+)
 from needfire_server.admin.context import Target, backend, json_option, server_options
-from needfire_server.admin.output import note, warn
+from needfire_server.admin.output import TableWriter, note, print_json, warn
 
 if TYPE_CHECKING:
     from needfire_protocol.audit.verify import Verification
 
 __all__ = ["audit"]
 
-_SHOWN_DEFAULT: Final = 100
+_COLUMNS: Final = {
+    "NUMBER": 8,
+    "TIME": 20,
+    "CODE": 18,
+    "OUTCOME": 7,
+    "SUBJECT": 8,
+    "CLIENT": 12,
+    "FIELDS": 0,
+}
 
 
 @click.group()
@@ -82,37 +100,50 @@ def export_log(file: str) -> None:
 
 
 @audit.command("show")
+@filter_options
+@click.option("--subject", metavar="NAME", help="Only what NAME did: a user, or a client.")
+@click.option("--outcome", type=click.Choice(["success", "failure"]), help="Only what ended so.")
 @click.option("--first", type=click.IntRange(0), metavar="N", help="Begin with record N.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=_SHOWN_DEFAULT,
-    show_default=True,
-    metavar="N",
-    help="Records; the newest without --first.",
-)
-@click.option("--code", metavar="CODE", help="Only records with this code.")
-@click.option("--client", metavar="NAME", help="Only records about NAME.")
-@click.option("--subject", metavar="NAME", help="Only what NAME did.")
-@click.option("--request", metavar="ID", help="Only the records of one request.")
-@json_option
+@page_options
+@form_options
 @server_options
 def show_log(
-    first: int | None,
-    limit: int,
-    code: str | None,
-    client: str | None,
+    filters: Mapping[str, Any],
     subject: str | None,
-    request: str | None,
+    outcome: str | None,
+    first: int | None,
+    before: int | None,
+    after: int | None,
+    limit: int | None,
+    follow: bool,
+    as_table: bool,
     as_json: bool,
+    detail: bool,
 ) -> None:
-    """Show records, oldest first. Filters choose among the records that --limit allows."""
-    wanted = {"code": code, "client": client, "subject": subject, "request": request}
-    with backend() as server:
-        for item in server.stream("audit-show", {"first": first, "limit": limit}):
-            record = item["record"]
-            if all(value in (None, record[name]) for name, value in wanted.items()):
-                _show(record, as_json=as_json)
+    """Show records, oldest first: a table on a terminal, else one JSON object a line.
+
+    NUMBER is a record's own (n). T, PATH and DIR are written as for needfire-admin events. Class and
+    severity are those of the code in the catalogue. This is for reading; whether the log is whole
+    is what audit verify says.
+    """
+    form = form_of(as_table=as_table, as_json=as_json, detail=detail)
+    if first is not None and after is not None:
+        raise click.UsageError("give one of --first and --after")
+    # Records begin at 0, and no number is before that: the server is asked for the first one.
+    first = after + 1 if first is None and after is not None else first
+    pages = Pages.of(None if first is None else first - 1, before, limit, follow=follow)
+    wanted = {**filters, **pages.arguments(), "subject": subject, "outcome": outcome}
+    wanted |= {"after": None, "first": first}
+    show = _shower(form, detail=detail)
+    # Ctrl-C is how following ends.
+    with backend(needs_server=follow) as server, suppress(KeyboardInterrupt):
+        for item in server.stream("audit-show", wanted):
+            if "record" in item:
+                show(item["record"])
+                pages.saw(item["record"]["n"])
+            else:
+                note("following new records; Ctrl-C ends it")
+    pages.tell()
 
 
 @audit.command("prove")
@@ -175,13 +206,16 @@ def _as_json(result: "Verification") -> dict[str, Any]:
     }
 
 
-def _show(record: Mapping[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(record, separators=(",", ":")))
-        return
+def _shower(form: Form, *, detail: bool) -> Callable[[Mapping[str, Any]], None]:
+    if form is Form.JSON:
+        return (lambda record: print_json(titled(record))) if detail else print_json
+    if form is Form.DETAIL:
+        return lambda record: click.echo(detail_block(record))
+    table = TableWriter(_COLUMNS)
+    return lambda record: table.write(*_row(record))
+
+
+def _row(record: Mapping[str, Any]) -> tuple[object, ...]:
     fields = " ".join(f"{name}={value}" for name, value in record["fields"].items())
-    about = [record["subject"] or "-", record["client"] or "-"]
-    outcome = "" if record["outcome"] == "success" else " FAILED"
-    click.echo(
-        f"{record['n']:>8}  {record['time']}  {record['code']}{outcome}  {' '.join(about)}  {fields}"
-    )
+    who = (record["subject"] or None, record["client"])
+    return record["n"], f"{record['time'][:19]}Z", record["code"], record["outcome"], *who, fields

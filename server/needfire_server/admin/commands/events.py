@@ -1,119 +1,92 @@
 """The verb that shows events, and those to come."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.classic import text_line
-from needfire_protocol.errors import FormatError
 from needfire_protocol.event import Event, parse_time
-from needfire_protocol.names import parse_reporter_name
 from needfire_protocol.severity import Severity
-from needfire_server.admin.backend import Backend
-from needfire_server.admin.context import backend, json_option, server_options
-from needfire_server.admin.output import note, warn
-from needfire_server.admin.times import parse_moment
-from needfire_server.clock import now_us
+from needfire_server.admin.commands.detail import detail_block, titled
+from needfire_server.admin.commands.reading import (
+    Form,
+    Pages,
+    filter_options,
+    form_of,
+    form_options,
+    page_options,
+    warn_unknown,
+)
+from needfire_server.admin.context import backend, server_options
+from needfire_server.admin.output import TableWriter, note, print_json
 
 __all__ = ["events"]
 
-_LIMIT_DEFAULT = 100
+_COLUMNS: Final = {"TIME": 20, "SEVERITY": 8, "CLIENT": 20, "CODE": 15, "WHAT": 0}
 
-
-def _moment(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    """A time or an age on the command line, as microseconds since 1970."""
-    try:
-        return None if value is None else parse_moment(value, now_us())
-    except FormatError as error:
-        raise click.BadParameter(str(error), context, option) from None
+_Show = Callable[[Mapping[str, Any]], None]
 
 
 @click.command()
-@click.option("--client", metavar="NAME", help="What NAME reported, and what concerns it.")
-@click.option("--since", callback=_moment, metavar="T", help="Happened or arrived at T or later.")
-@click.option("--until", callback=_moment, metavar="T", help="Happened or arrived before T.")
-@click.option(
-    "--class",
-    "event_class",
-    type=click.Choice([each.value for each in EventClass], case_sensitive=False),
-    help="Only this class of events.",
-)
-@click.option(
-    "--severity",
-    type=click.Choice([each.word for each in Severity], case_sensitive=False),
-    help="This severity and above.",
-)
-@click.option("--code", metavar="CODE", help="Only events with this code.")
-@click.option("--follow", is_flag=True, help="Then wait for more, until interrupted.")
-@click.option(
-    "--limit",
-    type=click.IntRange(0),
-    default=_LIMIT_DEFAULT,
-    show_default=True,
-    metavar="N",
-    help="The newest N of those that match; 0 for none of the old ones.",
-)
-@json_option
+@filter_options
+@page_options
+@form_options
+@click.option("--lines", "as_lines", is_flag=True, help="Lines as Samhain's log has them.")
 @server_options
 def events(
-    client: str | None,
-    since: int | None,
-    until: int | None,
-    event_class: str | None,
-    severity: str | None,
-    code: str | None,
+    filters: Mapping[str, Any],
+    before: int | None,
+    after: int | None,
+    limit: int | None,
     follow: bool,
-    limit: int,
+    as_table: bool,
     as_json: bool,
+    as_lines: bool,
+    detail: bool,
 ) -> None:
-    """Show events, oldest first.
+    """Show events, oldest first: a table on a terminal, else one JSON object a line.
 
     T is a time (2026-11-21T19:40:47Z; UTC where it names no zone) or an age (30s, 10m, 2h, 7d).
+    PATH and DIR are written as events show them: bytes that cannot be printed as \\xNN, a backslash
+    doubled. NUMBER is the cursor of an event (in JSON and with --detail): pages that are asked for
+    by it neither overlap nor leave anything out, whatever is stored meanwhile.
     """
-    name = None if client is None else parse_reporter_name(client)
-    arguments = {
-        "client": name,
-        "since_us": since,
-        "until_us": until,
-        "class": event_class,
-        "severity": severity,
-        "code": code,
-        "follow": follow,
-        "limit": limit,
-    }
+    form = form_of(as_table=as_table, as_json=as_json, as_lines=as_lines, detail=detail)
+    pages = Pages.of(after, before, limit, follow=follow)
+    show = _shower(form, detail=detail)
     # Ctrl-C is how following ends.
     with backend(needs_server=follow) as server, suppress(KeyboardInterrupt):
-        _warn_unknown(server, name, code)
-        for item in server.stream("events", arguments):
+        warn_unknown(server, filters["client"], filters["code"])
+        for item in server.stream("events", {**filters, **pages.arguments()}):
             if "event" in item:
-                _show(item["event"], as_json=as_json)
+                show({**item["event"], "cursor": item["rowid"]})
+                pages.saw(item["rowid"])
             else:
                 note("following new events; Ctrl-C ends it")
+    pages.tell()
 
 
-def _warn_unknown(server: Backend, client: str | None, code: str | None) -> None:
-    """Say that a filter may be mistyped; older events can still match it."""
-    if code is not None and code.upper() not in CATALOGUE:
-        warn(f"no event has the code {code}; needfire-admin explain WORDS finds codes")
-    if client is None:
-        return
-    names = {each["name"] for each in server.call("clients-list", {}).result["clients"]}
-    if client not in names:
-        where = "" if server.is_server else " in the store (no server runs)"
-        warn(f"the client {client} is not registered{where}")
+def _shower(form: Form, *, detail: bool) -> _Show:
+    if form is Form.JSON:
+        return (lambda event: print_json(titled(event))) if detail else print_json
+    if form is Form.LINES:
+        return lambda event: click.echo(text_line(_event(event)))
+    if form is Form.DETAIL:
+        return lambda event: click.echo(detail_block(event))
+    table = TableWriter(_COLUMNS)
+    return lambda event: table.write(*_row(event))
 
 
-def _show(event: Mapping[str, Any], *, as_json: bool) -> None:
-    # click flushes each line: whoever follows wants it now.
-    if as_json:
-        click.echo(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
-    else:
-        click.echo(text_line(_event(event)))
+def _row(event: Mapping[str, Any]) -> tuple[object, ...]:
+    path = event["fields"].get("path")
+    what = event["msg"]
+    if isinstance(path, str) and path not in what:
+        what = f"{what}  {path}"
+    time = f"{event['time'][:19]}Z"
+    return time, event["severity"], event["client"], event["code"], what
 
 
 def _event(data: Mapping[str, Any]) -> Event:
