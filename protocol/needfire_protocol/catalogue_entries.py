@@ -1609,24 +1609,46 @@ _SERVER_ENTRIES: Final = (
     Entry(
         "AUDIT_KEY_MISSING",
         _ALARM,
-        Severity.CRIT,
+        Severity.ALERT,
         "Audit log not signed: {reason}",
-        "The private key of the audit log cannot be used. Records are kept on, but nothing signs "
-        "them: until then nobody can tell whether they were changed.",
-        "Put the file back from a backup, with mode 0600 and the server's user as its owner, and "
-        "restart the server. What was recorded meanwhile is signed then.",
+        "The private key of the audit log cannot be used, or a checkpoint cannot be kept. Records "
+        "are kept on, but nothing signs them: until then nobody can tell whether they were changed. "
+        "Everybody who is logged in and every output that takes alerts is told until it is mended.",
+        "Put the file back from a backup, with mode 0600 and the server's user as its owner, or mend "
+        "what the reason names. The server tries again every few seconds; what was recorded "
+        "meanwhile is signed then.",
         {"reason": "which file, and what is wrong with it"},
     ),
     Entry(
-        "AUDIT_KEY_FOUND",
+        "AUDIT_LOG_SIGNED",
         _ALARM,
         Severity.NOTICE,
-        "Audit log is signed again",
-        "The private key of the audit log, which could not be used at the last start, is there. What "
-        "was recorded meanwhile is signed now.",
+        "Audit log signed again",
+        "What could not be signed before is signed now.",
         "Nothing.",
-        {},
         clears=("AUDIT_KEY_MISSING",),
+    ),
+    Entry(
+        "AUDIT_LOG_FAILED",
+        _ALARM,
+        Severity.ALERT,
+        "Audit log not written: {reason}",
+        "The audit log cannot be written. Nothing is done off the record, so nothing else can be "
+        "written either: agents keep their reports, and requests that would change something are "
+        "refused. Everybody who is logged in and every output that takes alerts is told until it is "
+        "mended.",
+        "Mend what the reason names; the server goes on by itself.",
+        {"reason": "what the system said", "path": "the store"},
+    ),
+    Entry(
+        "AUDIT_LOG_RECOVERED",
+        _ALARM,
+        Severity.NOTICE,
+        "Audit log written again",
+        "The audit log can be written again.",
+        "Nothing.",
+        {"path": "the store"},
+        clears=("AUDIT_LOG_FAILED",),
     ),
     Entry(
         "AUDIT_KEY_MADE",
@@ -1721,7 +1743,9 @@ _SERVER_ENTRIES: Final = (
         Severity.ALERT,
         "Storage failed: {reason}",
         "The server cannot write its store. Nothing is acknowledged meanwhile, so agents keep "
-        "their reports and lose nothing.",
+        "their reports and lose nothing. Everybody who is logged in and every output that takes "
+        "alerts is told until it works again; outputs get this record a second time from the store "
+        "then, with the same id.",
         "Free space or repair the disk; the server goes on by itself.",
         {"reason": "what the system said", "path": "the store"},
     ),

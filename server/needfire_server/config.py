@@ -93,6 +93,8 @@ class ServerSettings:
     """Bytes of reports a second of one agent; 0: no limit."""
     proposal_size_limit_bytes: int = 2**30
     audit_checkpoint_interval_s: int = 60
+    warn_interval_s: int = 900
+    warn_terminals: bool = True
     socket_allow_uids: tuple[int, ...] = (0,)
     administrators: tuple[str, ...] = ("root",)
     """Names of users, and of groups behind an @."""

@@ -28,6 +28,7 @@ from needfire_server.descriptors import (
 )
 from needfire_server.event_classes import class_settings
 from needfire_server.fleet import Fleet
+from needfire_server.herald import Herald
 from needfire_server.journal import Journal
 from needfire_server.listener import Listener
 from needfire_server.logbook import Logbook
@@ -256,6 +257,7 @@ class _Server:
                     pulse=runtime.vitals.pulse,
                     health=upkeep.health.look,
                     warning=lambda: journal.warning,
+                    on_store_failed=journal.store_failed,
                     outputs=outputs,
                 ),
                 audit,
@@ -274,6 +276,7 @@ class _Server:
             lockout_of(runtime.settings),
         )
         await endpoint.start()
+        herald = Herald(runtime.journal.troubles, runtime.outputs, lambda: runtime.settings)
         others = runtime.store.watch(
             on_events=runtime.on_new_events,
             on_commands=upkeep.command_queued,
@@ -290,6 +293,7 @@ class _Server:
                     group.create_task(retain(runtime)),
                     group.create_task(keep_summed_up(runtime)),
                     group.create_task(watch_audit_log(runtime)),
+                    group.create_task(herald.run()),
                     group.create_task(self._reload_when_told(runtime, listener, endpoint)),
                 ]
                 for bound in self._monitoring:
@@ -304,6 +308,7 @@ class _Server:
                 upkeep.health.service = "stopping"
                 notify("STOPPING=1")
                 await listener.stop()
+                await herald.last_words(_FLUSH_LIMIT_S)
                 runtime.journal.raise_event(
                     "EXIT", program="needfire-server", status=self._stop_status
                 )

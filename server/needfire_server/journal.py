@@ -20,7 +20,9 @@ from needfire_protocol.severity import Severity
 from needfire_server.audit.drafts import draft_of_event, has_record
 from needfire_server.clock import now_us
 from needfire_server.event_classes import SWITCHABLE, ClassSettings
+from needfire_server.storage.audit_base import AuditWriteError
 from needfire_server.storage.base import Store
+from needfire_server.trouble import Trouble, Troubles
 
 if TYPE_CHECKING:
     from needfire_server.logbook import Logbook
@@ -52,9 +54,9 @@ class Journal:
         """
         self._logbook = logbook
         self._store_path = store_path
-        self._is_store_failing = False
-        self._failure = ""
         self._on_recorded = on_recorded
+        self.troubles = Troubles()
+        """What keeps events or acts off the record now."""
         self.classes = ClassSettings()
         """Which events are wanted, and kept; replaced at a reload."""
         self.on_full: Callable[[], None] = lambda: None
@@ -100,7 +102,7 @@ class Journal:
     @property
     def is_store_failing(self) -> bool:
         """Whether a write failed, and none has succeeded since."""
-        return self._is_store_failing
+        return Trouble.STORE in self.troubles
 
     @property
     def waiting(self) -> int:
@@ -110,18 +112,33 @@ class Journal:
     @property
     def warning(self) -> str | None:
         """What everybody has to be told who is logged in, for as long as it lasts."""
-        if not self._is_store_failing:
-            return None
-        return f"events cannot be recorded: {self._failure}"
+        return self.troubles.warning
 
     def store_failed(self, error: StorageError) -> None:
-        """Say that the store cannot be written: once, until it works again."""
-        self._failure = str(error)
-        if not self._is_store_failing:
-            self._is_store_failing = True
-            self.raise_event("STORE_FAILED", reason=str(error), path=self._store_path)
+        """Say that the store cannot be written: once, until it works again.
+
+        Where it is the audit log that cannot, nothing else can be written either; both are said.
+        """
+        reason = str(error)
+        if isinstance(error, AuditWriteError) and self.troubles.begin(Trouble.RECORDS, reason):
+            told = self.raise_event("AUDIT_LOG_FAILED", reason=reason, path=self._store_path)
+            self.troubles.tell_with(Trouble.RECORDS, told)
+        if self.troubles.begin(Trouble.STORE, reason):
+            told = self.raise_event("STORE_FAILED", reason=reason, path=self._store_path)
+            self.troubles.tell_with(Trouble.STORE, told)
             if isinstance(error, StorageFullError):
                 self.on_full()
+
+    def signing_failed(self, reason: str) -> None:
+        """Say that the audit log cannot be signed: once, until it can."""
+        if self.troubles.begin(Trouble.SIGNING, reason):
+            told = self.raise_event("AUDIT_KEY_MISSING", reason=reason)
+            self.troubles.tell_with(Trouble.SIGNING, told)
+
+    def signing_works(self) -> None:
+        """Say that the audit log is signed again, if it was said that it is not."""
+        if self.troubles.end(Trouble.SIGNING):
+            self.raise_event("AUDIT_LOG_SIGNED")
 
     def configure(self, classes: ClassSettings) -> None:
         """Want and keep other events from now on; what is suspended stays so."""
@@ -134,8 +151,9 @@ class Journal:
 
     def store_works(self) -> None:
         """Say that the store can be written again, if it was said that it cannot."""
-        if self._is_store_failing:
-            self._is_store_failing = False
+        if self.troubles.end(Trouble.RECORDS):
+            self.raise_event("AUDIT_LOG_RECOVERED", path=self._store_path)
+        if self.troubles.end(Trouble.STORE):
             self.raise_event("STORE_RECOVERED", path=self._store_path)
             if self.classes.is_suspended:
                 self.classes = replace(self.classes, is_suspended=False)

@@ -89,7 +89,7 @@ class Provisioning:
         await self._compare(
             f"audit key {self._key}",
             "there" if is_there else "missing",
-            lambda _old, _new: [_told("AUDIT_KEY_FOUND")] if is_there else [],
+            lambda _old, _new: [_told("AUDIT_LOG_SIGNED")] if is_there else [],
         )
 
     async def _compare(

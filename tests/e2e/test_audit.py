@@ -118,3 +118,30 @@ def test_a_start_tells_of_a_store_that_was_changed_meanwhile(
     connection.close()
     server = server_home.start()
     assert f"Audit log: changed at record {number}" in server.wait_for("Audit log: ")
+
+
+def test_a_log_that_cannot_be_written_is_told_by_whoever_meets_it_first(
+    server_home: ServerHome, tmp_path: Path
+) -> None:
+    """On every terminal of the admin tool, and by an output, which has no store to read."""
+    alerts = tmp_path / "alerts"
+    server_home.write_rc(
+        misc=f"[Outputs]\nOpenOutput=alerts\nOutputTarget=file {alerts}\nOutputSeverity=>=alert\n"
+    )
+    server = server_home.start()
+    with closing(
+        sqlite3.connect(server_home.data / "needfire.sqlite", isolation_level=None)
+    ) as store:
+        store.execute(
+            "CREATE TRIGGER strike BEFORE UPDATE ON audit_head "
+            "BEGIN SELECT RAISE(ABORT, 'on strike'); END"
+        )
+        told = server_home.admin("status").stderr
+        assert "the audit log cannot be written: " in told
+        assert "events cannot be recorded: " in told
+        wait_until(lambda: alerts.exists() and alerts.read_text().count("on strike") >= 2, "both")
+        # What would change something is refused: nothing is done off the record.
+        assert "on strike" in server_home.admin("register", "web1.example.org", status=8).stderr
+        store.execute("DROP TRIGGER strike")
+    server.wait_for("Audit log written again")
+    assert "cannot be" not in server_home.admin("status").stderr

@@ -856,6 +856,28 @@ _SERVING: Final = (
         is_ours=True,
     ),
     _row(
+        "WarnInterval",
+        _MISC_OR_SERVER,
+        duration(10, 86_400),
+        "15m",
+        "1h",
+        "How often terminals and outputs that take alerts are told again that events or acts cannot "
+        "be recorded, for as long as that lasts.",
+        server=Honoured("warn_interval_s"),
+        is_ours=True,
+    ),
+    _row(
+        "WarnTerminals",
+        _MISC_OR_SERVER,
+        BOOLEAN,
+        "yes",
+        "no",
+        "Whether everybody who is logged in on the server's host reads on the terminal that events or "
+        "acts cannot be recorded. The server's user needs the group tty for it.",
+        server=Honoured("warn_terminals"),
+        is_ours=True,
+    ),
+    _row(
         "SetSocketAllowUid",
         _MISC_OR_SERVER,
         UID,

@@ -210,17 +210,19 @@ class AdminEndpoint:
     async def _answer(
         self, peer: Peer, line: bytes, identity: PeerIdentity, file: BinaryIO | None
     ) -> None:
+        warning = self._service.hooks.warning
+        told: str | None = None
         try:
             request = parse_request(line)
             notice = self._gate.authorize(identity, request.verb)
-            warning = self._service.hooks.warning
-            for text in (notice, warning()):
-                if text is not None:
-                    await peer.send({"notice": text})
+            told = warning()
+            await _tell(peer, notice, told)
             reply = await self._service.handle(request, user=identity.name, file=file)
+            await _tell_news(peer, told, warning())
             if reply.items is not None:
                 await _send_items(peer, reply.items, warning)
         except NeedfireError as error:
+            await _tell_news(peer, told, warning())
             await peer.send(encode_error(error))
             return
         try:
@@ -228,6 +230,18 @@ class AdminEndpoint:
         finally:
             if reply.file is not None:
                 reply.file.close()
+
+
+async def _tell(peer: Peer, *texts: str | None) -> None:
+    for text in texts:
+        if text is not None:
+            await peer.send({"notice": text})
+
+
+async def _tell_news(peer: Peer, told: str | None, text: str | None) -> None:
+    """Tell of trouble that this very request ran into."""
+    if text != told:
+        await _tell(peer, text)
 
 
 async def _send_items(

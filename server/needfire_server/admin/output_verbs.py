@@ -11,7 +11,7 @@ from needfire_server.admin.subject import Call, Subject
 from needfire_server.clock import now_us
 
 if TYPE_CHECKING:
-    from needfire_server.outputs.engine import OutputEngine, OutputStatus, TestResult
+    from needfire_server.outputs.engine import OutputEngine, OutputStatus, SentNow
 
 __all__ = ["list_outputs", "test_output"]
 
@@ -29,7 +29,7 @@ async def test_output(subject: Subject, call: Call) -> Reply:
     event = make_event(
         "OUTPUT_TEST", time_us=now_us(), random_10_bytes=os.urandom(10), output=name, user=call.user
     )
-    result = await _engine(subject).test(name, event)
+    result = await _engine(subject).send_now(name, event)
     if result is None:
         raise AdminRefusedError(
             f"there is no output {printable(name, 64)!r}",
@@ -57,7 +57,7 @@ def _engine(subject: Subject) -> "OutputEngine":
     return engine
 
 
-def _outcome(result: "TestResult") -> str:
+def _outcome(result: "SentNow") -> str:
     if result.reason:
         return "failed"
     return "delivered" if result.is_certain else "sent"

@@ -138,7 +138,8 @@ class AdminService:
             draft = replace(draft, is_success=False)
         try:
             await self._subject.audit.append(draft)
-        except StorageError:
+        except StorageError as error:
+            self.hooks.on_store_failed(error)
             if verb not in _READING and not fields:
                 raise
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from needfire_protocol.audit.record import Draft
+from needfire_protocol.errors import StorageError
 from needfire_protocol.event import FieldValue
 from needfire_protocol.messages import FileKind
 from needfire_server.admin.requests import Arguments
@@ -45,6 +46,7 @@ class AdminHooks:
         pulse: what a client's connections told since the start of the server.
         health: looks how the server is.
         warning: what everybody has to be told who is logged in, for as long as it lasts.
+        on_store_failed: a record could not be written; everybody has to be told.
         outputs: where events go; None where no server runs.
     """
 
@@ -56,6 +58,7 @@ class AdminHooks:
     pulse: "Callable[[str], Pulse | None]" = lambda _client: None
     health: "Callable[[], Awaitable[Health]] | None" = None
     warning: Callable[[], str | None] = lambda: None
+    on_store_failed: Callable[[StorageError], object] = lambda _error: None
     outputs: "OutputEngine | None" = None
 
 

@@ -21,13 +21,15 @@ async def with_warnings(
     """
     loop = asyncio.get_running_loop()
     told_s: float | None = None
+    told = ""
     waiting = asyncio.ensure_future(anext(items))
     try:
         while True:
             done, _ = await asyncio.wait({waiting}, timeout=_LOOK_S)
             text = warning()
-            if text is not None and (told_s is None or loop.time() - told_s >= _AGAIN_S):
-                told_s = loop.time()
+            is_due = told_s is None or text != told or loop.time() - told_s >= _AGAIN_S
+            if text is not None and is_due:
+                told_s, told = loop.time(), text
                 yield {"notice": text}
             elif text is None and told_s is not None:
                 told_s = None

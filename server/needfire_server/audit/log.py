@@ -71,7 +71,9 @@ class AuditLog:
         self._shown: Shown | None = None
         self._scrubber = Scrubber(tables)
         self.key_trouble: str | None = None
-        """Why nothing can be signed; None while it can."""
+        """Why nothing can be signed; None while it can. Each checkpoint tries again."""
+        self._unkept: str | None = None
+        """The latest checkpoint, where its file could not be written yet."""
         self.finding: Finding | None = None
         """What is wrong with the log, as far as this process has noticed."""
 
@@ -123,11 +125,15 @@ class AuditLog:
         None where nothing was ever signed, because the key is not there.
 
         Raises:
-            StorageError: it could not be kept; nothing of it was shown to anybody.
+            StorageError: it could not be kept. Where it is not in the store, nothing of it was
+                shown to anybody; where only its file is missing, the next call writes that.
         """
         async with self._signing:
             await self._follow_keys()
             last = await self._latest()
+            if self._private is None:
+                self._load_key()
+            await self._keep()
             if self._private is None:
                 return last
             head = await self._tables.head()
@@ -142,8 +148,16 @@ class AuditLog:
                 # Another server on this store was faster, and has signed as much, or nearly.
                 return await self._latest()
             await self._show(made)
-            await asyncio.to_thread(self._files.keep_checkpoint, made.note)
+            self._unkept = made.note
+            await self._keep()
             return made
+
+    async def _keep(self) -> None:
+        """Write the file of the latest checkpoint, where that was not done."""
+        note = self._unkept
+        if note is not None:
+            await asyncio.to_thread(self._files.keep_checkpoint, note)
+            self._unkept = None
 
     async def rotate(self, user: str, request: str | None = None) -> PublicKey:
         """Make a new key, let the old one hand over to it, and forget the old private key.
@@ -296,7 +310,8 @@ class AuditLog:
         if last is not None and last.number > before:
             await self._show(last)
             if self._shown is not None and self._shown.checkpoint == last:
-                await asyncio.to_thread(self._files.keep_checkpoint, last.note)
+                self._unkept = last.note
+                await self._keep()
         return last
 
     def _load_key(self) -> None:

@@ -1,12 +1,21 @@
 """What the running server does for its audit log: check it, sign it, and say when it is not right."""
 
 import asyncio
+from collections import deque
+from typing import Final
 
 from needfire_protocol.audit.verify import Finding
-from needfire_protocol.errors import StorageError
+from needfire_protocol.errors import StorageError, StorageFullError
+from needfire_protocol.severity import Severity
 from needfire_server.runtime import Runtime
+from needfire_server.storage.audit_base import StoredCheckpoint
 
 __all__ = ["watch_audit_log"]
+
+_AGAIN_S: Final = 5
+"""How often what could not be signed is tried again: people are told until it works."""
+_ROUNDS: Final = 3
+"""Where servers share a store, one that has no key waits so long before it says that none signs."""
 
 
 async def watch_audit_log(runtime: Runtime) -> None:
@@ -16,17 +25,62 @@ async def watch_audit_log(runtime: Runtime) -> None:
     happens from here on is worth recording too, and whoever holds an older checkpoint can tell
     what was changed.
     """
-    if runtime.audit.key_trouble is not None:
-        runtime.journal.raise_event("AUDIT_KEY_MISSING", reason=runtime.audit.key_trouble)
+    signer = _Signer(runtime)
+    signer.tell_of_key()
     await runtime.provisioning.audit_key_seen(is_there=runtime.audit.key_trouble is None)
     told = await _check(runtime, None, is_first=True)
     while True:
         told = await _check(runtime, told, is_first=False)
+        interval_s = runtime.settings.audit_checkpoint_interval_s
+        await asyncio.sleep(interval_s if await signer.sign() else min(interval_s, _AGAIN_S))
+
+
+class _Signer:
+    """Signs what is new, and knows whether anybody does."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._reached: deque[int] = deque(maxlen=_ROUNDS)
+        """How many records there were in the last rounds in which this server could not sign."""
+
+    def tell_of_key(self) -> None:
+        """Say at the start that the key is not here. Where others may sign, that is all for now."""
+        reason = self._runtime.audit.key_trouble
+        if reason is None:
+            return
+        if self._runtime.store.is_shared:
+            self._runtime.journal.raise_event("AUDIT_KEY_MISSING", Severity.ERR, reason=reason)
+        else:
+            self._runtime.journal.signing_failed(reason)
+
+    async def sign(self) -> bool:
+        """Sign; False where it failed, which is told until it works."""
+        journal = self._runtime.journal
         try:
-            await runtime.audit.checkpoint()
+            latest = await self._runtime.audit.checkpoint()
+            reason = await self._trouble(latest)
         except StorageError as error:
-            runtime.journal.store_failed(error)
-        await asyncio.sleep(runtime.settings.audit_checkpoint_interval_s)
+            if isinstance(error, StorageFullError):
+                journal.store_failed(error)
+            reason = str(error)
+        if reason is not None:
+            journal.signing_failed(reason)
+            return False
+        journal.signing_works()
+        return True
+
+    async def _trouble(self, latest: StoredCheckpoint | None) -> str | None:
+        """Return why nothing is signed; None where this server or another one does it."""
+        runtime = self._runtime
+        if runtime.audit.key_trouble is None:
+            self._reached.clear()
+            return None
+        if not runtime.store.is_shared:
+            return runtime.audit.key_trouble
+        signed = 0 if latest is None else latest.size
+        is_overdue = len(self._reached) == _ROUNDS and signed < self._reached[0]
+        self._reached.append((await runtime.store.audit.head()).size)
+        return runtime.audit.key_trouble if is_overdue else None
 
 
 async def _check(runtime: Runtime, told: Finding | None, *, is_first: bool) -> Finding | None:

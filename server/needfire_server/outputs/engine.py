@@ -9,7 +9,7 @@ from typing import Final
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_server.clock import monotonic_s
-from needfire_server.outputs.settings import OutputSettings
+from needfire_server.outputs.settings import OutputSettings, TargetKind
 from needfire_server.outputs.target import MakeTarget
 from needfire_server.outputs.targets import make_target
 from needfire_server.outputs.worker import (
@@ -21,7 +21,7 @@ from needfire_server.outputs.worker import (
 )
 from needfire_server.storage.output_cursors import OutputCursor, OutputStore
 
-__all__ = ["OutputEngine", "OutputStatus", "TestResult"]
+__all__ = ["OutputEngine", "OutputStatus", "SentNow"]
 
 STOP_LIMIT_S: Final = 5.0
 TEST_EXTRA_S: Final = 5.0
@@ -45,10 +45,8 @@ class OutputStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class TestResult:
-    """What came of one record that was sent as a test."""
-
-    __test__ = False
+class SentNow:
+    """What came of one record that was sent beside those that wait."""
 
     reason: str
     """Why it was not taken; empty when it was."""
@@ -119,10 +117,21 @@ class OutputEngine:
             if each.name in self._running
         ]
 
-    async def test(self, name: str, event: Event) -> TestResult | None:
+    def channels_for(self, event: Event) -> list[str]:
+        """Return the outputs that an event can be sent to without the store, as they select it.
+
+        Relays are none: what they pass on has a number, which only the store gives.
+        """
+        return [
+            each.name
+            for each in self._wanted
+            if event in each.selection and each.kind is not TargetKind.RELAY
+        ]
+
+    async def send_now(self, name: str, event: Event) -> SentNow | None:
         """Send one record to an output's target now, on a connection of its own.
 
-        None where there is no such output. What waits is not touched.
+        None where there is no such output. What waits is not touched, and the store not asked.
         """
         settings = next((each for each in self._wanted if each.name == name), None)
         if settings is None:
@@ -139,7 +148,7 @@ class OutputEngine:
             reason = reason_of(error) or type(error).__name__
         finally:
             target.abort()
-        return TestResult(reason, is_certain, round((monotonic_s() - began_s) * 1_000))
+        return SentNow(reason, is_certain, round((monotonic_s() - began_s) * 1_000))
 
     # ---- workers -----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from needfire_protocol.audit.merkle import Frontier
 from needfire_protocol.audit.record import Draft
+from needfire_protocol.errors import StorageError
 
 __all__ = [
     "AuditHead",
@@ -14,6 +15,7 @@ __all__ = [
     "AuditPages",
     "AuditQuery",
     "AuditTables",
+    "AuditWriteError",
     "StoredCheckpoint",
     "StoredKey",
 ]
@@ -22,6 +24,10 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 AuditOf: TypeAlias = Callable[[T_contra], Draft | None]
 """Says what to record of a write, given its result; the record is part of the same transaction."""
+
+
+class AuditWriteError(StorageError):
+    """The audit log's part of a write failed, and so all of it: there is no write off the record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_protocol.event import Event
 from needfire_server.storage import audit_statements
+from needfire_server.storage.audit_base import AuditWriteError
 from needfire_server.storage.engine import Engine, Participant, Transaction, is_full
 from needfire_server.storage.ingesting import Batch, Stored, store_all
 
@@ -171,13 +172,15 @@ class GroupCommitWriter:
             outcomes = self._committed(group)
         # Whatever it is, the thread must outlive it, or every caller would hang.
         except Exception as error:  # noqa: BLE001
+            is_record = isinstance(error, _NotRecordedError)
             cause = _cause(error)
             if self._engine.is_of_one_job(cause) and len(group) > 1:
                 for job in group:
                     self._commit_group([job])
                 return
             self._drop_connection()
-            outcomes = [_Outcome(job, error=self._as_told(cause)) for job in group]
+            told = self._as_told(cause, is_record=is_record)
+            outcomes = [_Outcome(job, error=told) for job in group]
         _tell(outcomes)
 
     def _committed(self, group: Sequence[_Job]) -> list[_Outcome]:
@@ -188,7 +191,7 @@ class GroupCommitWriter:
             outcomes += [
                 self._run_job(transaction, job, job.what) for job in group if callable(job.what)
             ]
-            audit_statements.append(transaction)
+            _put_on_record(transaction)
         return outcomes
 
     def _store(self, transaction: Transaction, group: Sequence[_Job]) -> list[_Outcome]:
@@ -223,12 +226,18 @@ class GroupCommitWriter:
         savepoint.commit()
         return _Outcome(job, result)
 
-    def _as_told(self, error: BaseException) -> BaseException:
-        """Return what a caller gets: errors of the database, and of the system, are the store's."""
+    def _as_told(self, error: BaseException, *, is_record: bool = False) -> BaseException:
+        """Return what a caller gets: errors of the database, and of the system, are the store's.
+
+        Args:
+            is_record: it was the audit log that could not be written. A full disk is no fault of
+                its own.
+        """
+        failed = AuditWriteError if is_record else StorageError
         if isinstance(error, (*self._engine.errors, OSError, MemoryError, sa.exc.SQLAlchemyError)):
             text = f"{self._engine.name}: {' '.join(str(error).split())}"
-            return StorageFullError(text) if is_full(error) else StorageError(text)
-        return error
+            return StorageFullError(text) if is_full(error) else failed(text)
+        return failed(str(error)) if is_record else error
 
     def _opened(self) -> sa.Connection:
         if self._connection is None:
@@ -241,6 +250,17 @@ class GroupCommitWriter:
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()
+
+
+class _NotRecordedError(Exception):
+    """The audit log could not be written; the cause says why."""
+
+
+def _put_on_record(transaction: Transaction) -> None:
+    try:
+        audit_statements.append(transaction)
+    except Exception as error:
+        raise _NotRecordedError from error
 
 
 def _tell(outcomes: Sequence[_Outcome]) -> None:
@@ -268,6 +288,8 @@ def _tell_here(outcomes: Sequence[_Outcome]) -> None:
 
 def _cause(error: BaseException) -> Any:
     """Return what the driver raised, without SQLAlchemy's wrapping: it repeats whole statements."""
+    if isinstance(error, _NotRecordedError) and error.__cause__ is not None:
+        error = error.__cause__
     while isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
         error = error.orig
     return error

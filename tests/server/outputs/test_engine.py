@@ -142,15 +142,15 @@ async def test_a_test_uses_a_connection_of_its_own_and_touches_no_counter(
     async with running(store, settings_of()) as run:
         await until(lambda: run.engine._running, "the output")
         record = event()
-        result = await run.engine.test("out", record)
+        result = await run.engine.send_now("out", record)
         assert result is not None
         assert (result.reason, result.is_certain) == ("", True)
         assert run.sink.got == [record]
         [status] = await run.engine.status()
         assert (status.sent, status.waiting) == (0, 0)
-        assert await run.engine.test("nothing", record) is None
+        assert await run.engine.send_now("nothing", record) is None
         run.sink.script = iter(["away"])
-        failed = await run.engine.test("out", record)
+        failed = await run.engine.send_now("out", record)
         assert failed is not None
         assert failed.reason == "as the script says"
     store.close()

@@ -224,12 +224,12 @@ async def test_a_test_of_the_output_logs_in_and_leaves_the_session_alone(upper: 
         make_target=lambda each, on_lost: make_target(each, on_lost, origin=origin),
     )
     await engine.begin([settings_for(upper)])
-    result = await engine.test("up", event(1))
+    result = await engine.send_now("up", event(1))
     assert result is not None
     assert (result.reason, result.is_certain) == ("", False)
     assert upper.runtime.sessions.current(NAME) is None
     await engine.begin([settings_for(upper, password="wrong")])
-    result = await engine.test("up", event(1))
+    result = await engine.send_now("up", event(1))
     assert result is not None
     assert "password" in result.reason
 
