@@ -19,9 +19,9 @@ from needfire_server.admin.backend import UnreachableError
 from needfire_server.admin.connection import SocketConnection
 from needfire_server.admin.endpoint import AdminEndpoint
 from needfire_server.admin.local_socket import connect_path
-from needfire_server.admin.lockout import LockLimits
 from needfire_server.admin.requests import REQUEST_BYTES_MAX, AdminRefusedError
 from needfire_server.admin.roles import Access, Role
+from needfire_server.lockout import LockLimits
 from needfire_testkit.admin_server import OWN, AdminServer
 from needfire_testkit.baselines import write_baseline
 from needfire_testkit.server_store import event

@@ -11,15 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from needfire_protocol.errors import StorageError
 from needfire_server.admin.backend import Answer
 from needfire_server.admin.connection import SocketConnection
-from needfire_server.admin.lockout import Failures, LockLimits, Lockout
 from needfire_server.admin.members import access_of, lockout_of, unknown_members
 from needfire_server.admin.requests import AdminRefusedError
 from needfire_server.admin.roles import Access, Role, roles_for, target_of
 from needfire_server.admin.service import VERBS
+from needfire_server.lockout import Counted, Failures, LockLimits, Lockout, Settled
+from needfire_server.storage import refusal_rows
 from needfire_testkit.admin_server import AdminServer
 from needfire_testkit.rc import server_rc
+from needfire_testkit.stores import StorePlace
 
 OWN_UID = os.geteuid()
 NO_AUDITOR = Access(
@@ -128,12 +131,13 @@ def test_the_lock_is_configured_in_words() -> None:
 
 def test_refusals_in_a_row_lock_for_a_while_and_are_told_later() -> None:
     lockout = Lockout(LockLimits(3, 1_000))
-    assert [lockout.refused(7, now) for now in (10, 11)] == [False, False]
+    assert [lockout.refused(7, now) for now in (10, 11)] == [Counted(), Counted()]
     assert lockout.locked_until_us(7, 11) is None
-    assert lockout.refused(7, 12)
+    assert lockout.refused(7, 12) == Counted(locks_us=1_012)
     assert lockout.locked_until_us(7, 12) == 1_012
     assert lockout.locked_until_us(7, 1_011) == 1_012
-    assert not lockout.refused(7, 500), "what is refused while locked makes no lock longer"
+    locked = Counted(was_locked_us=1_012)
+    assert lockout.refused(7, 500) == locked, "what is refused while locked makes no lock longer"
     assert lockout.locked_until_us(7, 1_012) is None
     assert lockout.succeeded(7) == Failures(4, 10)
     assert lockout.succeeded(7) is None
@@ -142,13 +146,13 @@ def test_refusals_in_a_row_lock_for_a_while_and_are_told_later() -> None:
 def test_a_success_begins_the_count_anew() -> None:
     lockout = Lockout(LockLimits(2, 1_000))
     for now in range(10):
-        assert not lockout.refused(7, now)
+        assert lockout.refused(7, now) == Counted()
         assert lockout.succeeded(7) == Failures(1, now)
 
 
 def test_a_clock_that_was_set_back_locks_nobody_for_longer() -> None:
     lockout = Lockout(LockLimits(1, 1_000))
-    assert lockout.refused(7, 1_000_000)
+    assert lockout.refused(7, 1_000_000).locks_us is not None
     assert lockout.locked_until_us(7, 1_000_000) is not None
     assert lockout.locked_until_us(7, 5) is None
 
@@ -237,3 +241,78 @@ async def test_a_lock_ends_and_what_was_refused_meanwhile_is_told(tmp_path: Path
         assert server.codes() == ["AUTHZ_FAIL", "ADMIN_LOCKED", "ADMIN_UNLOCKED"]
         told: Any = (await ask(server, "status")).result["told"]
         assert told[0].startswith("1 requests of ")
+
+
+async def test_a_restart_opens_no_lock_and_forgets_no_refusal(tmp_path: Path) -> None:
+    limits = LockLimits(3, 900_000_000)
+    async with AdminServer.running(tmp_path, access=NO_AUDITOR, limits=limits) as server:
+        for _ in range(3):
+            await refusal(server, "audit-show")
+    async with AdminServer.running(tmp_path, access=NO_AUDITOR, limits=limits) as server:
+        assert "is locked out until" in await refusal(server, "status")
+        assert server.codes() == []
+    async with AdminServer.running(tmp_path, access=NO_AUDITOR, limits=LockLimits(3, 1)) as server:
+        told: Any = (await ask(server, "status")).result["told"]
+        assert told[0].startswith("4 requests of ")
+        assert (await ask(server, "status")).result["told"] == []
+
+
+async def test_who_may_ask_still_can_while_the_store_fails_and_is_told_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AdminServer.running(tmp_path, access=NO_AUDITOR) as server:
+
+        async def fails(*_arguments: Any, **_more: Any) -> None:
+            raise StorageError("the disk is gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(server.store, "count_refusal", fails)
+            patch.setattr(server.store, "settle_refusals", fails)
+            await refusal(server, "audit-show")
+            told: Any = (await ask(server, "status")).result["told"]
+            assert told[0].startswith("1 requests of ")
+            for _ in range(5):
+                await refusal(server, "audit-show")
+            assert "is locked out until" in await refusal(server, "status")
+        assert "is locked out until" in await refusal(server, "status")
+
+
+# ---- the lock in the store --------------------------------------------------------
+
+
+async def test_refusals_at_several_servers_lock_at_the_same_count(
+    place: StorePlace, tmp_path: Path
+) -> None:
+    """Servers on one PostgreSQL; on SQLite the same server, twice as busy."""
+    (tmp_path / "second").mkdir()
+    first = place.open()
+    second = first if place.is_sqlite else place.open(directory=tmp_path / "second")
+    try:
+        limits = LockLimits(5, 900_000_000)
+        counted = await asyncio.gather(
+            *(each.count_refusal("eve", 1_000, limits) for each in (first, second) * 20)
+        )
+        assert sum(each == Counted() for each in counted) == 4
+        assert sum(each.locks_us is not None for each in counted) == 1
+        assert sum(each.was_locked_us is not None for each in counted) == 35
+        assert (await second.settle_refusals("eve", 2_000, limits)).locked_us == 900_001_000
+        assert await first.settle_refusals("eve", 10**9, limits) == Settled(
+            failures=Failures(41, 1_000)
+        )
+        assert await second.settle_refusals("eve", 10**9, limits) == Settled()
+        assert await second.settle_refusals("adam", 1, limits) == Settled()
+    finally:
+        first.close()
+        second.close()
+
+
+async def test_the_store_remembers_a_bounded_number_of_users(
+    place: StorePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusal_rows, "USERS_MAX", 3)
+    store = place.open()
+    for number in range(5):
+        await store.count_refusal(f"user{number}", number, LockLimits())
+    settled = [await store.settle_refusals(f"user{n}", 10, LockLimits()) for n in range(5)]
+    assert [each.failures is not None for each in settled] == [False, False, True, True, True]
+    store.close()

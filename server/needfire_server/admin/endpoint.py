@@ -21,7 +21,6 @@ from typing import Any, BinaryIO, Final
 from needfire_protocol.errors import NeedfireError, StorageError
 from needfire_server.admin.gate import Gate, PeerIdentity
 from needfire_server.admin.local_socket import bind_path
-from needfire_server.admin.lockout import LockLimits
 from needfire_server.admin.peer import Peer, PeerGoneError
 from needfire_server.admin.requests import (
     AdminRefusedError,
@@ -31,6 +30,7 @@ from needfire_server.admin.requests import (
 from needfire_server.admin.roles import Access
 from needfire_server.admin.service import AdminService
 from needfire_server.admin.warnings import with_warnings
+from needfire_server.lockout import LockLimits
 
 __all__ = ["AdminEndpoint"]
 
@@ -64,7 +64,7 @@ class AdminEndpoint:
     ) -> None:
         self._service = service
         self._path = socket_path
-        self._gate = Gate(access, limits, service.hooks.record_event)
+        self._gate = Gate(access, limits, service.hooks.record_event, service.refusals)
         self._access = access
         self._request_limit_s = request_limit_s
         self._connections_max = connections_max
@@ -169,7 +169,7 @@ class AdminEndpoint:
         peer = Peer(connection)
         try:
             identity = _identity(connection)
-            self._admit(identity)
+            await self._admit(identity)
             await self._serve_requests(peer, identity)
         except NeedfireError as error:
             with suppress(PeerGoneError):
@@ -188,9 +188,9 @@ class AdminEndpoint:
             self._open -= 1
             peer.close()
 
-    def _admit(self, identity: PeerIdentity) -> None:
+    async def _admit(self, identity: PeerIdentity) -> None:
         """Raise AdminRefusedError where the user may not use the socket, or there is no room."""
-        self._gate.admit(identity)
+        await self._gate.admit(identity)
         if self._open > self._connections_max:
             raise AdminRefusedError("too many admin connections are open")
 
@@ -214,7 +214,7 @@ class AdminEndpoint:
         told: str | None = None
         try:
             request = parse_request(line)
-            notice = self._gate.authorize(identity, request.verb)
+            notice = await self._gate.authorize(identity, request.verb)
             told = warning()
             await _tell(peer, notice, told)
             reply = await self._service.handle(request, user=identity.name, file=file)

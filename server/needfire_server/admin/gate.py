@@ -5,18 +5,21 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from needfire_protocol.errors import StorageError
 from needfire_protocol.event import format_time
-from needfire_server.admin.lockout import LockLimits, Lockout
 from needfire_server.admin.requests import AdminRefusedError
 from needfire_server.admin.roles import Access, roles_for, target_of
 from needfire_server.admin.subject import RecordEvent
 from needfire_server.clock import now_us
+from needfire_server.lockout import Counted, LockLimits, Lockout, RefusalStore, Settled
 
 __all__ = ["Gate", "PeerIdentity"]
 
 _STRANGER_INTERVAL_S: Final = 60.0
-"""A user without any role is reported once in this time: refusals must not fill the store."""
+"""A user without any role is reported, and counted in the store, once in this time: anybody with an
+account can knock, and must not fill the store."""
 _STRANGERS_MAX: Final = 1_024
+_NAME_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,70 +35,79 @@ class PeerIdentity:
     gids: frozenset[int]
     name: str
 
+    @property
+    def user(self) -> str:
+        """Whose refusals are counted. A name: servers that share a store share their users."""
+        return self.name[:_NAME_MAX]
+
+
+@dataclass(slots=True)
+class _Stranger:
+    told_s: float = float("-inf")
+    uncounted: int = 0
+
 
 class Gate:
-    """Asks for the role of each request; in the event loop only, and without waiting.
+    """Asks for the role of each request. In the event loop only.
 
-    So of requests that come at the same time none can slip between the count of refusals and the
-    lock.
+    Refusals are counted in the store, so a restart opens no lock and another server on the same
+    store knows of it. While the store fails, this process counts by itself: refused is refused,
+    and who may ask still can, to see what is wrong.
     """
 
-    def __init__(self, access: Access, limits: LockLimits, record_event: RecordEvent) -> None:
+    def __init__(
+        self, access: Access, limits: LockLimits, record_event: RecordEvent, store: RefusalStore
+    ) -> None:
         self._access = access
-        self._lockout = Lockout(limits)
+        self._limits = limits
         self._record = record_event
-        self._stranger_told_s: dict[int, float] = {}
-        self._unlocking: dict[int, asyncio.TimerHandle] = {}
+        self._store = store
+        self._meanwhile = Lockout(limits)
+        self._strangers: dict[int, _Stranger] = {}
+        self._unlocking: dict[str, asyncio.TimerHandle] = {}
 
     def configure(self, access: Access, limits: LockLimits) -> None:
         """Let other people in from now on; connections that are open are asked as well."""
         self._access = access
-        self._lockout.limits = limits
+        self._limits = self._meanwhile.limits = limits
 
-    def admit(self, peer: PeerIdentity) -> None:
+    async def admit(self, peer: PeerIdentity) -> None:
         """Turn a user away who has no role at all.
 
         Raises:
             AdminRefusedError: they have none.
         """
         if not self._access.roles_of(peer.uid, peer.gids):
-            self._lockout.refused(peer.uid, now_us())
-            self._tell_of_stranger(peer.uid)
+            await self._note_stranger(peer)
             raise AdminRefusedError(
                 f"user {peer.uid} may not steer this server",
                 "use the user that the server runs as, or root, or give the user a role "
                 "(RoleAdministrators, RoleAgents, RoleAuditors)",
             )
 
-    def authorize(self, peer: PeerIdentity, verb: str) -> str | None:
+    async def authorize(self, peer: PeerIdentity, verb: str) -> str | None:
         """Let a request pass; return what its user is to be told of refusals before it.
 
         Raises:
             AdminRefusedError: the user lacks the role, or is locked out.
         """
-        self._refuse_locked(peer)
         needed = roles_for(verb)
         if needed.isdisjoint(self._access.roles_of(peer.uid, peer.gids)):
-            self._refuse(peer, verb, " or ".join(sorted(role.value for role in needed)))
-        failures = self._lockout.succeeded(peer.uid)
-        if failures is None:
+            await self._refuse(peer, verb, " or ".join(sorted(role.value for role in needed)))
+        settled = await self._settle(peer)
+        if settled.locked_us is not None:
+            raise _locked(peer, settled.locked_us)
+        if settled.failures is None:
             return None
         return (
-            f"{failures.count} requests of {peer.name} were refused since "
-            f"{format_time(failures.since_us)}"
+            f"{settled.failures.count} requests of {peer.name} were refused since "
+            f"{format_time(settled.failures.since_us)}"
         )
 
-    def _refuse_locked(self, peer: PeerIdentity) -> None:
-        until_us = self._lockout.locked_until_us(peer.uid, now_us())
-        if until_us is not None:
-            self._lockout.refused(peer.uid, now_us())
-            raise AdminRefusedError(
-                f"{peer.name} was refused too often and is locked out until "
-                f"{format_time(until_us)}",
-                "wait; needfire-admin events --code AUTHZ_FAIL says what was refused",
-            )
-
-    def _refuse(self, peer: PeerIdentity, verb: str, needed: str) -> None:
+    async def _refuse(self, peer: PeerIdentity, verb: str, needed: str) -> None:
+        counted = await self._count(peer)
+        if counted.was_locked_us is not None:
+            raise _locked(peer, counted.was_locked_us)
         resource, operation = target_of(verb)
         self._record(
             "AUTHZ_FAIL",
@@ -105,37 +117,67 @@ class Gate:
             operation=operation,
             role=needed,
         )
-        if self._lockout.refused(peer.uid, now_us()):
-            until_us = self._lockout.locked_until_us(peer.uid, now_us())
-            shown = "" if until_us is None else format_time(until_us)
-            self._record("ADMIN_LOCKED", user=peer.name, uid=peer.uid, until=shown)
-            self._await_unlocking(peer)
+        if counted.locks_us is not None:
+            until = format_time(counted.locks_us)
+            self._record("ADMIN_LOCKED", user=peer.name, uid=peer.uid, until=until)
+            self._tell_when_unlocked(peer, counted.locks_us)
         raise AdminRefusedError(
             f"{peer.name} may not do this; it needs the role {needed}",
             "ask somebody who has it; the server's configuration says who "
             "(RoleAdministrators, RoleAgents, RoleAuditors)",
         )
 
-    def _await_unlocking(self, peer: PeerIdentity) -> None:
-        """Tell that a lock has ended, once it has; a lock that follows it at once is the same."""
-        now = now_us()
-        until_us = self._lockout.locked_until_us(peer.uid, now)
-        waiting = self._unlocking.pop(peer.uid, None)
+    def _tell_when_unlocked(self, peer: PeerIdentity, until_us: int) -> None:
+        """Tell that a lock has ended, once it has; one that follows it at once is the same."""
+        waiting = self._unlocking.pop(peer.user, None)
         if waiting is not None:
             waiting.cancel()
-        if until_us is None:
+        now = now_us()
+        if now >= until_us:
             self._record("ADMIN_UNLOCKED", user=peer.name, uid=peer.uid)
             return
         # The two clocks may not go alike: it is looked again then.
-        self._unlocking[peer.uid] = asyncio.get_running_loop().call_later(
-            (until_us - now) / 1_000_000, self._await_unlocking, peer
+        self._unlocking[peer.user] = asyncio.get_running_loop().call_later(
+            (until_us - now) / 1_000_000, self._tell_when_unlocked, peer, until_us
         )
 
-    def _tell_of_stranger(self, uid: int) -> None:
+    async def _count(self, peer: PeerIdentity, count: int = 1) -> Counted:
+        try:
+            return await self._store.count_refusal(peer.user, now_us(), self._limits, count)
+        except StorageError:
+            return self._meanwhile.refused(peer.user, now_us())
+
+    async def _settle(self, peer: PeerIdentity) -> Settled:
+        locked_us = self._meanwhile.locked_until_us(peer.user, now_us())
+        if locked_us is not None:
+            self._meanwhile.refused(peer.user, now_us())
+            return Settled(locked_us)
+        try:
+            settled = await self._store.settle_refusals(peer.user, now_us(), self._limits)
+        except StorageError:
+            settled = Settled()
+        if settled.locked_us is not None:
+            return settled
+        more = self._meanwhile.succeeded(peer.user)
+        if settled.failures is None:
+            return Settled(failures=more)
+        return Settled(failures=settled.failures.with_more(more))
+
+    async def _note_stranger(self, peer: PeerIdentity) -> None:
+        if len(self._strangers) >= _STRANGERS_MAX and peer.uid not in self._strangers:
+            self._strangers.clear()
+        stranger = self._strangers.setdefault(peer.uid, _Stranger())
+        stranger.uncounted += 1
         now_s = time.monotonic()
-        if now_s - self._stranger_told_s.get(uid, -_STRANGER_INTERVAL_S) < _STRANGER_INTERVAL_S:
-            return
-        if len(self._stranger_told_s) >= _STRANGERS_MAX:
-            self._stranger_told_s.clear()
-        self._stranger_told_s[uid] = now_s
-        self._record("ADMIN_REFUSED", uid=uid)
+        if now_s - stranger.told_s >= _STRANGER_INTERVAL_S:
+            stranger.told_s = now_s
+            count, stranger.uncounted = stranger.uncounted, 0
+            self._record("ADMIN_REFUSED", uid=peer.uid)
+            await self._count(peer, count)
+
+
+def _locked(peer: PeerIdentity, until_us: int) -> AdminRefusedError:
+    return AdminRefusedError(
+        f"{peer.name} was refused too often and is locked out until {format_time(until_us)}",
+        "wait; needfire-admin events --code AUTHZ_FAIL says what was refused",
+    )

@@ -5,9 +5,9 @@ import os
 import pwd
 from collections.abc import Iterable, Mapping
 
-from needfire_server.admin.lockout import LockLimits
 from needfire_server.admin.roles import Access, Role
 from needfire_server.config import ServerSettings
+from needfire_server.lockout import LockLimits
 
 __all__ = ["access_of", "lockout_of", "unknown_members"]
 

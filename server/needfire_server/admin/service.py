@@ -25,6 +25,7 @@ from needfire_server.admin.subject import AdminHooks, Call, Subject
 from needfire_server.admin.wakeup import Wakeup
 from needfire_server.audit.log import AuditLog
 from needfire_server.datafiles import DataFiles
+from needfire_server.lockout import RefusalStore
 from needfire_server.registry import Registry
 from needfire_server.storage.base import Store
 
@@ -102,6 +103,11 @@ class AdminService:
     def hooks(self) -> AdminHooks:
         """How it speaks to the rest of the server."""
         return self._subject.hooks
+
+    @property
+    def refusals(self) -> RefusalStore:
+        """Where refused requests are counted."""
+        return self._subject.store
 
     async def handle(self, request: Request, *, user: str, file: BinaryIO | None = None) -> Reply:
         """Carry out one request.

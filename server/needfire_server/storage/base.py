@@ -11,6 +11,7 @@ from needfire_protocol.errors import NeedfireError
 from needfire_protocol.event import Event
 from needfire_protocol.severity import Severity
 from needfire_protocol.srp import Verifier
+from needfire_server.lockout import RefusalStore
 from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState, ClientStatus
 from needfire_server.storage.audit_base import AuditOf, AuditTables
@@ -255,7 +256,7 @@ Told: TypeAlias = tuple[Event, Draft | None]
 """One of the server's own events, and its record."""
 
 
-class Store(Protocol):
+class Store(RefusalStore, Protocol):
     """The server's memory.
 
     Every writing method returns only after its effect is durable. Each raises StorageError where

@@ -20,6 +20,7 @@ from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_protocol.srp import Verifier
 from needfire_server import clock
+from needfire_server.lockout import Counted, LockLimits, Settled
 from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState
 from needfire_server.storage import (
@@ -29,6 +30,7 @@ from needfire_server.storage import (
     expiry,
     file_rows,
     output_cursors,
+    refusal_rows,
     seal_rows,
     session_rows,
     statements,
@@ -405,6 +407,19 @@ class DatabaseStore:
         )
         with self._engine.watch(listeners):
             yield
+
+    # ---- RefusalStore ----------------------------------------------------------------------------
+
+    async def count_refusal(
+        self, user: str, now_us: int, limits: LockLimits, count: int = 1
+    ) -> Counted:
+        return await self._write(refusal_rows.count_refusal, user, now_us, limits, count)
+
+    async def settle_refusals(self, user: str, now_us: int, limits: LockLimits) -> Settled:
+        # As a rule there are none, and nothing has to be written.
+        if await self._read(refusal_rows.find, user) is None:
+            return Settled()
+        return await self._write(refusal_rows.settle_refusals, user, now_us, limits)
 
     # ---- SessionRows ---------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ __all__ = [
     "proposals",
     "rare_class",
     "rare_code",
+    "refusals",
     "seal",
     "secrets",
     "sessions",
@@ -279,6 +280,17 @@ audit_keys: Final = sa.Table(
 )
 """``signature`` is of the key before; NULL for the first."""
 
+
+refusals: Final = sa.Table(
+    "refusals",
+    metadata,
+    sa.Column("user", Text, primary_key=True),
+    _number("since_us"),
+    _number("count"),
+    _number("towards_lock"),
+    _number("locked_until_us"),
+)
+"""Of users of the admin socket, since their last request that was not refused."""
 
 file_contents: Final = sa.Table(
     "file_contents",

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_server.admin.endpoint import AdminEndpoint
-from needfire_server.admin.lockout import LockLimits
 from needfire_server.admin.roles import Access, Role
 from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.audit.log import AuditLog
 from needfire_server.datafiles import DataFiles
+from needfire_server.lockout import LockLimits
 from needfire_server.registry import ListedClient, Registry
 from needfire_server.sealing import keys_at_hand, open_seal
 from needfire_server.states import ClientState
