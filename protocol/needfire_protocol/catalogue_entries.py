@@ -1944,7 +1944,7 @@ _OUTPUT_ENTRIES: Final = (
         Severity.CRIT,
         "Output {output}: its buffer is full, {waiting} of {limit} events wait",
         "An output is further behind than OutputBufferLimit. The events are in the store still and "
-        "will be sent; but what the store's retention removes, it no longer keeps for this output.",
+        "will be sent; the store keeps them for up to RetainForOutputs beyond their time.",
         "Make the target work or faster, select fewer events for it, or raise OutputBufferLimit if "
         "the disk has room.",
         {"output": _OUTPUT, "waiting": "events that wait", "limit": "OutputBufferLimit"},
@@ -1962,13 +1962,35 @@ _OUTPUT_ENTRIES: Final = (
         about="output",
     ),
     Entry(
+        "OUTPUT_EVENTS_HELD",
+        _ALARM,
+        Severity.ERR,
+        "Output {output}: {count} events are kept beyond their time until it has sent them",
+        "An output is so far behind that events which it has not sent would have been removed by now "
+        "(Retain...). They are kept for it up to limit_s seconds longer (RetainForOutputs); nothing is "
+        "lost yet.",
+        "Make the target work, or take the output out of the configuration if it is no longer needed: "
+        "then the events go.",
+        {"output": _OUTPUT, "count": "events that are kept", "limit_s": "RetainForOutputs"},
+    ),
+    Entry(
+        "OUTPUT_EVENTS_RELEASED",
+        _ALARM,
+        Severity.NOTICE,
+        "Output {output}: nothing is kept beyond its time for it any more",
+        "An output has sent what was kept for it, or what was kept has been removed after all: "
+        "then OUTPUT_EVENTS_LOST says so.",
+        "Nothing.",
+        {"output": _OUTPUT},
+    ),
+    Entry(
         "OUTPUT_EVENTS_LOST",
         _ALARM,
         Severity.CRIT,
         "Output {output}: {count} events were removed before they were sent",
         "The store no longer has events that an output had not sent. They are counted as dropped, "
         "whether its thresholds would have selected them or not.",
-        "Raise OutputBufferLimit or the retention of the store, and look why the target was away "
+        "Raise RetainForOutputs or the retention of the store, and look why the target was away "
         "for so long.",
         {"output": _OUTPUT, "count": "events at most that it did not get"},
         about="output",

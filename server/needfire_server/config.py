@@ -75,6 +75,8 @@ class ServerSettings:
     retain_system_s: int = 180 * _DAY_S
     retain_alarm_s: int = 180 * _DAY_S
     retain_provisioning_s: int = 180 * _DAY_S
+    retain_for_outputs_s: int = 7 * _DAY_S
+    """0: nothing is kept for outputs beyond its time."""
     server_user: str | None = None
     client_time_limit_s: int = 86_400
     silence_limit_s: int = 180

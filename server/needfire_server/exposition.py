@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from needfire_protocol import __version__
 from needfire_protocol.errors import StorageError
 from needfire_server.clock import now_us
 from needfire_server.listener import Listener
+from needfire_server.outputs.engine import OutputStatus
+from needfire_server.outputs.worker import WorkerState
 from needfire_server.runtime import Runtime
 from needfire_server.states import ClientStatus
 from needfire_server.vitals import Pulse
@@ -100,6 +102,7 @@ class Exposition:
         except StorageError:
             return [_gauge("needfire_store_up", "Whether the store works.", 0)]
         return [
+            *_outputs(await self._output_status()),
             _gauge("needfire_store_up", "Whether the store works.", not is_failing),
             _gauge(
                 "needfire_reports_lost",
@@ -107,6 +110,12 @@ class Exposition:
                 lost,
             ),
         ]
+
+    async def _output_status(self) -> list[OutputStatus]:
+        try:
+            return await self._runtime.outputs.status()
+        except StorageError:
+            return []
 
 
 class _Fixed(Collector):
@@ -117,6 +126,31 @@ class _Fixed(Collector):
 
     def collect(self) -> Sequence[Metric]:
         return self._found
+
+
+def _outputs(found: Sequence[OutputStatus]) -> Iterator[Metric]:
+    """Yield how outputs are. Their names are the configuration's."""
+    events = CounterMetricFamily(
+        "needfire_output_events", "Events that left an output.", labels=["output", "result"]
+    )
+    waiting = GaugeMetricFamily(
+        "needfire_output_waiting", "Events that an output has not passed yet.", labels=["output"]
+    )
+    held = GaugeMetricFamily(
+        "needfire_output_held",
+        "Events that are kept beyond their time, for an output.",
+        labels=["output"],
+    )
+    works = GaugeMetricFamily(
+        "needfire_output_up", "Whether the target took the last delivery.", labels=["output"]
+    )
+    for each in found:
+        for result in ("sent", "retried", "dropped"):
+            events.add_metric([each.name, result], getattr(each, result))
+        waiting.add_metric([each.name], each.waiting)
+        held.add_metric([each.name], each.held)
+        works.add_metric([each.name], each.state is WorkerState.WORKING)
+    yield from (events, waiting, held, works)
 
 
 def _spools(pulses: Sequence[Pulse], clock_us: int) -> Iterator[Metric]:

@@ -61,6 +61,8 @@ class Journal:
         """Which events are wanted, and kept; replaced at a reload."""
         self.on_full: Callable[[], None] = lambda: None
         """Called when it is found that there is no room, once until there is some again."""
+        self.has_no_room = False
+        """Whether the store failed because it is full, and has not worked since."""
         self._waiting: asyncio.Queue[_Item] = asyncio.Queue(_WAITING_MAX)
         self._lost = 0
 
@@ -127,6 +129,7 @@ class Journal:
             told = self.raise_event("STORE_FAILED", reason=reason, path=self._store_path)
             self.troubles.tell_with(Trouble.STORE, told)
             if isinstance(error, StorageFullError):
+                self.has_no_room = True
                 self.on_full()
 
     def signing_failed(self, reason: str) -> None:
@@ -154,6 +157,7 @@ class Journal:
         if self.troubles.end(Trouble.RECORDS):
             self.raise_event("AUDIT_LOG_RECOVERED", path=self._store_path)
         if self.troubles.end(Trouble.STORE):
+            self.has_no_room = False
             self.raise_event("STORE_RECOVERED", path=self._store_path)
             if self.classes.is_suspended:
                 self.classes = replace(self.classes, is_suspended=False)

@@ -1,6 +1,8 @@
 """What leaves the store because of its age, in which steps, and how that is told."""
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,10 +10,14 @@ import pytest
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import StorageError
 from needfire_server.config import ServerSettings
-from needfire_server.retention import remove_expired, retention_s
+from needfire_server.outputs.settings import TargetKind
+from needfire_server.retention import Hold, Retention, count_held, remove_expired, retention_s
 from needfire_server.storage.base import EventQuery, Expired, ExpiryBite
 from needfire_server.storage.expiry import EXPIRING
 from needfire_server.storage.store import DatabaseStore
+from needfire_testkit.live_server import live_server
+from needfire_testkit.output_doubles import settings_of
+from needfire_testkit.server import until
 from needfire_testkit.server_store import STREAM, event, incoming, unusable
 
 S = 1_000_000
@@ -131,3 +137,90 @@ async def test_reports_are_taken_between_the_steps(store: DatabaseStore) -> None
     assert not removing.done()
     [told] = await removing
     assert told.fields["count"] == 50
+
+
+# ---- what outputs have not sent -----------------------------------------------------
+
+
+@pytest.mark.parametrize(("age_s", "kept"), [(10, 5), (11, 3), (15, 3), (16, 0)])
+async def test_what_an_output_has_not_sent_is_kept_for_a_bounded_time_longer(
+    store: DatabaseStore, age_s: int, kept: int
+) -> None:
+    await ingest(store, 1, 5, received_us=1_000 * S)
+    hold = Hold({"slow": 2, "fast": 4}, extra_s=5)
+    limits, moment_us = KEEP | {"integrity": 10}, (1_000 + age_s) * S
+    await remove_expired(store, limits, now_us=moment_us, rows_max=2, hold=hold)
+    assert len(await remaining(store, event_class=EventClass.INTEGRITY)) == kept
+    held = await count_held(store, limits, hold, now_us=moment_us, rows_max=2)
+    assert held == ({"slow": 3, "fast": 1} if kept == 3 else {})
+
+
+async def test_done_commands_wait_for_no_output(store: DatabaseStore) -> None:
+    done = await store.queue_command("web1", "scan", "ann", 1)
+    await store.acknowledge_command(done, "done", "", 2 * S)
+    hold = Hold({"slow": 0}, extra_s=1_000)
+    [told] = await remove_expired(store, KEEP | {"commands": 5}, now_us=100 * S, hold=hold)
+    assert told.fields["what"] == "commands"
+
+
+async def test_retention_waits_for_an_output_that_is_away_and_says_so(tmp_path: Path) -> None:
+    """Through the server's own parts: nothing is dropped, and the alarm comes and goes."""
+    target = tmp_path / "away" / "target"
+    output = settings_of(name="siem", kind=TargetKind.FILE, where=str(target))
+    async with live_server(tmp_path / "data", retain_integrity_s=100) as live:
+        runtime, store = live.runtime, live.runtime.store
+        await runtime.outputs.begin([output])
+        work = asyncio.create_task(runtime.outputs.run())
+        retention = Retention(runtime)
+        await ingest(store, 1, 7, received_us=1_000 * S)  # type: ignore[arg-type]
+        runtime.outputs.notify()
+        await live.until_said("OUTPUT_FAILED")
+        await retention.round(2_000 * S)
+        await retention.round(2_000 * S)
+        told = await live.until_said("OUTPUT_EVENTS_HELD")
+        assert (told.fields["output"], told.fields["count"]) == ("siem", 7)
+        assert live.codes().count("OUTPUT_EVENTS_HELD") == 1
+        assert [each.held for each in await runtime.outputs.status()] == [7]
+        target.parent.mkdir()
+        await until(lambda: target.exists() and len(target.read_text().splitlines()) == 7, "all")
+        await until_sent(live, 7)
+        await retention.round(2_000 * S)
+        await live.until_said("OUTPUT_EVENTS_RELEASED")
+        assert await live.stored(event_class=EventClass.INTEGRITY) == []
+        [status] = await runtime.outputs.status()
+        assert (status.sent, status.dropped, status.held) == (7, 0, 0)
+        paths = {json.loads(line)["fields"]["path"] for line in target.read_text().splitlines()}
+        assert paths == {f"/{n}" for n in range(1, 8)}
+        await runtime.outputs.stop()
+        work.cancel()
+
+
+@pytest.mark.parametrize("why", ["no room", "beyond the limit", "switched off"])
+async def test_what_is_removed_before_it_was_sent_is_counted_and_told(
+    tmp_path: Path, why: str
+) -> None:
+    target = tmp_path / "away" / "target"
+    output = settings_of(name="siem", kind=TargetKind.FILE, where=str(target))
+    settings: dict[str, Any] = {"retain_for_outputs_s": 0} if why == "switched off" else {}
+    async with live_server(tmp_path / "data", retain_integrity_s=100, **settings) as live:
+        runtime = live.runtime
+        await runtime.outputs.begin([output])
+        work = asyncio.create_task(runtime.outputs.run())
+        await ingest(runtime.store, 1, 7, received_us=1_000 * S)  # type: ignore[arg-type]
+        runtime.outputs.notify()
+        await live.until_said("OUTPUT_FAILED")
+        runtime.journal.has_no_room = why == "no room"
+        later_s = 7 * DAY_S if why == "beyond the limit" else 0
+        await Retention(runtime).round((2_000 + later_s) * S)
+        target.parent.mkdir()
+        lost = await live.until_said("OUTPUT_EVENTS_LOST")
+        assert lost.fields["count"] == 7
+        assert "OUTPUT_EVENTS_HELD" not in live.codes()
+        await runtime.outputs.stop()
+        work.cancel()
+
+
+async def until_sent(live: Any, count: int) -> None:
+    async with asyncio.timeout(15):
+        while (await live.runtime.outputs.status())[0].sent < count:
+            await asyncio.sleep(0.01)

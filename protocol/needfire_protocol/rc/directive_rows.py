@@ -652,6 +652,19 @@ _RETENTION: Final = tuple(
     )
 )
 
+_RETENTION_FOR_OUTPUTS: Final = _row(
+    "RetainForOutputs",
+    _MISC_OR_SERVER,
+    duration(0, 10 * YEAR_S),
+    "7d",
+    "30d",
+    "How much longer than its class says an event is kept while an output of this file has not sent "
+    "it. The alarm OUTPUT_EVENTS_HELD says that this is so; what goes in the end is counted as dropped. "
+    "0 keeps nothing for outputs. Nothing is held while there is no room in the store.",
+    server=Honoured("retain_for_outputs_s"),
+    is_ours=True,
+)
+
 _SERVING: Final = (
     _row(
         "Client",
@@ -709,6 +722,7 @@ _SERVING: Final = (
     *_CLASSES,
     _DISK_FULL,
     *_RETENTION,
+    _RETENTION_FOR_OUTPUTS,
     _row(
         "ServerUser",
         _MISC_OR_SERVER,

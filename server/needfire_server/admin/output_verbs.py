@@ -75,4 +75,5 @@ async def _items(found: "list[OutputStatus]") -> AsyncGenerator[Mapping[str, Any
             "retried": each.retried,
             "dropped": each.dropped,
             "waiting": each.waiting,
+            "held": each.held,
         }

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,6 +42,8 @@ class OutputStatus:
     dropped: int
     waiting: int
     """Events of the store that it has not passed yet, selected or not."""
+    held: int
+    """Those of them that are older than their class is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class OutputEngine:
         self._running: dict[str, _Running] = {}
         self._changed = asyncio.Event()
         self._is_stopping = False
+        self.held: Mapping[str, int] = {}
+        """Events that the store keeps beyond their time for each output, when last looked."""
 
     async def begin(self, outputs: Sequence[OutputSettings]) -> None:
         """Say which outputs there are, and from where on new ones send: from now.
@@ -108,6 +112,21 @@ class OutputEngine:
         """Let every output deliver what it can at once, and end all of them."""
         self._is_stopping = True
         await _end(list(self._running.values()), limit_s)
+
+    async def positions(self) -> dict[str, int]:
+        """Return up to which event each output of the configuration needs nothing more.
+
+        These positions are on disk: after a crash no output begins before its own.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        for running in list(self._running.values()):
+            # One that cannot be saved now is an older one, which is as safe.
+            with contextlib.suppress(StorageError):
+                await running.worker.keep_position()
+        kept = {each.name: each.confirmed for each in await self._store.cursors()}
+        return {each.name: kept[each.name] for each in self._wanted if each.name in kept}
 
     async def status(self) -> list[OutputStatus]:
         """Return how each output is, in the order of the configuration."""
@@ -237,6 +256,7 @@ class OutputEngine:
             retried=cursor.retried,
             dropped=cursor.dropped,
             waiting=await worker.waiting(),
+            held=self.held.get(settings.name, 0),
         )
 
 

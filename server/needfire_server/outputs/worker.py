@@ -121,6 +121,14 @@ class Worker:
         self._is_stopping = True
         self._wake.set()
 
+    async def keep_position(self) -> None:
+        """Write down how far it is, also where it has only passed over what it does not want.
+
+        Raises:
+            StorageError: the position on disk is an older one.
+        """
+        await self._save(force=True)
+
     async def waiting(self) -> int:
         """Return how many events of the store are not known to be delivered; selected or not."""
         return max(await self._store.last() - self.cursor.confirmed, 0)
@@ -285,8 +293,9 @@ class Worker:
         moved = self.cursor.confirmed - self._saved.confirmed
         is_urgent = force or self._is_stopping or moved >= UNSELECTED_MAX
         if is_urgent or _counters(self.cursor) != _counters(self._saved):
-            await self._store.save(self.cursor)
-            self._saved = self.cursor
+            cursor = self.cursor
+            await self._store.save(cursor)
+            self._saved = cursor
 
     # ---- waiting ---------------------------------------------------------------------------------
 

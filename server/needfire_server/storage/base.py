@@ -30,6 +30,7 @@ __all__ = [
     "EventQuery",
     "Expired",
     "ExpiryBite",
+    "HeldBack",
     "IncomingReport",
     "IngestResult",
     "Proposal",
@@ -221,6 +222,19 @@ class CountPage:
     count: int
     first: int | None
     reached: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Events that somebody still needs: they go only where they are older still.
+
+    Attributes:
+        after_row: which ones; all that were stored behind this one.
+        before_us: they go where they were stored before this time.
+    """
+
+    after_row: int
+    before_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,7 +468,13 @@ class Store(RefusalStore, Protocol):
         """
 
     async def expire(
-        self, what: str, *, before_us: int, from_row: int, rows_max: int
+        self,
+        what: str,
+        *,
+        before_us: int,
+        from_row: int,
+        rows_max: int,
+        held: HeldBack | None = None,
     ) -> ExpiryBite:
         """Remove things that were stored before a time, looking at no more than rows_max of them.
 
@@ -464,6 +484,15 @@ class Store(RefusalStore, Protocol):
             what: the word of a class of events, ``unusable_reports`` or ``commands``; of the last
                 only those that are done or expired.
             from_row: 0, or what the step before said.
+            held: which events are kept for longer; None for other things.
+        """
+
+    async def stored_before(
+        self, what: str, *, before_us: int, from_row: int, rows_max: int
+    ) -> tuple[Sequence[int], int | None]:
+        """Return the next rows of things that were stored before a time, and where to go on.
+
+        It looks at no more than rows_max of them; None where nothing older is left.
         """
 
     async def tell_expired(

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_server.storage import tables
-from needfire_server.storage.base import Expired, ExpiryBite
+from needfire_server.storage.base import Expired, ExpiryBite, HeldBack
 
-__all__ = ["EXPIRING", "expire", "take_counts"]
+__all__ = ["EXPIRING", "expire", "stored_before", "take_counts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,12 @@ EXPIRING: Final = tuple(_KINDS)
 
 
 def expire(
-    connection: sa.Connection, what: str, before_us: int, from_row: int, rows_max: int
+    connection: sa.Connection,
+    what: str,
+    before_us: int,
+    from_row: int,
+    rows_max: int,
+    held: HeldBack | None = None,
 ) -> ExpiryBite:
     """Look at the next rows and remove those that were stored before a time.
 
@@ -66,13 +71,12 @@ def expire(
     single rows that came while the clock was wrong.
     """
     kind = _KINDS[what]
-    rows = connection.execute(
-        sa.select(kind.row, kind.stored_us)
-        .where(kind.row >= from_row, *kind.conditions)
-        .order_by(kind.row)
-        .limit(rows_max)
-    ).all()
-    old = [(row, stored_us) for row, stored_us in rows if stored_us < before_us]
+    rows = _next_rows(connection, kind, from_row, rows_max)
+    old = [
+        (row, stored_us)
+        for row, stored_us in rows
+        if stored_us < (before_us if held is None or row <= held.after_row else held.before_us)
+    ]
     if not old:
         return ExpiryBite(0, None)
     connection.execute(
@@ -82,6 +86,27 @@ def expire(
     times = [stored_us for _, stored_us in old]
     _count(connection, Expired(what, len(old), min(times), max(times)))
     return ExpiryBite(len(old), rows[-1][0] + 1 if len(rows) == rows_max else None)
+
+
+def stored_before(
+    connection: sa.Connection, what: str, before_us: int, from_row: int, rows_max: int
+) -> tuple[list[int], int | None]:
+    """Return the next rows that were stored before a time, and where to go on, as ``expire`` does."""
+    rows = _next_rows(connection, _KINDS[what], from_row, rows_max)
+    old = [row for row, stored_us in rows if stored_us < before_us]
+    return old, rows[-1][0] + 1 if old and len(rows) == rows_max else None
+
+
+def _next_rows(
+    connection: sa.Connection, kind: _Kind, from_row: int, rows_max: int
+) -> list[tuple[int, int]]:
+    found = connection.execute(
+        sa.select(kind.row, kind.stored_us)
+        .where(kind.row >= from_row, *kind.conditions)
+        .order_by(kind.row)
+        .limit(rows_max)
+    )
+    return [(row, stored_us) for row, stored_us in found]
 
 
 def take_counts(connection: sa.Connection) -> list[Expired]:

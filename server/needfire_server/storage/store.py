@@ -48,6 +48,7 @@ from needfire_server.storage.base import (
     EventQuery,
     Expired,
     ExpiryBite,
+    HeldBack,
     IncomingReport,
     IngestResult,
     Proposal,
@@ -365,9 +366,20 @@ class DatabaseStore:
         return await self._submit(work)
 
     async def expire(
-        self, what: str, *, before_us: int, from_row: int, rows_max: int
+        self,
+        what: str,
+        *,
+        before_us: int,
+        from_row: int,
+        rows_max: int,
+        held: HeldBack | None = None,
     ) -> ExpiryBite:
-        return await self._write(expiry.expire, what, before_us, from_row, rows_max)
+        return await self._write(expiry.expire, what, before_us, from_row, rows_max, held)
+
+    async def stored_before(
+        self, what: str, *, before_us: int, from_row: int, rows_max: int
+    ) -> tuple[Sequence[int], int | None]:
+        return await self._read(expiry.stored_before, what, before_us, from_row, rows_max)
 
     async def tell_expired(
         self, event_of: Callable[[Expired], Event], audit: AuditOf[Event] | None = None

@@ -8,7 +8,10 @@ from needfire_server.admin.requests import AdminRefusedError
 
 __all__ = ["output"]
 
-_COLUMNS = ("NAME", "STATE", "SENT", "RETRIED", "DROPPED", "WAITING", "FORMAT", "TARGET", "REASON")
+_COLUMNS = (
+    *("NAME", "STATE", "SENT", "RETRIED", "DROPPED", "WAITING", "HELD"),
+    *("FORMAT", "TARGET", "REASON"),
+)
 
 
 @click.group()
