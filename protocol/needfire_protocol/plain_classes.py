@@ -10,6 +10,7 @@ Only what we use is there: always slots, no ordering, no ``InitVar``, no ``Class
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar, dataclass_transform
 
 __all__ = ["dataclass", "field", "field_types", "replace"]
@@ -198,16 +199,22 @@ class _StandardFields:
     """What ``dataclasses`` looks for in a class or an instance, made when it does."""
 
     def __get__(self, _instance: object, owner: Any) -> dict[str, Any]:
-        import dataclasses
+        return _standard_fields(owner)
 
-        made = dataclasses.make_dataclass(
-            owner.__name__,
-            [
-                (each.name, each.kind, dataclasses.field(repr=each.in_repr, kw_only=True))
-                for each in getattr(owner, _FIELDS)
-            ],
-        )
-        return dict(vars(made)["__dataclass_fields__"])
+
+@lru_cache(maxsize=1_024)
+def _standard_fields(owner: Any) -> dict[str, Any]:
+    """Return them; made once a class, because ``replace`` asks for them at each call."""
+    import dataclasses
+
+    made = dataclasses.make_dataclass(
+        owner.__name__,
+        [
+            (each.name, each.kind, dataclasses.field(repr=each.in_repr, kw_only=True))
+            for each in getattr(owner, _FIELDS)
+        ],
+    )
+    return dict(vars(made)["__dataclass_fields__"])
 
 
 _STANDARD_FIELDS: Final = _StandardFields()

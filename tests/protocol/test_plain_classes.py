@@ -201,3 +201,9 @@ def test_can_be_matched_by_position() -> None:
         case found:
             assert type(found).__match_args__ == ("first", "second", "third", "hidden")
     assert PAIRS[2][0].__match_args__ == ()
+
+
+def test_the_standard_fields_are_made_once() -> None:
+    """``replace`` of the standard library asks for them at each call, and making them takes 5 ms."""
+    cls = PAIRS[0][0]
+    assert dataclasses.fields(cls)[0] is dataclasses.fields(cls(1))[0]
