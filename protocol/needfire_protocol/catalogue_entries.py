@@ -1996,6 +1996,51 @@ _OUTPUT_ENTRIES: Final = (
         about="output",
     ),
     Entry(
+        "OUTPUT_RECORD_SKIPPED",
+        _ALARM,
+        Severity.ERR,
+        "Output {output}: a record was refused for good and set aside: {reason}",
+        "The target of an output refused a record three times for what it is, for example its size. It "
+        "was set aside so that those behind it are not held up, and is kept until a person sees to "
+        "it. More may follow without another alarm, up to 1,000; then the output waits.",
+        "needfire-admin output skipped NAME shows the records. Correct what the reason names, then "
+        "needfire-admin output retry NAME, or give them up: needfire-admin output discard NAME.",
+        {"output": _OUTPUT, "reason": "what the target said"},
+    ),
+    Entry(
+        "OUTPUT_SKIPPED_HANDLED",
+        _ALARM,
+        Severity.NOTICE,
+        "Output {output}: no record is set aside any more",
+        "All records that a target had refused were sent or given up.",
+        "Nothing.",
+        {"output": _OUTPUT},
+    ),
+    Entry(
+        "OUTPUT_SKIPPED_RETRIED",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Output {output}: {sent} of the records that were set aside are sent, {refused} refused again",
+        "An administrator sent records once more that a target had refused.",
+        "Nothing, or what the reason asks for.",
+        {
+            "output": _OUTPUT,
+            "user": "who did it",
+            "sent": "records that were taken now",
+            "refused": "records that were refused again; they stay set aside",
+            "reason": "why not all were tried",
+        },
+    ),
+    Entry(
+        "OUTPUT_SKIPPED_DISCARDED",
+        _ADMINISTRATION,
+        Severity.NOTICE,
+        "Output {output}: {count} records that were set aside are given up",
+        "An administrator gave up records that a target had refused. They count as dropped.",
+        "Nothing.",
+        {"output": _OUTPUT, "user": "who did it", "count": "records"},
+    ),
+    Entry(
         "OUTPUT_TEST",
         _ADMINISTRATION,
         Severity.NOTICE,

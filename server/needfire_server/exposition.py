@@ -141,6 +141,11 @@ def _outputs(found: Sequence[OutputStatus]) -> Iterator[Metric]:
         "Events that are kept beyond their time, for an output.",
         labels=["output"],
     )
+    skipped = GaugeMetricFamily(
+        "needfire_output_skipped",
+        "Events that a target refused for good, and that are set aside.",
+        labels=["output"],
+    )
     works = GaugeMetricFamily(
         "needfire_output_up", "Whether the target took the last delivery.", labels=["output"]
     )
@@ -149,8 +154,9 @@ def _outputs(found: Sequence[OutputStatus]) -> Iterator[Metric]:
             events.add_metric([each.name, result], getattr(each, result))
         waiting.add_metric([each.name], each.waiting)
         held.add_metric([each.name], each.held)
+        skipped.add_metric([each.name], each.skipped)
         works.add_metric([each.name], each.state is WorkerState.WORKING)
-    yield from (events, waiting, held, works)
+    yield from (events, waiting, held, skipped, works)
 
 
 def _spools(pulses: Sequence[Pulse], clock_us: int) -> Iterator[Metric]:

@@ -163,3 +163,33 @@ def test_a_secret_stands_in_no_log_and_no_list(server_home: ServerHome, tmp_path
     assert "planted" not in told
     assert "T0KEN" not in told
     assert os.path.exists(server_home.data / "needfire.sqlite")
+
+
+def test_what_a_target_refuses_for_good_is_seen_to_with_the_admin_tool(
+    server_home: ServerHome, tmp_path: Path
+) -> None:
+    program = tmp_path / "picky"
+    program.write_text("#!/bin/sh\ncase $(cat) in *SERVER_UP*) echo no >&2; exit 65;; esac\n")
+    program.chmod(0o755)
+    configure(server_home, f"OpenOutput = picky\nOutputTarget = command {program}\n")
+    server_home.start()
+    wait_until(lambda: statuses(server_home)["picky"]["skipped"] == 1, "the record")
+    [found] = server_home.admin("output", "skipped", "--json").stdout.splitlines()
+    skipped = json.loads(found)
+    assert (skipped["output"], skipped["event"]["code"]) == ("picky", "SERVER_UP")
+    assert skipped["reason"] == "it ended with status 65: no"
+    refused = server_home.admin("output", "retry", "picky", status=9)
+    assert "1 records are refused still" in refused.stderr
+    number = str(skipped["number"])
+    server_home.admin("output", "discard", "picky", "--number", number)
+    nothing = server_home.admin("output", "discard", "picky", "--all", status=9)
+    assert "nothing of the kind is set aside" in nothing.stderr
+    codes_of = [each["code"] for each in server_home.events("--limit", "100")]
+    for code in (
+        "OUTPUT_RECORD_SKIPPED",
+        "OUTPUT_SKIPPED_RETRIED",
+        "OUTPUT_SKIPPED_HANDLED",
+        "OUTPUT_SKIPPED_DISCARDED",
+    ):
+        assert codes_of.count(code) == 1
+    wait_until(lambda: statuses(server_home)["picky"]["dropped"] == 1, "the count")

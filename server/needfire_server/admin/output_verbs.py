@@ -1,11 +1,12 @@
 """The verbs about outputs: how they are, and whether one works."""
 
+import json
 import os
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from needfire_protocol.escape import printable
-from needfire_protocol.event import make_event
+from needfire_protocol.event import event_to_json, format_time, make_event
 from needfire_server.admin.requests import AdminRefusedError, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.clock import now_us
@@ -13,7 +14,9 @@ from needfire_server.clock import now_us
 if TYPE_CHECKING:
     from needfire_server.outputs.engine import OutputEngine, OutputStatus, SentNow
 
-__all__ = ["list_outputs", "test_output"]
+__all__ = ["discard_skipped", "list_outputs", "list_skipped", "retry_skipped", "test_output"]
+
+_PAGE: Final = 50
 
 
 async def list_outputs(subject: Subject, call: Call) -> Reply:
@@ -31,10 +34,7 @@ async def test_output(subject: Subject, call: Call) -> Reply:
     )
     result = await _engine(subject).send_now(name, event)
     if result is None:
-        raise AdminRefusedError(
-            f"there is no output {printable(name, 64)!r}",
-            "needfire-admin output list shows those of the server's configuration",
-        )
+        raise _unknown(name)
     outcome = _outcome(result)
     subject.hooks.record_event(
         "OUTPUT_TESTED", output=name, outcome=outcome, reason=result.reason or None, **call.who
@@ -48,6 +48,81 @@ async def test_output(subject: Subject, call: Call) -> Reply:
             "id": event.id,
         }
     )
+
+
+async def list_skipped(subject: Subject, call: Call) -> Reply:
+    """What targets refused for good, of one output or of all."""
+    call.arguments.check_names("name")
+    name = call.arguments.optional_text("name")
+    engine = _engine(subject)
+    names = sorted(await engine.skipped_counts()) if name is None else [name.lower()]
+    return Reply(items=_skipped(engine, names))
+
+
+async def retry_skipped(subject: Subject, call: Call) -> Reply:
+    """Send what was set aside once more, and say what came of it."""
+    name, number = _which(call)
+    result = await _engine(subject).retry_skipped(name, number)
+    if result is None:
+        raise _unknown(name)
+    subject.hooks.record_event(
+        "OUTPUT_SKIPPED_RETRIED",
+        output=name,
+        user=call.user,
+        sent=result.sent,
+        refused=result.refused,
+        reason=result.reason or None,
+    )
+    return Reply(
+        {
+            "name": name,
+            "sent": result.sent,
+            "refused": result.refused,
+            "reason": result.reason or None,
+        }
+    )
+
+
+async def discard_skipped(subject: Subject, call: Call) -> Reply:
+    """Forget what was set aside."""
+    name, number = _which(call)
+    count = await _engine(subject).discard_skipped(name, number)
+    if count == 0:
+        raise AdminRefusedError(
+            f"nothing of the kind is set aside for the output {printable(name, 64)!r}",
+            "needfire-admin output skipped shows what is",
+        )
+    subject.hooks.record_event("OUTPUT_SKIPPED_DISCARDED", output=name, user=call.user, count=count)
+    return Reply({"name": name, "discarded": count})
+
+
+def _which(call: Call) -> tuple[str, int | None]:
+    call.arguments.check_names("name", "number")
+    return call.arguments.text("name").lower(), call.arguments.optional_integer("number")
+
+
+def _unknown(name: str) -> AdminRefusedError:
+    return AdminRefusedError(
+        f"there is no output {printable(name, 64)!r}",
+        "needfire-admin output list shows those of the server's configuration",
+    )
+
+
+async def _skipped(
+    engine: "OutputEngine", names: list[str]
+) -> AsyncGenerator[Mapping[str, Any], None]:
+    for name in names:
+        position = 0
+        while page := await engine.skipped(name, position, _PAGE):
+            position = page[-1].number
+            for each in page:
+                yield {
+                    "output": name,
+                    "number": each.number,
+                    "skipped": format_time(each.skipped_us),
+                    "reason": each.reason,
+                    "event": json.loads(event_to_json(each.event)),
+                }
 
 
 def _engine(subject: Subject) -> "OutputEngine":
@@ -76,4 +151,5 @@ async def _items(found: "list[OutputStatus]") -> AsyncGenerator[Mapping[str, Any
             "dropped": each.dropped,
             "waiting": each.waiting,
             "held": each.held,
+            "skipped": each.skipped,
         }

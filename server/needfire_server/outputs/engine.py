@@ -9,8 +9,9 @@ from typing import Final
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_server.clock import monotonic_s
+from needfire_server.outputs.records import marked
 from needfire_server.outputs.settings import OutputSettings, TargetKind
-from needfire_server.outputs.target import MakeTarget
+from needfire_server.outputs.target import MakeTarget, RefusedError
 from needfire_server.outputs.targets import make_target
 from needfire_server.outputs.worker import (
     STORE_PAUSE_S,
@@ -19,9 +20,9 @@ from needfire_server.outputs.worker import (
     WorkerState,
     reason_of,
 )
-from needfire_server.storage.output_cursors import OutputCursor, OutputStore
+from needfire_server.storage.output_cursors import OutputCursor, OutputStore, Skipped
 
-__all__ = ["OutputEngine", "OutputStatus", "SentNow"]
+__all__ = ["OutputEngine", "OutputStatus", "Retried", "SentNow"]
 
 STOP_LIMIT_S: Final = 5.0
 TEST_EXTRA_S: Final = 5.0
@@ -44,6 +45,8 @@ class OutputStatus:
     """Events of the store that it has not passed yet, selected or not."""
     held: int
     """Those of them that are older than their class is kept."""
+    skipped: int
+    """Events that the target refused for good, and that are set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,21 @@ class SentNow:
     is_certain: bool
     """Whether it is known that it arrived."""
     duration_ms: int
+    is_refused: bool = False
+    """Whether it will never be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What became of events that had been set aside.
+
+    Attributes:
+        reason: why it ended before all were tried; empty otherwise.
+    """
+
+    sent: int
+    refused: int
+    reason: str
 
 
 @dataclass(slots=True)
@@ -128,10 +146,80 @@ class OutputEngine:
         kept = {each.name: each.confirmed for each in await self._store.cursors()}
         return {each.name: kept[each.name] for each in self._wanted if each.name in kept}
 
+    # ---- what was set aside ------------------------------------------------------------------------
+
+    async def skipped(self, name: str, after: int, limit: int) -> Sequence[Skipped]:
+        """Return what was set aside for an output, also one that is no longer configured.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        return await self._store.skipped(name, after, limit)
+
+    async def skipped_counts(self) -> Mapping[str, int]:
+        """Return how many events are set aside, by output."""
+        return await self._store.skipped_counts()
+
+    async def retry_skipped(self, name: str, number: int | None) -> Retried | None:
+        """Send what was set aside once more, each by itself, in order; forget what is taken.
+
+        Args:
+            number: of one event; None for all.
+
+        None where there is no such output. It ends at the first failure that says nothing of the
+        record.
+
+        Raises:
+            StorageError: what was sent may come again.
+        """
+        sent = refused = 0
+        position = 0 if number is None else number - 1
+        while page := await self._store.skipped(name, position, 1):
+            [each] = page
+            if number is not None and each.number != number:
+                break
+            position = each.number
+            result = await self.send_now(name, marked(each.event, is_resent=True))
+            if result is None:
+                return None
+            if result.reason and not result.is_refused:
+                return Retried(sent, refused, result.reason)
+            if result.reason:
+                refused += 1
+            else:
+                sent += await self._forget(name, [each.number], sent=1)
+        return Retried(sent, refused, "")
+
+    async def discard_skipped(self, name: str, number: int | None) -> int:
+        """Forget what was set aside, without sending it; return how many events that were.
+
+        Raises:
+            StorageError: some may be forgotten.
+        """
+        count, position = 0, 0 if number is None else number - 1
+        while page := await self._store.skipped(name, position):
+            numbers = [each.number for each in page if number in (None, each.number)]
+            count += await self._forget(name, numbers, dropped=len(numbers))
+            if number is not None:
+                break
+            position = page[-1].number
+        return count
+
+    async def _forget(self, name: str, numbers: Sequence[int], **counted: int) -> int:
+        count = await self._store.forget_skipped(name, numbers)
+        running = self._running.get(name)
+        if running is not None and count:
+            running.worker.count(**counted)
+            running.worker.notify()
+        if count and not (await self._store.skipped_counts()).get(name):
+            self._raise_event("OUTPUT_SKIPPED_HANDLED", output=name)
+        return count
+
     async def status(self) -> list[OutputStatus]:
         """Return how each output is, in the order of the configuration."""
+        skipped = await self._store.skipped_counts()
         return [
-            await self._status(self._running[each.name].worker)
+            await self._status(self._running[each.name].worker, skipped.get(each.name, 0))
             for each in self._wanted
             if each.name in self._running
         ]
@@ -156,7 +244,7 @@ class OutputEngine:
         if settings is None:
             return None
         began_s = monotonic_s()
-        reason, is_certain = "", False
+        reason, is_certain, is_refused = "", False, False
         target = self._make_target(settings, lambda: None)
         try:
             async with asyncio.timeout(settings.time_limit_s + TEST_EXTRA_S):
@@ -165,9 +253,11 @@ class OutputEngine:
                 is_certain = await target.finish()
         except Exception as error:  # noqa: BLE001 - whatever it is, the person who tests is told
             reason = reason_of(error) or type(error).__name__
+            is_refused = isinstance(error, RefusedError)
         finally:
             target.abort()
-        return SentNow(reason, is_certain, round((monotonic_s() - began_s) * 1_000))
+        duration_ms = round((monotonic_s() - began_s) * 1_000)
+        return SentNow(reason, is_certain, duration_ms, is_refused)
 
     # ---- workers -----------------------------------------------------------------------------------
 
@@ -244,7 +334,7 @@ class OutputEngine:
             await self._store.save(cursors[name])
         return cursors
 
-    async def _status(self, worker: Worker) -> OutputStatus:
+    async def _status(self, worker: Worker, skipped: int) -> OutputStatus:
         settings, cursor = worker.settings, worker.cursor
         return OutputStatus(
             name=settings.name,
@@ -257,6 +347,7 @@ class OutputEngine:
             dropped=cursor.dropped,
             waiting=await worker.waiting(),
             held=self.held.get(settings.name, 0),
+            skipped=skipped,
         )
 
 

@@ -8,7 +8,14 @@ from needfire_protocol.event import Event
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.storage.output_cursors import StoredEvent
 
-__all__ = ["ConfirmingTarget", "MakeTarget", "NumberedTarget", "Target", "TargetError"]
+__all__ = [
+    "ConfirmingTarget",
+    "MakeTarget",
+    "NumberedTarget",
+    "RefusedError",
+    "Target",
+    "TargetError",
+]
 
 
 class TargetError(NeedfireError):
@@ -21,6 +28,21 @@ class TargetError(NeedfireError):
     def __init__(self, reason: str, *, delivered: int = 0) -> None:
         self.delivered = delivered
         super().__init__(reason)
+
+
+class RefusedError(TargetError):
+    """The target will never take what it was given, whatever condition it is in.
+
+    Only what the record itself is to blame for: its size, its form, its content. That somebody may
+    not log in, or that there is nothing at an address, a person can change.
+
+    Attributes:
+        is_next: it is the first record that was not delivered. Otherwise it is one of the batch.
+    """
+
+    def __init__(self, reason: str, *, delivered: int = 0, is_next: bool = False) -> None:
+        self.is_next = is_next
+        super().__init__(reason, delivered=delivered)
 
 
 class Target(Protocol):
@@ -52,6 +74,7 @@ class Target(Protocol):
         """Hand over events, in their order.
 
         Raises:
+            RefusedError: one of them will never be taken.
             TargetError, OSError, ssl.SSLError: not all of them were taken.
         """
 

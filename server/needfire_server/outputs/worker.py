@@ -18,17 +18,25 @@ from typing import Any, Final, Protocol
 
 from needfire_protocol.errors import StorageError
 from needfire_protocol.escape import printable
-from needfire_protocol.event import FieldValue
+from needfire_protocol.event import Event, FieldValue
 from needfire_server.clock import monotonic_s, now_us
 from needfire_server.outputs.backoff import Backoff
 from needfire_server.outputs.gathering import delivery_size, due_in_s
 from needfire_server.outputs.records import marked
 from needfire_server.outputs.settings import OutputSettings
-from needfire_server.outputs.target import MakeTarget, NumberedTarget, Target, TargetError
+from needfire_server.outputs.suspects import Suspects
+from needfire_server.outputs.target import (
+    MakeTarget,
+    NumberedTarget,
+    RefusedError,
+    Target,
+    TargetError,
+)
 from needfire_server.storage.output_cursors import (
     OUTPUT_PAGE,
     OutputCursor,
     OutputStore,
+    Skipped,
     StoredEvent,
 )
 
@@ -40,6 +48,9 @@ DRAINED: Final = 0.5
 UNSELECTED_MAX: Final = 5_000
 """Events that were not selected and that a crash makes us look at again."""
 STORE_PAUSE_S: Final = 1.0
+SKIPPED_MAX: Final = 1_000
+"""Records of an output that may be set aside. A target that refuses everything has a fault of its
+own: it must not move the whole store there."""
 GATHER_S: Final = 0.1
 """Events that come within this time are read, sent and confirmed together: one by one, each would
 cost the store two commits more."""
@@ -111,6 +122,9 @@ class Worker:
         self._saved = cursor
         self._level = _Level.FINE
         self._away_since_s = 0.0
+        self._suspects = Suspects()
+        self._in_hand: Sequence[StoredEvent] = ()
+        """What was handed over last and is not known to be delivered."""
 
     def notify(self) -> None:
         """Say that the store has new events."""
@@ -140,6 +154,8 @@ class Worker:
                 try:
                     await self._pump()
                     await self._finish()
+                except RefusedError as error:
+                    await self._refused(error)
                 except (TargetError, OSError, ssl.SSLError) as error:
                     await self._failed(reason_of(error))
                 except StorageError:
@@ -189,8 +205,10 @@ class Worker:
 
     async def _send_due(self, held: list[StoredEvent], position: int) -> list[StoredEvent]:
         """Deliver what is due of the held events; return the rest."""
-        most = delivery_size(self.settings.mail)
         while held and due_in_s(self.settings.mail, held, self._clock_us()) <= 0:
+            most = self._suspects.delivery_size(
+                self.cursor.confirmed, delivery_size(self.settings.mail)
+            )
             batch, held = held[:most], held[most:]
             await self._send(batch, batch[-1][0] if held else position)
         if not held and not self._unsettled:
@@ -208,14 +226,16 @@ class Worker:
             await self._save(force=True)
         again = sum(number <= seen for number, _ in batch)
         self.cursor = replace(self.cursor, retried=self.cursor.retried + again)
+        self._in_hand = batch
         try:
             if isinstance(target, NumberedTarget):
                 await target.deliver_numbered(batch)
             else:
-                await target.deliver([marked(event, is_resent=n <= seen) for n, event in batch])
+                await _deliver(target, [marked(event, is_resent=n <= seen) for n, event in batch])
         except TargetError as error:
             if error.delivered:
                 self._confirm(batch[error.delivered - 1][0], error.delivered)
+                self._in_hand = batch[error.delivered :]
             raise
         self._works(target.remark)
         if target.settle_s == 0:
@@ -346,6 +366,42 @@ class Worker:
         wait_s = self._backoff.failed(self._clock_s(), random.random())  # noqa: S311 - no secret
         await self._pause(wait_s)
 
+    async def _refused(self, error: RefusedError) -> None:
+        """Find the record that is refused for good, and set it aside once that is certain."""
+        suspects = self._in_hand[:1] if error.is_next else self._in_hand
+        if self._unsettled or not suspects:
+            # What came before it may be lost, and comes first.
+            await self._failed(reason_of(error))
+            return
+        if not self._suspects.narrowed([number for number, _ in suspects]):
+            return
+        try:
+            if self._suspects.is_certain and await self._set_aside(*suspects[0], reason_of(error)):
+                return
+        except StorageError:
+            await self._pause(STORE_PAUSE_S)
+            return
+        await self._failed(reason_of(error))
+
+    async def _set_aside(self, number: int, event: Event, reason: str) -> bool:
+        """Keep a record for a person to see to, and go on behind it; False where there is no room."""
+        name = self.settings.name
+        count = (await self._store.skipped_counts()).get(name, 0)
+        if count >= SKIPPED_MAX:
+            return False
+        cursor = self.cursor.passed(number)
+        skipped = Skipped(name, number, event, printable(reason, REASON_TEXT_MAX), self._clock_us())
+        await self._store.skip(cursor, skipped)
+        self.cursor = self._saved = cursor
+        if count == 0:
+            self._raise_event("OUTPUT_RECORD_SKIPPED", output=name, reason=skipped.reason)
+        return True
+
+    def count(self, *, sent: int = 0, dropped: int = 0) -> None:
+        """Count what became of records that were set aside."""
+        cursor = self.cursor
+        self.cursor = replace(cursor, sent=cursor.sent + sent, dropped=cursor.dropped + dropped)
+
     def _works(self, remark: str) -> None:
         if remark and remark != self.reason:
             self._raise_event("OUTPUT_REMARK", output=self.settings.name, reason=remark)
@@ -373,6 +429,16 @@ class Worker:
         elif waiting < limit * DRAINED and self._level is not _Level.FINE:
             self._level = _Level.FINE
             self._raise_event("OUTPUT_BUFFER_DRAINED", **told)
+
+
+async def _deliver(target: Target, events: Sequence[Event]) -> None:
+    """Deliver; a record that breaks our own code is refused, or it would block the output for ever."""
+    try:
+        await target.deliver(events)
+    except (TargetError, OSError, ssl.SSLError, StorageError):
+        raise
+    except Exception as error:
+        raise RefusedError(f"internal error: {type(error).__name__}: {error}") from error
 
 
 def _counters(cursor: OutputCursor) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ This is all that outputs know of a database. Events are numbered without gaps, i
 they become visible: no event can appear behind a cursor, and a gap is what was removed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Protocol
 
@@ -16,7 +16,14 @@ from needfire_server.storage import tables
 from needfire_server.storage.base import EventQuery, Store
 from needfire_server.storage.inserting import insert_for
 
-__all__ = ["OUTPUT_PAGE", "CursorStore", "OutputCursor", "OutputStore", "StoredEvent"]
+__all__ = [
+    "OUTPUT_PAGE",
+    "CursorStore",
+    "OutputCursor",
+    "OutputStore",
+    "Skipped",
+    "StoredEvent",
+]
 
 OUTPUT_PAGE: Final = 200
 """Events that an output reads at a time, and so the most that are sent again after a crash."""
@@ -52,6 +59,22 @@ class OutputCursor:
         return replace(self, confirmed=number, attempted=max(self.attempted, number))
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An event that the target of an output refused for good.
+
+    Attributes:
+        number: of the event in the store.
+        reason: what the target said.
+    """
+
+    output: str
+    number: int
+    event: Event
+    reason: str
+    skipped_us: int
+
+
 class OutputStore(Protocol):
     """What the engine works with. Every method raises StorageError where the database fails."""
 
@@ -71,6 +94,18 @@ class OutputStore(Protocol):
     async def last(self) -> int:
         """Return the number of the newest event; 0 where there is none."""
 
+    async def skip(self, cursor: OutputCursor, skipped: Skipped) -> None:
+        """Set an event aside and keep the cursor behind it, both or neither."""
+
+    async def skipped_counts(self) -> Mapping[str, int]:
+        """Return how many events are set aside, by output."""
+
+    async def skipped(self, output: str, after: int, limit: int = OUTPUT_PAGE) -> Sequence[Skipped]:
+        """Return what is set aside for an output behind a number, in order."""
+
+    async def forget_skipped(self, output: str, numbers: Sequence[int]) -> int:
+        """Remove events from those that are set aside; return how many were there."""
+
     async def may_send(self) -> bool:
         """Whether this server is the one of those at the store that sends for all."""
 
@@ -79,6 +114,14 @@ class _Cursors(Protocol):
     async def output_cursors(self) -> list[OutputCursor]: ...
 
     async def save_output_cursor(self, cursor: OutputCursor) -> None: ...
+
+    async def skip_event(self, cursor: OutputCursor, skipped: Skipped) -> None: ...
+
+    async def skipped_counts(self) -> Mapping[str, int]: ...
+
+    async def skipped_events(self, output: str, after: int, limit: int) -> Sequence[Skipped]: ...
+
+    async def forget_skipped(self, output: str, numbers: Sequence[int]) -> int: ...
 
 
 class _StoreWithCursors(Store, _Cursors, Protocol):
@@ -100,6 +143,20 @@ class CursorStore:
         if cursor.attempted > cursor.confirmed and not await self._store.holds(_JOB):
             raise StorageError("another server on this store sends now")
         await self._store.save_output_cursor(cursor)
+
+    async def skip(self, cursor: OutputCursor, skipped: Skipped) -> None:
+        if not await self._store.holds(_JOB):
+            raise StorageError("another server on this store sends now")
+        await self._store.skip_event(cursor, skipped)
+
+    async def skipped_counts(self) -> Mapping[str, int]:
+        return await self._store.skipped_counts()
+
+    async def skipped(self, output: str, after: int, limit: int = OUTPUT_PAGE) -> Sequence[Skipped]:
+        return await self._store.skipped_events(output, after, limit)
+
+    async def forget_skipped(self, output: str, numbers: Sequence[int]) -> int:
+        return await self._store.forget_skipped(output, numbers)
 
     async def after(self, number: int, limit: int = OUTPUT_PAGE) -> Sequence[StoredEvent]:
         return await self._store.query_events(EventQuery(after_rowid=number, limit=limit))

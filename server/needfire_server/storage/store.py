@@ -8,7 +8,7 @@ they began.
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -33,6 +33,7 @@ from needfire_server.storage import (
     refusal_rows,
     seal_rows,
     session_rows,
+    skipped_rows,
     statements,
     summaries,
 )
@@ -58,7 +59,7 @@ from needfire_server.storage.engine import Engine, Listeners, Participant, Trans
 from needfire_server.storage.event_search import EVENT_BLOCKS
 from needfire_server.storage.ingesting import Batch, check_batch, store_all
 from needfire_server.storage.lock import DirectoryLock
-from needfire_server.storage.output_cursors import OutputCursor
+from needfire_server.storage.output_cursors import OutputCursor, Skipped
 from needfire_server.storage.reading import read_now
 from needfire_server.storage.writer import GroupCommitWriter, Work
 from needfire_server.verifier_seal import VerifierSeal
@@ -364,6 +365,18 @@ class DatabaseStore:
             return events
 
         return await self._submit(work)
+
+    async def skip_event(self, cursor: OutputCursor, skipped: Skipped) -> None:
+        await self._write(skipped_rows.skip, cursor, skipped)
+
+    async def skipped_counts(self) -> Mapping[str, int]:
+        return await self._read(skipped_rows.counts)
+
+    async def skipped_events(self, output: str, after: int, limit: int) -> Sequence[Skipped]:
+        return await self._read(skipped_rows.load, output, after, limit)
+
+    async def forget_skipped(self, output: str, numbers: Sequence[int]) -> int:
+        return await self._write(skipped_rows.forget, output, tuple(numbers))
 
     async def expire(
         self,

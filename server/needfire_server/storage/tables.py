@@ -235,6 +235,26 @@ output_cursors: Final = sa.Table(
 )
 """How far each output has come; rows of outputs that are no longer configured stay."""
 
+output_skipped: Final = sa.Table(
+    "output_skipped",
+    metadata,
+    sa.Column("output", Text, primary_key=True),
+    sa.Column("row_id", Number, primary_key=True, autoincrement=False),
+    _number("skipped_us"),
+    _text("reason"),
+    _text("id"),
+    _number("time_us"),
+    _number("received_us", nullable=True),
+    _text("client", nullable=True),
+    _text("about", nullable=True),
+    _text("class"),
+    _number("severity"),
+    _text("code"),
+    _text("msg"),
+    _text("fields"),
+)
+"""What targets refused for good, with the columns of ``events``: those may be gone by then."""
+
 audit_records: Final = sa.Table(
     "audit_records",
     metadata,

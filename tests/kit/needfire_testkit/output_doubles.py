@@ -8,8 +8,8 @@ from typing import Any
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_server.outputs.settings import OutputSettings, TargetKind
-from needfire_server.outputs.target import TargetError
-from needfire_server.storage.output_cursors import OUTPUT_PAGE, OutputCursor
+from needfire_server.outputs.target import RefusedError, TargetError
+from needfire_server.storage.output_cursors import OUTPUT_PAGE, OutputCursor, Skipped
 
 __all__ = ["Crash", "MemoryStore", "ScriptedSink", "ScriptedTarget", "settings_of"]
 
@@ -33,6 +33,7 @@ class MemoryStore:
     is_failing: bool = False
     is_chosen: bool = True
     saves: int = 0
+    skips: dict[int, Skipped] = field(default_factory=dict)
 
     def add(self, *events: Event) -> None:
         for event in events:
@@ -60,6 +61,20 @@ class MemoryStore:
         await asyncio.sleep(0)
         return sorted(each for each in self.events.items() if each[0] > number)[:limit]
 
+    async def skip(self, cursor: OutputCursor, skipped: Skipped) -> None:
+        await self.save(cursor)
+        self.skips[skipped.number] = skipped
+
+    async def skipped_counts(self) -> dict[str, int]:
+        self._check()
+        return {"out": len(self.skips)}
+
+    async def skipped(self, output: str, after: int, limit: int = OUTPUT_PAGE) -> list[Skipped]:
+        return [each for number, each in sorted(self.skips.items()) if number > after][:limit]
+
+    async def forget_skipped(self, output: str, numbers: Sequence[int]) -> int:
+        return len([self.skips.pop(number) for number in numbers])
+
     async def may_send(self) -> bool:
         return self.is_chosen
 
@@ -85,6 +100,8 @@ class ScriptedSink:
     got: list[Event] = field(default_factory=list)
     opened: int = 0
     remark: str = ""
+    poison: frozenset[str] = frozenset()
+    """Paths of which it takes no event, nor any that come together with one."""
     targets: list["ScriptedTarget"] = field(default_factory=list)
 
     def make(self, settings: OutputSettings, on_lost: Callable[[], None]) -> "ScriptedTarget":
@@ -112,6 +129,8 @@ class ScriptedTarget:
 
     async def deliver(self, events: Sequence[Event]) -> None:
         await asyncio.sleep(0)
+        if any(event.fields["path"] in self._sink.poison for event in events):
+            raise RefusedError("it answered 400 Bad Request")
         step = next(self._sink.script, "ok")
         half = len(events) // 2
         taken = {"ok": len(events), "away": 0}.get(step, half)

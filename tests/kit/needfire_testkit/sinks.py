@@ -1,6 +1,7 @@
 """The other ends of outputs, as processes that can be killed: SMTP, HTTP(S), and Debian's rsyslog.
 
-Each writes what it takes to a file, flushed, before it confirms it. Run as a program:
+Each writes what it takes to a file, flushed, before it confirms it. What holds ``/poison`` is refused
+for good by HTTP and SMTP. Run as a program:
 ``python -m needfire_testkit.sinks KIND PORT FILE [CERTIFICATE KEY]``.
 """
 
@@ -141,6 +142,9 @@ def _serve_http(port: int, file: Path, context: ssl.SSLContext | None) -> None:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if b"/poison" in body:
+                self.send_error(400)
+                return
             _write(file, {"headers": dict(self.headers), "body": body.decode(), "path": self.path})
             self.send_response(204)
             self.end_headers()
@@ -168,6 +172,8 @@ def _serve_smtp(kind: str, port: int, file: Path, context: ssl.SSLContext | None
             return "250 OK"
 
         async def handle_DATA(self, _server: Any, session: Any, envelope: Any) -> str:
+            if b"/poison" in envelope.content:
+                return "554 no such content here"
             _write(
                 file,
                 {

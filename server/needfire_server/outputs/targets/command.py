@@ -13,7 +13,7 @@ from needfire_protocol.event import Event
 from needfire_server.outputs.records import line_of
 from needfire_server.outputs.secrets import check_program
 from needfire_server.outputs.settings import OutputSettings
-from needfire_server.outputs.target import ConfirmingTarget, TargetError
+from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
 
 __all__ = ["CommandTarget"]
 
@@ -23,7 +23,10 @@ _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8
 
 
 class CommandTarget(ConfirmingTarget):
-    """Starts the program once for each record; exit status 0 says that it was taken."""
+    """Starts the program once for each record; exit status 0 says that it was taken.
+
+    65 (EX_DATAERR of sysexits.h) says that it never will be.
+    """
 
     def __init__(self, settings: OutputSettings) -> None:
         self._settings = settings
@@ -33,6 +36,8 @@ class CommandTarget(ConfirmingTarget):
         for number, event in enumerate(events):
             try:
                 await self._run(self._line(event) + b"\n")
+            except RefusedError as error:
+                raise RefusedError(str(error), delivered=number, is_next=True) from None
             except TargetError as error:
                 raise TargetError(str(error), delivered=number) from None
             except OSError as error:
@@ -65,7 +70,8 @@ class CommandTarget(ConfirmingTarget):
             await _end(process)
         if status != 0:
             said = f": {complaint}" if complaint else ""
-            raise TargetError(f"it ended with status {status}{said}")
+            failed = RefusedError if status == os.EX_DATAERR else TargetError
+            raise failed(f"it ended with status {status}{said}")
 
 
 async def _feed(process: asyncio.subprocess.Process, record: bytes) -> str:

@@ -5,13 +5,18 @@ import ssl
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    InvalidMessageError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 from aiokafka.structs import RecordMetadata
 
 from needfire_protocol.event import Event
 from needfire_server.outputs.records import line_of
 from needfire_server.outputs.settings import OutputSettings
-from needfire_server.outputs.target import ConfirmingTarget, TargetError
+from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
 from needfire_server.outputs.tls import client_context
 
 __all__ = ["KafkaTarget"]
@@ -50,6 +55,8 @@ class KafkaTarget(ConfirmingTarget):
                 confirmations = [await self._send(self._producer, event) for event in events]
                 for confirmation in confirmations:
                     await confirmation
+        except (MessageSizeTooLargeError, RecordListTooLargeError, InvalidMessageError) as error:
+            raise RefusedError(str(error) or type(error).__name__) from None
         except KafkaError as error:
             raise TargetError(str(error) or type(error).__name__) from None
 

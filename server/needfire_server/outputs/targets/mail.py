@@ -23,7 +23,7 @@ from needfire_protocol.severity import Severity
 from needfire_server.outputs.records import line_of
 from needfire_server.outputs.settings import MailSettings, OutputSettings, TargetKind
 from needfire_server.outputs.shortening import fitting
-from needfire_server.outputs.target import ConfirmingTarget, TargetError
+from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
 from needfire_server.outputs.threads import in_thread
 from needfire_server.outputs.tls import client_context
 
@@ -51,7 +51,8 @@ class MailTarget(ConfirmingTarget):
         except TimeoutError:
             raise TargetError(f"it did not take the mail within {limit_s} seconds") from None
         except smtplib.SMTPException as error:
-            raise TargetError(_complaint(error)) from None
+            failed = RefusedError if _is_about_the_mail(error) else TargetError
+            raise failed(_complaint(error)) from None
 
     def abort(self) -> None:
         """Take the socket away, also from the thread that waits for an answer that trickles in."""
@@ -144,6 +145,13 @@ def _body(settings: OutputSettings, mail: MailSettings, events: Sequence[Event])
 
 def _ascii(hostname: str) -> str:
     return "".join(c for c in hostname if c.isascii() and (c.isalnum() or c in ".-")) or "localhost"
+
+
+def _is_about_the_mail(error: smtplib.SMTPException) -> bool:
+    """RFC 5321: refused for good after its content was read, or for its size before that."""
+    if isinstance(error, smtplib.SMTPDataError):
+        return 500 <= error.smtp_code < 600
+    return isinstance(error, smtplib.SMTPSenderRefused) and error.smtp_code == 552
 
 
 def _complaint(error: smtplib.SMTPException) -> str:

@@ -6,17 +6,23 @@ Needs the library nats-py. A stream that takes the subject must exist; without o
 import asyncio
 import ssl
 from collections.abc import Sequence
+from typing import Final
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+from nats.js.errors import APIError
 
 from needfire_protocol.event import Event
 from needfire_server.outputs.records import line_of
 from needfire_server.outputs.settings import OutputSettings
-from needfire_server.outputs.target import ConfirmingTarget, TargetError
+from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
 from needfire_server.outputs.tls import client_context
 
 __all__ = ["NatsTarget"]
+
+_TOO_LARGE: Final = 10054
+"""JSStreamMessageExceedsMaximumErr of nats-server: the stream takes no message of this size."""
 
 
 class NatsTarget(ConfirmingTarget):
@@ -53,6 +59,11 @@ class NatsTarget(ConfirmingTarget):
                 await stream.publish(
                     self._settings.topic, self._line(event), headers={"Nats-Msg-Id": event.id}
                 )
+            except MaxPayloadError as error:
+                raise RefusedError(str(error), delivered=number, is_next=True) from None
+            except APIError as error:
+                failed = RefusedError if error.err_code == _TOO_LARGE else TargetError
+                raise failed(str(error), delivered=number) from None
             except (NatsError, OSError) as error:
                 raise TargetError(str(error) or type(error).__name__, delivered=number) from None
 

@@ -1,6 +1,7 @@
 """Syslog over UDP (RFC 5426): one datagram a message, and no more safety than that has."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -8,7 +9,7 @@ from typing import Final
 from needfire_protocol.event import Event
 from needfire_server.outputs.records import syslog_message
 from needfire_server.outputs.settings import OutputSettings
-from needfire_server.outputs.target import TargetError
+from needfire_server.outputs.target import RefusedError, TargetError
 
 __all__ = ["SyslogUdpTarget"]
 
@@ -49,6 +50,9 @@ class SyslogUdpTarget:
             if self._watch.is_lost:
                 raise TargetError("nothing listens there")
             self._transport.sendto(self._message(event))
+            if self._watch.is_too_long:
+                reason = "it is too long for a datagram"
+                raise RefusedError(reason, delivered=number, is_next=True)
             if number % _PAUSE_EVERY == 0:
                 # A receiver on this host gets a chance to read.
                 await asyncio.sleep(0)
@@ -73,9 +77,11 @@ class _Watch(asyncio.DatagramProtocol):
 
     def __init__(self, on_lost: Callable[[], None]) -> None:
         self.is_lost = False
+        self.is_too_long = False
         self._on_lost = on_lost
 
-    def error_received(self, _error: Exception) -> None:
+    def error_received(self, error: Exception) -> None:
+        self.is_too_long = isinstance(error, OSError) and error.errno == errno.EMSGSIZE
         self.is_lost = True
         self._on_lost()
 

@@ -25,7 +25,7 @@ from needfire_protocol.escape import printable
 from needfire_protocol.event import Event
 from needfire_server.outputs.records import line_of
 from needfire_server.outputs.settings import OutputSettings
-from needfire_server.outputs.target import ConfirmingTarget, TargetError
+from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
 from needfire_server.outputs.threads import in_thread
 from needfire_server.outputs.tls import client_context
 
@@ -119,6 +119,10 @@ class WebhookTarget(ConfirmingTarget):
         return self._connection
 
 
+_REFUSALS: Final = frozenset({400, 413, 415, 422})
+"""RFC 9110, 15.5: what is said of the body. The rest is said of who asks, or of the place."""
+
+
 def _is_stale(connection: http.client.HTTPConnection) -> bool:
     """True where the other side has closed a connection that was kept, or speaks unasked."""
     if connection.sock is None:
@@ -134,4 +138,5 @@ def _check(answer: http.client.HTTPResponse) -> None:
     reason = printable(answer.reason, 80)
     if 300 <= answer.status < 400:
         raise TargetError(f"it answered {answer.status} {reason}; redirects are not followed")
-    raise TargetError(f"it answered {answer.status} {reason}")
+    failed = RefusedError if answer.status in _REFUSALS else TargetError
+    raise failed(f"it answered {answer.status} {reason}")
