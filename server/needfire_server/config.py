@@ -5,7 +5,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field, fields, replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from needfire_protocol.errors import ConfigError, FormatError, Problem
@@ -20,6 +20,7 @@ from needfire_protocol.rc.values import WithoutEffect
 from needfire_protocol.severity import Severity, SeverityFilter
 from needfire_protocol.srp import Verifier
 from needfire_server.outputs.blocks import OutputBlocks
+from needfire_server.outputs.samhain import SAMHAIN_KEYS, SamhainOutputs
 from needfire_server.outputs.settings import OutputSettings
 
 __all__ = ["RegisteredClient", "ServerSettings", "load_server_settings", "read_server_settings"]
@@ -173,7 +174,12 @@ def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettin
     findings = Findings(source)
     directives = parse_lines(data, facts=facts, findings=findings)
     defaults = ServerSettings()
-    outputs = OutputBlocks(findings)
+    outputs, samhain = OutputBlocks(findings), SamhainOutputs(findings)
+
+    def add_output(directive: Directive, value: Any, current: None) -> None:
+        lines = samhain if directive.key in SAMHAIN_KEYS else outputs
+        lines.add(directive, value, current)
+
     values = read_settings(
         directives,
         Program.SERVER,
@@ -182,12 +188,12 @@ def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettin
         {
             "clients": _ClientLines(findings).add,
             "store_url": _as_store_url,
-            "outputs": outputs.add,
+            "outputs": add_output,
             "relay_clients": _as_client_name,
             **dict.fromkeys(_PATH_FIELDS, _as_text),
         },
     )
-    values["outputs"] = outputs.finish()
+    values["outputs"] = samhain.finish(outputs.finish())
     return ServerSettings(
         **values,
         source=source,

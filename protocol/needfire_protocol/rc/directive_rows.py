@@ -89,6 +89,35 @@ def _inert(sections: tuple[str, ...], reason: str, *texts: str) -> tuple[Directi
     return tuple(rows)
 
 
+def _samhain_output(
+    sections: tuple[str, ...], agent: Inert, *texts: str
+) -> tuple[DirectiveRow, ...]:
+    """Rows that make an output of the server, each text ``Name: default: example: what it does``."""
+    rows = []
+    for text in texts:
+        name, default, example, meaning = text.split(": ", 3)
+        rows.append(
+            _row(
+                name,
+                sections,
+                TEXT,
+                default or None,
+                example,
+                meaning,
+                agent=agent,
+                server=Honoured("outputs", repeats=True),
+            )
+        )
+    return tuple(rows)
+
+
+_MAIL_OUTPUT: Final = Inert("the server sends mail, not its agents")
+_SYSLOG_OUTPUT: Final = Inert(
+    "the server sends to syslog, not its agents; a journal gets what is printed"
+)
+_COMMAND_OUTPUT: Final = Inert("the server runs commands, not its agents")
+
+
 def _module(section: str, *texts: str) -> tuple[DirectiveRow, ...]:
     return _inert((section,), f"[{section}]: this module does not exist here yet", *texts)
 
@@ -1004,7 +1033,10 @@ _LOGGING: Final = (
         "What is reported to the server; starts, stops and suspensions always are. Samhain's "
         "default is mark, which hides what could not be examined.",
         agent=Honoured("export_severity"),
-        server=Inert("reports are not passed on to another server"),
+        server=Inert(
+            "reports are passed on by an output: OutputTarget = relay HOST:PORT under [Outputs], and "
+            "OutputSeverity there"
+        ),
     ),
     _row(
         "SetLogfilePath",
@@ -1035,28 +1067,44 @@ _LOGGING: Final = (
         "ExportClass: classes for the server",
     ),
     *_inert(_LOG, "system calls are not logged", "LogCalls: system calls to log"),
-    *_inert(
-        _LOG,
-        "mail is an output of the server: OpenOutput under [Outputs]",
-        "MailSeverity: severities for mail",
-        "MailClass: classes for mail",
+    *_samhain_output(
+        _LOG, _MAIL_OUTPUT, "MailSeverity: alert: warn: Which events go to the recipients of mail."
     ),
     *_inert(
         _LOG,
-        "syslog is an output of the server: OpenOutput under [Outputs]; a journal gets what is printed",
-        "SyslogSeverity: severities for syslog",
+        "classes of mail are chosen by OutputClass in an output under [Outputs]",
+        "MailClass: classes for mail",
+    ),
+    *_samhain_output(
+        _LOG,
+        _SYSLOG_OUTPUT,
+        "SyslogSeverity: none: err: Which events go to the syslog daemon of the server's host.",
+    ),
+    *_inert(
+        _LOG,
+        "classes of syslog are chosen by OutputClass in an output: OutputTarget = syslog-local "
+        "/dev/log under [Outputs]",
         "SyslogClass: classes for syslog",
+    ),
+    *_samhain_output(
+        ("Misc", "Log"),
+        _SYSLOG_OUTPUT,
+        "SyslogFacility: LOG_AUTHPRIV: LOG_LOCAL4: Facility of what SyslogSeverity selects.",
     ),
     *_inert(
         ("Misc", "Log"),
-        "syslog is an output of the server: OpenOutput under [Outputs]; a journal gets what is printed",
-        "SyslogFacility: facility for syslog",
+        "marks go to syslog as errors, Samhain's default",
         "SyslogMapStampTo: priority of time stamps for syslog",
+    ),
+    *_samhain_output(
+        ("Log", "External"),
+        _COMMAND_OUTPUT,
+        "ExternalSeverity: none: crit: Which events go to the programs of [External].",
     ),
     *_inert(
         ("Log", "External"),
-        "a command is an output of the server: OpenOutput under [Outputs]",
-        "ExternalSeverity: severities for external programs",
+        "classes of commands are chosen by OutputClass in an output: OutputTarget = command PROGRAM "
+        "under [Outputs]",
         "ExternalClass: classes for external programs",
     ),
     *_inert(
@@ -1226,23 +1274,36 @@ _WITHOUT_EFFECT: Final = (
         "limits of the system are not changed; set fs.inotify.max_user_watches with sysctl",
         "InotifyWatches: number of watches of the system",
     ),
+    *_samhain_output(
+        _MISC_OR_MAIL,
+        _MAIL_OUTPUT,
+        "SetMailAddress: : root@example.org: A recipient. Repeat it for more.",
+        "SetAddrSeverity: : crit: Severities for the last recipient, instead of MailSeverity.",
+        "SetMailTime: 86400: 3600: Seconds after which what waits is mailed.",
+        "SetMailNum: 10: 20: Events that are mailed together; alerts go at once.",
+        "SetMailRelay: : mail.example.org: The host that takes mail. Without it nothing is mailed.",
+        "SetMailPort: 25: 2525: Its port.",
+        "SetMailSender: : needfire@example.org: Sender of mail; by default needfire at this host.",
+        "MailSingle: no: yes: One event a mail.",
+    ),
     *_inert(
         _MISC_OR_MAIL,
-        "mail is an output of the server: OpenOutput under [Outputs]",
-        "SetMailAddress: a recipient",
+        "recipients are named one by one: SetMailAddress, or OutputRecipient in an output",
         "SetMailAlias: a list of recipients",
-        "SetAddrSeverity: severities for the last recipient",
+        "CloseAddress: end of a recipient",
+    ),
+    *_inert(
+        _MISC_OR_MAIL,
+        "messages are not filtered by their words; write OutputSeverity, OutputClass or "
+        "OutputClassSeverity in an output under [Outputs]",
         "SetMailFilterNot: words that may not be in a mail",
         "SetMailFilterAnd: words that must all be in a mail",
         "SetMailFilterOr: words one of which must be in a mail",
-        "CloseAddress: end of a recipient",
-        "SetMailTime: time between mails",
-        "SetMailNum: messages in a mail",
-        "SetMailRelay: host that takes mail",
-        "SetMailPort: its port",
-        "SetMailSender: sender of mail",
+    ),
+    *_inert(
+        _MISC_OR_MAIL,
+        "a mail's subject names the most severe event",
         "MailSubject: subject of mail",
-        "MailSingle: one message a mail",
     ),
 )
 
@@ -1258,20 +1319,30 @@ _MODULES: Final = (
         "SetDBServerTstamp: keep the time of receipt",
         "AddToDBHash: fields of the tag",
     ),
-    *_module(
-        "External",
-        "OpenCommand: program to run",
-        "CloseCommand: end of its description",
-        "SetType: log or srv",
-        "SetCommandline: arguments",
+    *_samhain_output(
+        ("External",),
+        _COMMAND_OUTPUT,
+        "OpenCommand: : /usr/local/bin/pager: A program that gets each event on its standard input, "
+        "without a shell.",
+        "CloseCommand: : yes: End of its description.",
+        "SetType: : log: What it gets. Only log is known: a program for anything else is not run.",
+        'SetCommandline: : pager "high alert": Its name and its arguments.',
+        "SetCredentials: : nobody: A user to run it as: not possible here, so it is not run.",
+        "SetFilterNot: : x: Words that may not be in a message; has no effect.",
+        "SetFilterAnd: : x: Words that must all be in a message; has no effect.",
+        "SetFilterOr: : x: Words one of which must be in a message; has no effect.",
+        "SetDeadtime: : 60: Pause between two runs; has no effect.",
+    ),
+    *_inert(
+        ("External",),
+        "a command gets PATH and LANG and nothing else",
         "SetEnviron: environment",
-        "SetChecksum: checksum of the program",
-        "SetCredentials: user to run it as",
-        "SetFilterNot: words that may not be in a message",
-        "SetFilterAnd: words that must all be in a message",
-        "SetFilterOr: words one of which must be in a message",
-        "SetDeadtime: pause between two runs",
         "SetDefault: give it the usual environment",
+    ),
+    *_inert(
+        ("External",),
+        "a program is run only where nobody but root and the server's user can write it",
+        "SetChecksum: checksum of the program",
     ),
     *_module(
         "SuidCheck",

@@ -37,7 +37,7 @@ from needfire_server.outputs.settings import (
 )
 from needfire_server.outputs.tls import client_context
 
-__all__ = ["OUTPUTS_MAX", "OutputBlocks", "parse_target"]
+__all__ = ["OUTPUTS_MAX", "OutputBlocks", "mail_address", "parse_target"]
 
 OUTPUTS_MAX: Final = 32
 """Outputs of one server: each reads the store for itself."""
@@ -60,7 +60,7 @@ _ONLY_FOR: Final[Mapping[str, frozenset[TargetKind]]] = MappingProxyType(
         "outputformat": frozenset(TargetKind) - _RELAY,
         "outputmessagesize": _SYSLOG,
         "outputfacility": _SYSLOG,
-        "outputheader": _SYSLOG,
+        "outputheader": _SYSLOG - {TargetKind.SYSLOG_LOCAL},
         "outputcafile": _TLS,
         "outputservername": frozenset({TargetKind.SYSLOG_TLS}),
         "outputcertificatefile": _TLS,
@@ -350,8 +350,12 @@ def parse_target(text: str) -> dict[str, Any]:
     if not where:
         raise FormatError(f"{kind.value} needs to know where, for example {_EXAMPLES[kind]}")
     found: dict[str, Any] = {"kind": kind, "where": where}
-    if kind in _SYSLOG | _MAIL:
+    if kind in (_SYSLOG | _MAIL) - {TargetKind.SYSLOG_LOCAL}:
         return found | {"address": _address(where)}
+    if kind is TargetKind.SYSLOG_LOCAL and not where.startswith("/"):
+        raise FormatError(
+            f"{printable(where, 80)!r} is no absolute path of a socket, like /dev/log"
+        )
     if kind is TargetKind.COMMAND:
         return found | {"argv": _argv(where)}
     if kind in _QUEUES | _RELAY:
@@ -366,6 +370,7 @@ def parse_target(text: str) -> dict[str, Any]:
 _EXAMPLES: Final[Mapping[TargetKind, str]] = MappingProxyType(
     {
         TargetKind.FILE: "file /var/log/needfire.json",
+        TargetKind.SYSLOG_LOCAL: "syslog-local /dev/log",
         TargetKind.SYSLOG_UDP: "syslog-udp log.example.org:514",
         TargetKind.SYSLOG_TCP: "syslog-tcp log.example.org:601",
         TargetKind.SYSLOG_TLS: "syslog-tls log.example.org:6514",
@@ -448,7 +453,12 @@ def _is_loopback(host: str) -> bool:
 # ---- other values -------------------------------------------------------------------------------
 
 
-def _mail_address(text: str) -> str:
+def mail_address(text: str) -> str:
+    """Return an address for mail.
+
+    Raises:
+        FormatError: it is none.
+    """
     try:
         address = Address(addr_spec=text)
     except (ValueError, IndexError, MessageError):
@@ -488,8 +498,8 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
         "outputfacility": _word_of("facility", FACILITIES),
         "outputheader": _word_of("header", {name: name for name in ("rfc5424", "traditional")}),
         "outputservername": _server_name,
-        "outputsender": _mail_address,
-        "outputrecipient": _mail_address,
+        "outputsender": mail_address,
+        "outputrecipient": mail_address,
         "outputtopic": _topic,
     }
 )

@@ -15,6 +15,7 @@ class TargetKind(Enum):
     """Where an output goes; the value is the word of ``OutputTarget``."""
 
     FILE = "file"
+    SYSLOG_LOCAL = "syslog-local"
     SYSLOG_UDP = "syslog-udp"
     SYSLOG_TCP = "syslog-tcp"
     SYSLOG_TLS = "syslog-tls"
@@ -30,12 +31,20 @@ class TargetKind(Enum):
     @property
     def is_syslog(self) -> bool:
         """Whether records travel as syslog messages."""
-        return self in (TargetKind.SYSLOG_UDP, TargetKind.SYSLOG_TCP, TargetKind.SYSLOG_TLS)
+        return self in _SYSLOG_KINDS
 
     @property
     def is_mail(self) -> bool:
         """Whether records are gathered into mails."""
         return self in (TargetKind.SMTP, TargetKind.SMTP_STARTTLS, TargetKind.SMTPS)
+
+
+_SYSLOG_KINDS: Final = (
+    TargetKind.SYSLOG_LOCAL,
+    TargetKind.SYSLOG_UDP,
+    TargetKind.SYSLOG_TCP,
+    TargetKind.SYSLOG_TLS,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

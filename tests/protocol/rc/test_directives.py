@@ -52,7 +52,11 @@ def example_of(row: DirectiveRow) -> str:
 
 
 # Lines of a block mean something in it only; tests/server/outputs/test_blocks.py has them.
-BLOCKS = {f"server-{row.name}" for row in DIRECTIVES.values() if row.sections == ("Outputs",)}
+BLOCKS = {
+    f"server-{row.name}"
+    for row in DIRECTIVES.values()
+    if getattr(row.treatment(Program.SERVER), "field", None) == "outputs"
+}
 ALONE = [each for each in HONOURED if each.id not in BLOCKS]
 
 

@@ -19,6 +19,7 @@ from needfire_protocol.severity import Severity
 
 __all__ = [
     "FACILITIES",
+    "local_message",
     "octet_counted",
     "rfc5424_message",
     "syslog_severity",
@@ -91,6 +92,15 @@ def rfc5424_message(event: Event, text: str, *, facility: int, hostname: str) ->
     return (
         head + f"{_word(event.code, _MSGID_MAX)} {_structured_data(event)} {_one_line(text)}"
     ).encode("utf-8", "backslashreplace")
+
+
+def local_message(event: Event, text: str, *, facility: int) -> bytes:
+    """Return a message for the socket of the host's daemon: without a host, which is known there.
+
+    It has no time either: daemons take that of its arrival, and one in UTC would be read as theirs.
+    """
+    priority = facility * 8 + syslog_severity(event.severity)
+    return f"<{priority}>needfire: {_one_line(text)}".encode("utf-8", "backslashreplace")
 
 
 def traditional_message(event: Event, text: str, *, facility: int, hostname: str) -> bytes:

@@ -12,6 +12,7 @@ from needfire_server.outputs.targets.command import CommandTarget
 from needfire_server.outputs.targets.file import FileTarget
 from needfire_server.outputs.targets.mail import MailTarget
 from needfire_server.outputs.targets.relay import RelayTarget
+from needfire_server.outputs.targets.syslog_local import SyslogLocalTarget
 from needfire_server.outputs.targets.syslog_stream import SyslogStreamTarget
 from needfire_server.outputs.targets.syslog_udp import SyslogUdpTarget
 from needfire_server.outputs.targets.webhook import WebhookTarget
@@ -62,6 +63,7 @@ _MAKERS: Final[Mapping[TargetKind, Callable[[OutputSettings, Callable[[], None]]
     MappingProxyType(
         {
             TargetKind.FILE: lambda settings, _: FileTarget(settings),
+            TargetKind.SYSLOG_LOCAL: lambda settings, _: SyslogLocalTarget(settings),
             TargetKind.SYSLOG_UDP: _datagrams,
             TargetKind.SYSLOG_TCP: _stream,
             TargetKind.SYSLOG_TLS: _stream,
