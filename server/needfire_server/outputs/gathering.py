@@ -1,19 +1,33 @@
 """When what an output holds is due: at once, or for mail when a summary is."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from needfire_protocol.event import Event
 from needfire_server.outputs.settings import MailSettings
+from needfire_server.outputs.shortening import text_size
 from needfire_server.storage.output_cursors import StoredEvent
 
-__all__ = ["delivery_size", "due_in_s"]
+__all__ = ["delivery_size", "due_in_s", "leading"]
 
-_BATCH: int = 200
+_BATCH: Final = 200
+_BATCH_TEXT_MAX: Final = 4 * 1024 * 1024
+"""Characters that go together: hostile events must not make a body of hundreds of megabytes."""
 
 
 def delivery_size(mail: MailSettings | None) -> int:
     """Return how many events go in one delivery at most."""
     return _BATCH if mail is None else mail.summary_count
+
+
+def leading(held: Sequence[StoredEvent], most: int) -> int:
+    """Return how many of the held events go together: at least one, and no more than most."""
+    size = 0
+    for count, (_, event) in enumerate(held[:most]):
+        size += text_size(event)
+        if size > _BATCH_TEXT_MAX and count:
+            return count
+    return min(len(held), most)
 
 
 def due_in_s(mail: MailSettings | None, held: Sequence[StoredEvent], now_us: int) -> float:

@@ -2,16 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from needfire_protocol.event import Event
 from needfire_server.outputs.formats import FORMATS
 from needfire_server.outputs.formats.syslog import rfc5424_message, traditional_message
 from needfire_server.outputs.settings import OutputSettings
-from needfire_server.outputs.shortening import fitting
+from needfire_server.outputs.shortening import fitting, text_size
+from needfire_server.outputs.threads import in_thread
 
-__all__ = ["line_of", "marked", "syslog_message"]
+__all__ = ["RECORD_BYTES_MAX", "line_of", "marked", "rendered", "syslog_message"]
 
-_RESENT = "resent"
+_RESENT: Final = "resent"
+
+RECORD_BYTES_MAX: Final = 256 * 1024
+"""Of one record anywhere. An event may have two megabytes of text: no honest one has a tenth of that,
+and two hundred of them at a time are more than receivers take, or we have memory for."""
+_IN_LOOP_MAX: Final = 16_384
+"""Characters whose rendering takes some milliseconds at most."""
 
 
 def marked(event: Event, *, is_resent: bool) -> Event:
@@ -31,7 +39,18 @@ def marked(event: Event, *, is_resent: bool) -> Event:
 def line_of(settings: OutputSettings) -> Callable[[Event], bytes]:
     """Return what makes a record of an event: one line in UTF-8, without its end."""
     form = FORMATS[settings.format]
-    return lambda event: form(event).encode("utf-8", "backslashreplace")
+
+    def render(event: Event) -> bytes:
+        return form(event).encode("utf-8", "backslashreplace")
+
+    return lambda event: fitting(event, render, RECORD_BYTES_MAX)
+
+
+async def rendered(render: Callable[[Event], bytes], event: Event) -> bytes:
+    """Return what render makes of an event; in a thread where that takes its time."""
+    if text_size(event) <= _IN_LOOP_MAX:
+        return render(event)
+    return await in_thread(lambda: render(event))
 
 
 def syslog_message(settings: OutputSettings, hostname: str) -> Callable[[Event], bytes]:

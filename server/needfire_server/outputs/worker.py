@@ -21,7 +21,7 @@ from needfire_protocol.escape import printable
 from needfire_protocol.event import Event, FieldValue
 from needfire_server.clock import monotonic_s, now_us
 from needfire_server.outputs.backoff import Backoff
-from needfire_server.outputs.gathering import delivery_size, due_in_s
+from needfire_server.outputs.gathering import delivery_size, due_in_s, leading
 from needfire_server.outputs.records import marked
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.suspects import Suspects
@@ -209,7 +209,8 @@ class Worker:
             most = self._suspects.delivery_size(
                 self.cursor.confirmed, delivery_size(self.settings.mail)
             )
-            batch, held = held[:most], held[most:]
+            count = leading(held, most)
+            batch, held = held[:count], held[count:]
             await self._send(batch, batch[-1][0] if held else position)
         if not held and not self._unsettled:
             self.cursor = self.cursor.passed(position)

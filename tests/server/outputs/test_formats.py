@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from datetime import datetime
@@ -29,9 +30,11 @@ from needfire_server.outputs.formats.syslog import (
     syslog_severity,
     traditional_message,
 )
-from needfire_server.outputs.records import marked
+from needfire_server.outputs.gathering import leading
+from needfire_server.outputs.records import RECORD_BYTES_MAX, line_of, marked, rendered
 from needfire_server.outputs.shortening import fitting
 from needfire_testkit.event_strategies import any_text, events
+from needfire_testkit.output_doubles import settings_of
 from needfire_testkit.record_parsers import (
     parse_alert,
     parse_cef,
@@ -335,3 +338,32 @@ def test_the_host_of_a_syslog_message_can_never_be_a_path() -> None:
     for header in (rfc5424_message, traditional_message):
         message = header(event, "-", facility=1, hostname="h").decode()
         assert " hall!web1 needfire" in message
+
+
+@pytest.mark.parametrize(("characters", "is_in_loop"), [(16_000, True), (20_000, False)])
+async def test_what_takes_its_time_is_not_rendered_in_the_event_loop(
+    characters: int, is_in_loop: bool
+) -> None:
+    threads: list[int] = []
+
+    def render(each: Event) -> bytes:
+        threads.append(threading.get_ident())
+        return each.id.encode()
+
+    event = replace(event_of(), fields={"text": "x" * characters})
+    assert await rendered(render, event) == event.id.encode()
+    assert (threads == [threading.get_ident()]) == is_in_loop
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_the_largest_event_that_there_can_be_is_a_record_of_bounded_size(name: str) -> None:
+    event = replace(event_of(), fields={f"name{n}": '"' * 20_000 for n in range(96)})
+    assert len(line_of(settings_of(format=name))(event)) <= RECORD_BYTES_MAX
+
+
+def test_records_that_go_together_are_bounded_by_their_text() -> None:
+    large = replace(event_of(), fields={f"name{n}": "x" * 20_000 for n in range(96)})
+    assert leading([(n, large) for n in range(10)], 200) == 2
+    assert leading([(1, large)], 200) == 1
+    assert leading([(n, event_of()) for n in range(300)], 200) == 200
+    assert leading([(1, event_of())], 200) == 1

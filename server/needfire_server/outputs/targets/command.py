@@ -10,7 +10,7 @@ from typing import Final
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
 from needfire_protocol.event import Event
-from needfire_server.outputs.records import line_of
+from needfire_server.outputs.records import line_of, rendered
 from needfire_server.outputs.secrets import check_program
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
@@ -35,7 +35,7 @@ class CommandTarget(ConfirmingTarget):
     async def deliver(self, events: Sequence[Event]) -> None:
         for number, event in enumerate(events):
             try:
-                await self._run(self._line(event) + b"\n")
+                await self._run(await rendered(self._line, event) + b"\n")
             except RefusedError as error:
                 raise RefusedError(str(error), delivered=number, is_next=True) from None
             except TargetError as error:

@@ -26,8 +26,10 @@ class FileTarget(ConfirmingTarget):
 
     async def deliver(self, events: Sequence[Event]) -> None:
         """Append the records; all of them are on the disk then."""
-        data = b"".join(self._line(event) + b"\n" for event in events)
-        await in_thread(lambda: _append(self._path, data))
+        await in_thread(lambda: self._append(events))
+
+    def _append(self, events: Sequence[Event]) -> None:
+        _append(self._path, b"".join(self._line(event) + b"\n" for event in events))
 
 
 def _append(path: str, data: bytes) -> None:

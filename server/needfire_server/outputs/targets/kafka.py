@@ -14,7 +14,7 @@ from aiokafka.errors import (
 from aiokafka.structs import RecordMetadata
 
 from needfire_protocol.event import Event
-from needfire_server.outputs.records import line_of
+from needfire_server.outputs.records import line_of, rendered
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
 from needfire_server.outputs.tls import client_context
@@ -65,7 +65,7 @@ class KafkaTarget(ConfirmingTarget):
     ) -> "asyncio.Future[RecordMetadata]":
         confirmation: asyncio.Future[RecordMetadata] = await producer.send(
             self._settings.topic,
-            self._line(event),
+            await rendered(self._line, event),
             key=(event.client or "").encode() or None,
             headers=[("event-id", event.id.encode())],
         )

@@ -43,11 +43,10 @@ class MailTarget(ConfirmingTarget):
         self._smtp: smtplib.SMTP | None = None
 
     async def deliver(self, events: Sequence[Event]) -> None:
-        message = compose(self._settings, events, hostname=self._hostname)
         limit_s = self._settings.time_limit_s
         try:
             async with asyncio.timeout(limit_s):
-                await in_thread(lambda: self._send(message))
+                await in_thread(lambda: self._send(events))
         except TimeoutError:
             raise TargetError(f"it did not take the mail within {limit_s} seconds") from None
         except smtplib.SMTPException as error:
@@ -64,7 +63,8 @@ class MailTarget(ConfirmingTarget):
 
     # ---- in a thread ---------------------------------------------------------------------------
 
-    def _send(self, message: EmailMessage) -> None:
+    def _send(self, events: Sequence[Event]) -> None:
+        message = compose(self._settings, events, hostname=self._hostname)
         settings, mail = self._settings, self._settings.mail
         assert mail is not None
         smtp = self._smtp = self._made()

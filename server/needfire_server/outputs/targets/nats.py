@@ -14,7 +14,7 @@ from nats.errors import MaxPayloadError
 from nats.js.errors import APIError
 
 from needfire_protocol.event import Event
-from needfire_server.outputs.records import line_of
+from needfire_server.outputs.records import line_of, rendered
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
 from needfire_server.outputs.tls import client_context
@@ -57,7 +57,9 @@ class NatsTarget(ConfirmingTarget):
         for number, event in enumerate(events):
             try:
                 await stream.publish(
-                    self._settings.topic, self._line(event), headers={"Nats-Msg-Id": event.id}
+                    self._settings.topic,
+                    await rendered(self._line, event),
+                    headers={"Nats-Msg-Id": event.id},
                 )
             except MaxPayloadError as error:
                 raise RefusedError(str(error), delivered=number, is_next=True) from None

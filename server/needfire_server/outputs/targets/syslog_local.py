@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from needfire_protocol.event import Event
 from needfire_server.outputs.formats import FORMATS
 from needfire_server.outputs.formats.syslog import local_message
+from needfire_server.outputs.records import rendered
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.shortening import fitting
 from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
@@ -33,7 +34,7 @@ class SyslogLocalTarget(ConfirmingTarget):
         for number, event in enumerate(events):
             try:
                 async with asyncio.timeout(limit_s):
-                    await loop.sock_sendall(self._socket, self._message(event))
+                    await loop.sock_sendall(self._socket, await rendered(self._message, event))
             except TimeoutError:
                 raise TargetError("the daemon does not read", delivered=number) from None
             except OSError as error:

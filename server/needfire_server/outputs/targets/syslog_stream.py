@@ -19,7 +19,7 @@ from typing import Final
 
 from needfire_protocol.event import Event
 from needfire_server.outputs.formats.syslog import octet_counted
-from needfire_server.outputs.records import syslog_message
+from needfire_server.outputs.records import rendered, syslog_message
 from needfire_server.outputs.settings import OutputSettings, TargetKind
 from needfire_server.outputs.target import TargetError
 from needfire_server.outputs.tls import client_context
@@ -79,7 +79,7 @@ class SyslogStreamTarget:
     async def deliver(self, events: Sequence[Event]) -> None:
         async with asyncio.timeout(self._settings.time_limit_s):
             for event in events:
-                await self._connection.send(octet_counted(self._message(event)))
+                await self._connection.send(octet_counted(await rendered(self._message, event)))
                 # Others get a turn: a hostile agent's records may be large and many.
                 await asyncio.sleep(0)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from needfire_protocol.event import Event
-from needfire_server.outputs.records import syslog_message
+from needfire_server.outputs.records import rendered, syslog_message
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.target import RefusedError, TargetError
 
@@ -49,7 +49,7 @@ class SyslogUdpTarget:
         for number, event in enumerate(events):
             if self._watch.is_lost:
                 raise TargetError("nothing listens there")
-            self._transport.sendto(self._message(event))
+            self._transport.sendto(await rendered(self._message, event))
             if self._watch.is_too_long:
                 reason = "it is too long for a datagram"
                 raise RefusedError(reason, delivered=number, is_next=True)

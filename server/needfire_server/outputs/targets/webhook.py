@@ -55,13 +55,12 @@ class WebhookTarget(ConfirmingTarget):
         self._connection: http.client.HTTPConnection | None = None
 
     async def deliver(self, events: Sequence[Event]) -> None:
-        body = b"".join(self._line(event) + b"\n" for event in events)
         ids = ",".join(event.id for event in events)
         batch_id = "msg_" + hashlib.sha256(ids.encode()).hexdigest()[:32]
         limit_s = self._settings.time_limit_s
         try:
             async with asyncio.timeout(limit_s):
-                await in_thread(lambda: self._post(batch_id, body))
+                await in_thread(lambda: self._post(batch_id, events))
         except TimeoutError:
             raise TargetError(f"it did not answer within {limit_s} seconds") from None
         except http.client.HTTPException as error:
@@ -77,7 +76,8 @@ class WebhookTarget(ConfirmingTarget):
 
     # ---- in a thread ---------------------------------------------------------------------------
 
-    def _post(self, batch_id: str, body: bytes) -> None:
+    def _post(self, batch_id: str, events: Sequence[Event]) -> None:
+        body = b"".join(self._line(event) + b"\n" for event in events)
         connection = self._opened()
         timestamp_s = int(time.time())
         connection.request(
