@@ -1,6 +1,6 @@
 """The statements of the audit log: each function is one operation on an open connection.
 
-As in ``statements.py``: writing functions run inside a transaction that the caller begins and
+What every commit asks goes to the driver itself (``engine.py``). As in ``statements.py``: writing functions run inside a transaction that the caller begins and
 commits. The state of the log is read from the database by each append and never kept in memory, so
 what is rolled back leaves no trace, and several servers continue one log.
 """
@@ -38,14 +38,13 @@ __all__ = [
 
 LEVEL_STEP: Final = 4
 """Nodes are kept of every fourth level: one row for 15 records, and 16 reads a level at most."""
-_HEAD_ID: Final = 1
 
 
 def append(transaction: Transaction) -> None:
     """Append what the transaction has to record; nobody else writes until its end."""
     if not transaction.drafts:
         return
-    state = head(transaction.connection)
+    state = _head_of(transaction.engine.audit_head(transaction.connection))
     frontier, previous = state.frontier, state.previous
     moment = Moment(clock.now_us(), clock.boottime_us())
     lines, nodes = [], []
@@ -59,7 +58,9 @@ def append(transaction: Transaction) -> None:
         frontier.append(previous)
     transaction.insert_many("audit_records", ("number", "record"), lines)
     transaction.insert_many("audit_nodes", ("level", "position", "hash"), nodes)
-    _save_head(transaction.connection, AuditHead(previous, frontier))
+    transaction.engine.save_audit_head(
+        transaction.connection, frontier.size, previous, b"".join(frontier.hashes)
+    )
 
 
 def head(connection: sa.Connection) -> AuditHead:
@@ -69,6 +70,10 @@ def head(connection: sa.Connection) -> AuditHead:
         StorageError: what the database has of it cannot be.
     """
     row = connection.execute(_HEAD).first()
+    return _head_of(None if row is None else (row[0], row[1], row[2]))
+
+
+def _head_of(row: tuple[int, bytes, bytes] | None) -> AuditHead:
     if row is None:
         return AuditHead(FIRST_PREVIOUS, Frontier())
     size, previous, joined = row
@@ -80,19 +85,6 @@ def head(connection: sa.Connection) -> AuditHead:
 
 
 _HEAD: Final = sa.select(audit_head.c.size, audit_head.c.previous, audit_head.c.frontier)
-
-
-def _save_head(connection: sa.Connection, state: AuditHead) -> None:
-    values = {
-        "size": state.size,
-        "previous": state.previous,
-        "frontier": b"".join(state.frontier.hashes),
-    }
-    if connection.execute(_UPDATE_HEAD, values).rowcount == 0:
-        connection.execute(sa.insert(audit_head), {"id": _HEAD_ID, **values})
-
-
-_UPDATE_HEAD: Final = sa.update(audit_head).where(audit_head.c.id == _HEAD_ID)
 
 
 def add_key(connection: sa.Connection, key: StoredKey, after: str | None) -> bool:

@@ -106,6 +106,14 @@ class Engine(Protocol):
     ) -> None:
         """Append rows by the fastest way there is. The names are ours, never a peer's."""
 
+    def audit_head(self, connection: sa.Connection) -> tuple[int, bytes, bytes] | None:
+        """Return size, previous and frontier of the audit log; None where it has not begun."""
+
+    def save_audit_head(
+        self, connection: sa.Connection, size: int, previous: bytes, frontier: bytes
+    ) -> None:
+        """Keep them instead of those before."""
+
     def wake_others(self, connection: sa.Connection, wakes: Iterable[Wakes]) -> None:
         """Tell other servers, with the commit."""
 

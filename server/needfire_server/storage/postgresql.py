@@ -207,6 +207,24 @@ class PostgresEngine:
                 for row in rows:
                     copy.write_row(row)
 
+    def audit_head(self, connection: sa.Connection) -> tuple[int, bytes, bytes] | None:
+        row = (
+            _driver(connection)
+            .execute("SELECT size, previous, frontier FROM audit_head WHERE id = 1")
+            .fetchone()
+        )
+        return None if row is None else (row[0], row[1], row[2])
+
+    def save_audit_head(
+        self, connection: sa.Connection, size: int, previous: bytes, frontier: bytes
+    ) -> None:
+        _driver(connection).execute(
+            "INSERT INTO audit_head (id, size, previous, frontier) VALUES (1, %s, %s, %s) "
+            "ON CONFLICT (id) DO UPDATE SET size = excluded.size, previous = excluded.previous, "
+            "frontier = excluded.frontier",
+            (size, previous, frontier),
+        )
+
     def wake_others(self, connection: sa.Connection, wakes: Iterable[Wakes]) -> None:
         for wake in wakes:
             if wake.events:

@@ -160,6 +160,24 @@ class SqliteEngine:
             driver.execute(_insertion(table, tuple(columns), _ROWS_AT_ONCE), values)
         driver.executemany(_insertion(table, tuple(columns), 1), rows[whole:])
 
+    def audit_head(self, connection: sa.Connection) -> tuple[int, bytes, bytes] | None:
+        found: tuple[int, bytes, bytes] | None = (
+            _driver(connection)
+            .execute("SELECT size, previous, frontier FROM audit_head WHERE id = 1")
+            .fetchone()
+        )
+        return found
+
+    def save_audit_head(
+        self, connection: sa.Connection, size: int, previous: bytes, frontier: bytes
+    ) -> None:
+        _driver(connection).execute(
+            "INSERT INTO audit_head (id, size, previous, frontier) VALUES (1, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET size = excluded.size, previous = excluded.previous, "
+            "frontier = excluded.frontier",
+            (size, previous, frontier),
+        )
+
     def wake_others(self, connection: sa.Connection, wakes: Iterable[Wakes]) -> None:
         """There are no others: the directory is locked."""
 
