@@ -2,6 +2,6 @@
 
 import sys
 
-from needfire_client.cli import main
+from needfire_client.start import main
 
 sys.exit(main())

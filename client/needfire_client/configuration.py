@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -74,7 +75,9 @@ class Provider:
         name: the name that this agent claims; conditions in the configuration compare it.
     """
 
-    def __init__(self, options: Options, state: StateDir, reporter: Reporter, *, name: str) -> None:
+    def __init__(
+        self, options: Options, state: StateDir, reporter: Reporter, *, name: Callable[[], str]
+    ) -> None:
         self._options = options
         self._state = state
         self._reporter = reporter

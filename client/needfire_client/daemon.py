@@ -51,7 +51,7 @@ class Daemon:
         self._runtime = runtime
         self._reporter = runtime.reporter
         self._provider = Provider(
-            runtime.options, runtime.state, runtime.reporter, name=runtime.name
+            runtime.options, runtime.state, runtime.reporter, name=lambda: runtime.name
         )
         self._orders = Orders(runtime.reporter, self._take)
         self._watching = Watching(

@@ -1,7 +1,7 @@
 """What is true of this host: the answers to the tests of ``@if`` in a configuration file."""
 
 import os
-import socket
+from collections.abc import Callable
 
 from needfire_client.digests import has_digest
 
@@ -11,13 +11,23 @@ __all__ = ["HostFacts"]
 class HostFacts:
     """Facts (``needfire_protocol.rc.conditions``) of the running host."""
 
-    __slots__ = ("hostname", "system")
+    __slots__ = ("_hostname", "system")
 
-    def __init__(self, hostname: str | None = None) -> None:
+    def __init__(self, hostname: str | Callable[[], str] | None = None) -> None:
         """Ask the system once; hostname is given where the host goes by another name."""
         uname = os.uname()
-        self.hostname = socket.getfqdn() if hostname is None else hostname
+        self._hostname = hostname
         self.system = f"{uname.sysname}:{uname.release}:{uname.machine}"
+
+    @property
+    def hostname(self) -> str:
+        """The name; asks the resolver when it is needed, which it is in few configurations."""
+        found = self._hostname
+        if not isinstance(found, str):
+            import socket
+
+            found = self._hostname = (found or socket.getfqdn)()
+        return found
 
     def file_exists(self, path: bytes, /) -> bool:
         """True where something is at the path; a dangling link counts as nothing, as in Samhain."""
@@ -29,6 +39,7 @@ class HostFacts:
     def interface_exists(self, address: str, /) -> bool:
         """True where a local interface has the address: only those can be bound to."""
         import ipaddress
+        import socket
 
         try:
             ip = ipaddress.ip_address(address)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -34,7 +33,14 @@ PASSWORD_ADVISED_LENGTH: Final = 20
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-def host_name(resolve: Callable[[], str] = socket.getfqdn) -> str:
+def _resolved() -> str:
+    # Most checks have no server, nor anybody who wants to know the name.
+    from socket import getfqdn
+
+    return getfqdn()
+
+
+def host_name(resolve: Callable[[], str] = _resolved) -> str:
     """Return the fully qualified name of this host, as far as it knows it; asks the resolver."""
     return resolve().strip().rstrip(".")
 

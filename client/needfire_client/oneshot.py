@@ -119,7 +119,9 @@ def run_oneshot(options: Options, work: Work, *, needs_baseline: bool) -> ExitSt
     with runtime.state.exclusive(runtime.state.oneshot_lock, "needfire-agent init/check/update"):
         for place in (runtime.state.baseline, runtime.state.proposal):
             remove_abandoned(place)
-        provider = Provider(runtime.options, runtime.state, runtime.reporter, name=runtime.name)
+        provider = Provider(
+            runtime.options, runtime.state, runtime.reporter, name=lambda: runtime.name
+        )
         configuration = None
         if not provider.is_rc_from_server:
             configuration = _local_configuration(runtime, provider)

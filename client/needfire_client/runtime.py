@@ -31,13 +31,13 @@ class Runtime:
         findings_on_stdout: integrity events are the result that the verb prints.
 
     Raises:
-        CommandError: the host has no usable name.
+        CommandError: the name that is given cannot be one.
         StorageError: the state directory cannot be used.
     """
 
     def __init__(self, options: Options, *, findings_on_stdout: bool = False) -> None:
         self.options = options
-        self.name = agent_name(options.name)
+        self._name = None if options.name is None else agent_name(options.name)
         self.state = StateDir(options.state_dir)
         self.state.prepare()
         defaults = AgentSettings()
@@ -51,6 +51,17 @@ class Runtime:
         self.reporter = Reporter(self._logbook, clock_us=clock_us, random_bytes=os.urandom)
         self.reporter.select_export(defaults.export_severity)
         self._bugs = RepeatFilter()
+
+    @property
+    def name(self) -> str:
+        """The name to claim; the host's own is looked up when somebody needs it.
+
+        Raises:
+            CommandError: the host has no usable name.
+        """
+        if self._name is None:
+            self._name = agent_name(None)
+        return self._name
 
     def configure(self, configuration: Configuration) -> None:
         """Log as the configuration says, and say what there is to know about it."""

@@ -5,7 +5,6 @@ network or a file name is made printable before it gets here or on its way out.
 """
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -39,6 +38,8 @@ def print_line(text: str) -> None:
 
 def print_json(data: Mapping[str, object]) -> None:
     """Write one line of the result for programs."""
+    import json
+
     write_result(json.dumps(data, ensure_ascii=True, separators=(",", ":")) + "\n")
 
 

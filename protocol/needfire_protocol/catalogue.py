@@ -7,7 +7,6 @@ can really be raised.
 
 import re
 from collections.abc import Iterator, Mapping
-from string import Formatter
 from types import MappingProxyType
 from typing import Final
 
@@ -72,14 +71,22 @@ def _pasted_entries(line: str) -> tuple[Entry, ...]:
 
 def _pattern(entry: Entry) -> re.Pattern[str]:
     pieces = [
-        re.escape(literal) + ("" if name is None else ".*")
-        for literal, name, _, _ in Formatter().parse(entry.msg)
+        re.escape(literal) + ("" if name is None else ".*") for literal, name in _pieces(entry.msg)
     ]
     return re.compile("".join(pieces), re.DOTALL)
 
 
+def _pieces(msg: str) -> Iterator[tuple[str, str | None]]:
+    """Yield the texts between fields, each with the name of the field behind it."""
+    # Only who looks an event up waits for it.
+    from string import Formatter
+
+    for text, name, _, _ in Formatter().parse(msg):
+        yield text, name
+
+
 def _words_match(entry: Entry, lowered: str) -> bool:
-    literals = [text.lower() for text, _, _, _ in Formatter().parse(entry.msg) if text.strip()]
+    literals = [text.lower() for text, _ in _pieces(entry.msg) if text.strip()]
     longest = max(literals, key=len, default="").strip()
     titles = (entry.msg.lower(), (entry.title or "").lower())
     return any(lowered in title for title in titles) or (len(longest) >= 8 and longest in lowered)

@@ -4,7 +4,6 @@ An event is what both programs log, what a report carries, what the store keeps 
 ``needfire-admin events`` prints. Its words come from the catalogue; nothing else makes events.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -174,6 +173,8 @@ def event_to_json(event: Event) -> str:
     data["code"] = event.code
     data["msg"] = event.msg
     data["fields"] = dict(event.fields)
+    import json
+
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -11,7 +11,8 @@ import pytest
 import needfire_client.commands.explain
 from needfire_client.address import ServerAddress
 from needfire_client.check import CheckResult
-from needfire_client.cli import VERBS, main, parse
+from needfire_client.cli import main, parse
+from needfire_client.command_line import VERBS
 from needfire_client.commands.check import print_summary, status_of
 from needfire_client.manual import PAGES
 from needfire_client.options import DEFAULT_RC, REQ_FROM_SERVER

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +22,43 @@ def test_loads_nothing_that_it_does_not_need(module: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == ""
+
+
+NEVER_IN_A_CHECK = {
+    *("argparse", "gettext", "locale", "shutil", "socket", "selectors", "json"),
+    *(
+        "string",
+        "subprocess",
+        "encodings.idna",
+        "needfire_client.command_line",
+        "needfire_client.scan_pool",
+    ),
+    *NEVER["needfire_client.commands.check"],
+}
+
+
+def test_a_whole_check_without_a_server_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "f").write_text("x")
+    rc = tmp_path / "agentrc"
+    rc.write_text(f"[ReadOnly]\ndir=99{tmp_path}/tree\n[Misc]\nScanWorkers=1\n")
+    common = ["--rc", str(rc), "--state-dir", str(tmp_path / "state")]
+    program = (
+        "import sys\n"
+        "from needfire_client.start import main\n"
+        "status = main()\n"
+        f"print(*sorted({NEVER_IN_A_CHECK!r} & sys.modules.keys()), len(sys.modules) < 190)\n"
+        "sys.exit(status)"
+    )
+    init, check = (
+        subprocess.run(
+            [sys.executable, "-c", program, verb, *common],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        for verb in ("init", "check")
+    )
+    assert (init.returncode, check.returncode) == (0, 0), check.stderr
+    assert check.stdout.splitlines()[-1] == "True"
