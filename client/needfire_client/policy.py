@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from needfire_client.glob import compile_component, literal_component
 from needfire_protocol.plain_classes import dataclass, field
 from needfire_protocol.rc.policies import Check, PathRule, Policy, RuleKind
+from needfire_protocol.rc.values import DEPTH_MAX
 from needfire_protocol.severity import Severity
 
 __all__ = ["EVERYTHING", "Decision", "Place", "RuleSettings", "Ruleset", "Selection"]
@@ -136,6 +137,20 @@ class Place:
     def is_uniform(self) -> bool:
         """True where no rule names anything inside: ``contents`` and ``below`` hold for all."""
         return not any(node.has_children for node in self._nodes)
+
+    @property
+    def is_cut(self) -> bool:
+        """True where directories inside are left out only because no rule can say a deeper level.
+
+        Who writes the greatest depth that there is means everything.
+        """
+        contents = self.contents
+        return (
+            self.levels == 0
+            and contents is not None
+            and contents.levels == DEPTH_MAX
+            and contents.policy is not Policy.IGNORE_ALL
+        )
 
     @property
     def below(self) -> "Place":

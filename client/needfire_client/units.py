@@ -39,6 +39,9 @@ __all__ = [
 FRAME_BYTES_MAX: Final = 2 * ENTRIES_BYTES_MAX
 """Bytes of one message: the largest directory that a baseline takes, with all that is said of it."""
 
+_PARTS_AS_BEFORE: Final = 3
+"""Of a directory in which a quick look found nothing changed; all others have more."""
+
 _DECODING: Final = DecodingLimits(
     size_bytes_max=FRAME_BYTES_MAX,
     text_bytes_max=64 * 1024,
@@ -225,7 +228,8 @@ def encode_answer(
 
 def _plain_record(record: DirectoryRecord, row: bytes) -> list[Any]:
     if record.is_as_before:
-        return [record.path, record.count]
+        # A directory in it may be too deep to be entered; nothing else is to be said of such a one.
+        return [record.path, record.count, [_plain_finding(each) for each in record.findings]]
     plain: list[Any] = [record.path, row, record.count, record.is_readable, record.is_whole]
     if not (record.findings or record.prefixes or record.deferred or record.scope is not None):
         return plain
@@ -257,7 +261,9 @@ def decode_answer(data: bytes, walker: Walker) -> Answer:
         walker.followed.update(followed)
         return Answer(
             [
-                _as_before(walker, *plain) if len(plain) == 2 else _record(walker, *plain)
+                _as_before(walker, *plain)
+                if len(plain) == _PARTS_AS_BEFORE
+                else _record(walker, *plain)
                 for plain in records
             ],
             [Rest(path, names) for path, names in rest],
@@ -297,8 +303,10 @@ def _record(
     return record
 
 
-def _as_before(walker: Walker, path: bytes, count: int) -> DirectoryRecord:
-    return DirectoryRecord(
+def _as_before(
+    walker: Walker, path: bytes, count: int, findings: Sequence[list[Any]]
+) -> DirectoryRecord:
+    record = DirectoryRecord(
         path,
         walker.place_of(path),
         packed=b"",
@@ -306,6 +314,8 @@ def _as_before(walker: Walker, path: bytes, count: int) -> DirectoryRecord:
         is_whole=True,
         is_as_before=True,
     )
+    record.findings = [_finding(*plain) for plain in findings]
+    return record
 
 
 def _finding(code: str, path: bytes, severity: int | None, fields: dict[str, Any]) -> Finding:

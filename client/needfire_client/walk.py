@@ -39,6 +39,7 @@ from needfire_protocol.escape import escape_bytes, is_weird
 from needfire_protocol.plain_classes import dataclass
 from needfire_protocol.rc.policies import Check, Policy, RuleKind
 from needfire_protocol.rc.skip_checksum import SkipLine
+from needfire_protocol.rc.values import DEPTH_MAX
 from needfire_protocol.severity import Severity
 
 if TYPE_CHECKING:
@@ -674,6 +675,9 @@ class Walker:
         below = record.place.below
         if below.is_open:
             descents += [_Descent(name, below, False) for name in row.directories]
+        elif record.place.is_cut:
+            for name in row.directories:
+                self._judge_depth(record, name, decision)
         return True
 
     def _add_uniform(
@@ -695,7 +699,7 @@ class Walker:
             self._add_named(record, fd, listing, descents)
             return
         examine, hashes, below = self._examiner.examine, decision.hashes, record.place.below
-        goes_on = below.is_open
+        goes_on, is_cut = below.is_open, record.place.is_cut
         skips_any = hashes and bool(self._skip_lines)
         at_once = self._examiner.at_once if hashes and not skips_any else _ask_patiently
         entries = record.entries
@@ -716,6 +720,8 @@ class Walker:
             # What cannot be examined may be a directory; opening it will tell.
             if goes_on and not is_regular and (stat.S_ISDIR(entry.mode) or not entry.mode):
                 descents.append(_Descent(name, below, False))
+            elif is_cut and stat.S_ISDIR(entry.mode):
+                self._judge_depth(record, name, decision)
 
     def _add_named(
         self,
@@ -734,6 +740,14 @@ class Walker:
                 descent = self._descent(fd, name, place, entry)
                 if descent is not None:
                     descents.append(descent)
+            elif (
+                entry is not None
+                and decision is not None
+                and record.place.is_cut
+                and place is record.place.below
+                and stat.S_ISDIR(entry.mode)
+            ):
+                self._judge_depth(record, name, decision)
 
     def _add(
         self,
@@ -812,6 +826,15 @@ class Walker:
             record.findings.append(
                 Finding("FILE_UNREADABLE", path, self._severities.files, unreadable)
             )
+
+    def _judge_depth(self, record: DirectoryRecord, name: bytes, decision: Decision) -> None:
+        """Say so of a directory that is too deep to be entered: a tree can be hidden down there."""
+        fields: dict[str, FieldValue] = {
+            "reason": f"deeper than the {DEPTH_MAX} levels that a rule can enter",
+            "policy": decision.policy.value,
+        }
+        path = join(record.path, name)
+        record.findings.append(Finding("FILE_UNREADABLE", path, self._severities.dirs, fields))
 
     def _judge_directory(
         self, record: DirectoryRecord, name: bytes, entry: FileEntry, place: Place

@@ -21,7 +21,7 @@ from needfire_client.baseline import BaselineReader
 from needfire_client.check import Checker
 from needfire_client.inode import Inspector, Times
 from needfire_client.packing import pack_record
-from needfire_client.policy import Place
+from needfire_client.policy import Place, Selection
 from needfire_protocol.baseline import ContentDigest, FileEntry, decode_entries
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.codec import encode
@@ -493,6 +493,46 @@ def test_an_unreadable_directory_is_told_and_its_contents_are_not_missing(
     refused.add(b"sub")
     checker.full_check()
     assert codes(scanned.take()) == ["FILE_UNREADABLE"]
+
+
+@pytest.mark.parametrize(
+    ("depth", "policy", "levels", "excluded", "told"),
+    [
+        (99, Policy.READ_ONLY, 99, (), 0),
+        (99, Policy.READ_ONLY, 100, (), 1),
+        (99, Policy.READ_ONLY, 101, ("out",), 1),
+        (98, Policy.READ_ONLY, 101, (), 0),
+        (99, Policy.IGNORE_ALL, 101, (), 0),
+    ],
+)
+def test_directories_deeper_than_any_rule_can_say_are_told(
+    tmp_path: Path,
+    make: Make,
+    depth: int,
+    policy: Policy,
+    levels: int,
+    excluded: tuple[str, ...],
+    told: int,
+) -> None:
+    root = tmp_path / "tree"
+    deepest, cut = (Path(root, *["d"] * count) for count in (levels, 100))
+    deepest.mkdir(parents=True)
+    (deepest / "hidden").touch()
+    # An exclusion is the administrator's word, wherever it stands.
+    for name in excluded:
+        (cut.parent / name).mkdir()
+    rules = [dir_rule(cut.parent / name, Policy.IGNORE_ALL, -1) for name in excluded]
+    scanned = make(dir_rule(root, policy, depth), *rules)
+    assert scanned.init().unreadable == told
+    for quick in (frozenset[str](), frozenset({""})):
+        scanned.take()
+        result = scanned.checker().full_check(selection=Selection(quick=quick))
+        receipt = scanned.receipt()
+        found = [event.path for event in scanned.take() if event.code == "FILE_UNREADABLE"]
+        assert found == [bytes(cut)] * told
+        assert (result.unreadable, receipt.fields["skipped"]) == (told, told)
+        said = f"deeper than the 99 levels that a rule can enter: {told}"
+        assert receipt.fields.get("skipped_why") == (said if told else None)
 
 
 def test_an_update_keeps_what_the_old_baseline_says_of_the_unreadable(

@@ -133,7 +133,8 @@ _FILES: Final = (
         "99/etc",
         "Checks a directory and what is in it, with the policy of the section. A number directly "
         "before the path is how many levels below it are entered (0-99); -1, only under "
-        "[IgnoreAll], leaves out everything inside.",
+        "[IgnoreAll], leaves out everything inside. Directories deeper than 99 levels are reported as "
+        "not examined; a directory that is left out by a smaller number is not.",
         agent=Honoured("rules", repeats=True),
     ),
     _row(
