@@ -406,7 +406,9 @@ class Checker:
         if is_large(now) or (packed is not None and is_large(packed)):
             # Not also entry by entry, which takes several times the memory.
             record.packed, record.entries = now, []
-            for known, new in self._reference.in_pieces(key, packed, now):
+            for known, new in self._reference.in_pieces(
+                key, packed, now, ignores_times=_compares_no_times(record.place)
+            ):
                 self._compare_names(scan, record, known, new)
             return
         self._compare_entries(scan, record, self._reference.unpacked(key, packed))
@@ -606,13 +608,13 @@ def _is_same_row(place: Place, packed: bytes, now: bytes) -> bool:
     """Return whether nothing differs that any policy in the directory compares."""
     if packed == now:
         return True
+    return _compares_no_times(place) and differ_in_access_times_only(packed, now)
+
+
+def _compares_no_times(place: Place) -> bool:
+    """True where no policy in the directory compares access times."""
     contents = place.contents
-    return (
-        place.is_uniform
-        and contents is not None
-        and Check.ATM not in contents.mask
-        and differ_in_access_times_only(packed, now)
-    )
+    return place.is_uniform and contents is not None and Check.ATM not in contents.mask
 
 
 def _is_directory(entry: FileEntry | None) -> TypeGuard[FileEntry]:

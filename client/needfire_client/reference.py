@@ -11,7 +11,7 @@ from needfire_client.pieces import InOrder, is_large, pieces
 from needfire_protocol.baseline import (
     FileEntry,
     decode_entries,
-    iterate_entries,
+    iterate_rows,
     key_of,
     subtree_end,
 )
@@ -72,17 +72,21 @@ class Reference:
         return Known({} if packed is None else decode_entries(packed), self._reported(key))
 
     def in_pieces(
-        self, key: bytes, packed: bytes | None, now: bytes
+        self, key: bytes, packed: bytes | None, now: bytes, *, ignores_times: bool = False
     ) -> Iterator[tuple[Known, dict[bytes, FileEntry]]]:
         """Yield what is known of a directory, and what is there, a few thousand names at a time.
 
+        Names of which nothing differs, and of which nothing was reported, are left out.
+
         Args:
             packed, now: the row of the baseline, and one of what is there.
+            ignores_times: as for ``pieces``.
         """
-        old = iter(()) if packed is None else iterate_entries(packed)
+        old = iter(()) if packed is None else iterate_rows(packed)
         overlay = self._overlay
         reported = iter(()) if overlay is None else overlay.iterate(key)
-        for baseline, said, new in pieces(old, reported, iterate_entries(now)):
+        new_rows = iterate_rows(now)
+        for baseline, said, new in pieces(old, reported, new_rows, ignores_times=ignores_times):
             yield Known(baseline, said), new
 
     def rows(

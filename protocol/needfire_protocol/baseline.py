@@ -62,7 +62,9 @@ __all__ = [
     "digest_text",
     "encode_entries",
     "entries_to_compare",
+    "entry_of",
     "iterate_entries",
+    "iterate_rows",
     "key_of",
     "parse_meta",
     "path_of",
@@ -339,27 +341,52 @@ def iterate_entries(data: bytes) -> Iterator[tuple[bytes, FileEntry]]:
     Raises:
         FormatError: as ``decode_entries``, perhaps after some of the entries.
     """
+    for name, attributes, time in iterate_rows(data):
+        yield name, entry_of(attributes, time)
+
+
+def iterate_rows(data: bytes) -> Iterator[tuple[bytes, list[Any], Any]]:
+    """Yield the names of a row, each with its attributes and, apart from them, its access time.
+
+    Those are any plain values, to be held against others in a tenth of the time that it takes to
+    look at each of them; ``entry_of`` does that, and alone makes something of them.
+
+    Raises:
+        FormatError: the names are not sorted, or this is no row at all.
+    """
     last = b""
-    for row in _iterated_rows(data):
-        if type(row) is not list or len(row) != 2:
+    for row, time in _iterated_rows(data):
+        if type(row) is not list or len(row) != 2 or type(row[1]) is not list:
             raise FormatError("an entry is not a name and its attributes")
         last = _name(row[0], last)
-        yield last, _entry(row[1])
+        yield last, row[1], time
 
 
-def _iterated_rows(data: bytes) -> Iterator[Any]:
+def entry_of(attributes: list[Any], time: object) -> FileEntry:
+    """Return the entry that a name of ``iterate_rows`` has, every part checked.
+
+    Raises:
+        FormatError: there is none.
+    """
+    return _entry([*attributes[:_ATIME], time, *attributes[_ATIME:]])
+
+
+def _iterated_rows(data: bytes) -> Iterator[tuple[Any, Any]]:
     if data[:1] >= _ARRAY:
-        yield from decode_array(data, 0, len(data), limits=_DECODING)
+        for row in decode_array(data, 0, len(data), limits=_DECODING, is_only_compared=True):
+            time = None
+            if type(row) is list and len(row) == 2 and type(row[1]) is list:
+                time = next(iter(row[1][_ATIME:]), None)
+                del row[1][_ATIME : _ATIME + 1]
+            yield row, time
         return
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
-    rows = decode_array(data, _LENGTH_BYTES, end, limits=_DECODING)
-    times = decode_array(data, end, len(data), limits=_DECODING)
+    rows = decode_array(data, _LENGTH_BYTES, end, limits=_DECODING, is_only_compared=True)
+    times = decode_array(data, end, len(data), limits=_DECODING, is_only_compared=True)
     for row, time in zip_longest(rows, times, fillvalue=_NOTHING):
         if row is _NOTHING or time is _NOTHING:
             raise FormatError("a directory has not one access time for each of its entries")
-        if type(row) is list and len(row) == 2 and type(row[1]) is list:
-            row[1].insert(_ATIME, time)
-        yield row
+        yield row, time
 
 
 _NOTHING: Final = object()

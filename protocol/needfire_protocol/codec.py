@@ -81,8 +81,13 @@ def decode(data: bytes, *, limits: DecodingLimits, is_only_compared: bool = Fals
     return value
 
 
-def decode_array(data: bytes, start: int, end: int, *, limits: DecodingLimits) -> Iterator[Any]:
+def decode_array(
+    data: bytes, start: int, end: int, *, limits: DecodingLimits, is_only_compared: bool = False
+) -> Iterator[Any]:
     """Yield the values of the array that stands in ``data[start:end]``, one at a time.
+
+    Args:
+        is_only_compared: as for ``decode``.
 
     Raises:
         FormatError: as ``decode``, perhaps after some of the values.
@@ -113,7 +118,8 @@ def decode_array(data: bytes, start: int, end: int, *, limits: DecodingLimits) -
             raise FormatError(f"{count} values exceed the limit of {limits.array_items_max}")
         for _ in range(count):
             value = unpacker.unpack()
-            _check_depth(value, limits.depth_max - 1)
+            if not is_only_compared:
+                _check_depth(value, limits.depth_max - 1)
             yield value
         if start + unpacker.tell() != end:
             raise FormatError("not decodable: the array does not end where it should")

@@ -12,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -283,9 +284,7 @@ def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(walk, "_FOLDED_FROM_NAMES", 2)
         monkeypatch.setattr(client_pieces, "LARGE_BYTES", 0)
         monkeypatch.setattr(overlay, "_PAGE_NAMES", 2)
-        monkeypatch.setattr(
-            reference, "pieces", lambda *streams: client_pieces.pieces(*streams, most=2)
-        )
+        monkeypatch.setattr(reference, "pieces", partial(client_pieces.pieces, most=2))
     return count
 
 
