@@ -113,7 +113,10 @@ class _Node:
 class Place:
     """What the rules say of one directory: of its contents, and of the rules that lead deeper."""
 
-    __slots__ = ("_below", "_met", "_nodes", "contents", "levels")
+    __slots__ = (
+        *("_below", "_met", "_nodes", "contents", "is_open", "is_uniform", "levels"),
+        "needs_listing",
+    )
 
     def __init__(self, nodes: tuple[_Node, ...], contents: Decision | None, levels: int) -> None:
         self._nodes = nodes
@@ -122,21 +125,13 @@ class Place:
         self.contents = contents if levels >= 0 else None
         """The decision over everything in the directory that no rule names; None: not covered."""
         self.levels = levels
-
-    @property
-    def is_open(self) -> bool:
-        """True where something in the directory is or may be covered."""
-        return self.contents is not None or any(node.has_children for node in self._nodes)
-
-    @property
-    def needs_listing(self) -> bool:
-        """True where the names are not known from the rules alone."""
-        return self.contents is not None or any(node.patterns for node in self._nodes)
-
-    @property
-    def is_uniform(self) -> bool:
+        # One place stands for thousands of directories, each of which asks.
+        self.is_uniform = not any(node.has_children for node in nodes)
         """True where no rule names anything inside: ``contents`` and ``below`` hold for all."""
-        return not any(node.has_children for node in self._nodes)
+        self.is_open = self.contents is not None or not self.is_uniform
+        """True where something in the directory is or may be covered."""
+        self.needs_listing = self.contents is not None or any(node.patterns for node in nodes)
+        """True where the names are not known from the rules alone."""
 
     @property
     def is_cut(self) -> bool:

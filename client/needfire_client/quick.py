@@ -56,9 +56,6 @@ _FORGETS_MAPPED: Final = frozenset(
 
 _STATFS_BYTES: Final = 256
 
-_COMPARED: Final = [name for name in FileEntry._fields if name != "atime_ns"]
-_REASON: Final = _COMPARED.index("reason")
-_LOOKED: Final = _COMPARED.index("looked")
 _KIND: Final = 0o170_000
 _DEVICES: Final = (stat.S_IFCHR, stat.S_IFBLK)
 _OK: Final = int(State.OK)
@@ -91,7 +88,7 @@ class QuickLook:
 
     def __init__(self, examiner: Examiner, reader: "BaselineReader") -> None:
         self._examiner = examiner
-        self._reader = reader
+        self._rows = reader.in_order()
         self._kinds: dict[int, int] = {}
         self._path: bytes | None = None
         self._known: InOrder | None = None
@@ -104,7 +101,7 @@ class QuickLook:
         Args:
             hashes: every regular file has to have a digest.
         """
-        packed = self._reader.row(path)
+        packed = self._rows.find(path)
         if packed is None or is_large(packed) or not self._is_trusted(dir_fd):
             return None
         try:
@@ -124,9 +121,13 @@ class QuickLook:
         look, wanted = os.stat, self._examiner.looked
         files, directories = 0, []
         for name, entry in old:
-            mode, uid, gid, size, mtime, ctime, inode, device, links, rdev, _, digest, state = (
-                entry[:_REASON]
-            )
+            # An old baseline has fewer: that raises. What is not used is seen by ctime.
+            # fmt: off
+            (
+                mode, uid, gid, size, mtime, ctime, inode, device, links, rdev, _, digest, state,
+                _, _, _, _, looked, _,
+            ) = entry
+            # fmt: on
             now = look(name, dir_fd=dir_fd, follow_symlinks=False)
             if (
                 now.st_ctime_ns != ctime
@@ -139,7 +140,7 @@ class QuickLook:
                 or now.st_uid != uid
                 or now.st_gid != gid
                 or state != _OK
-                or entry[_LOOKED] != wanted
+                or looked != wanted
             ):
                 return None
             kind = mode & _KIND
@@ -162,7 +163,7 @@ class QuickLook:
         """
         if path != self._path:
             forgets = self._kind(dir_fd) in _FORGETS_MAPPED
-            packed = None if forgets else self._reader.row(path)
+            packed = None if forgets else self._rows.find(path)
             self._path, self._known = path, None if packed is None else InOrder(packed)
         old = None if self._known is None else self._known.find(name)
         if old is None or old.digest is None or old.state != State.OK:

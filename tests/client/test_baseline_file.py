@@ -1,7 +1,7 @@
 import os
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,45 @@ def test_what_was_written_is_read_back(baseline: Path) -> None:
         ]
         first, end = key_of(b"/etc"), key_of(b"/etc") + b"\1"
         assert [key for key, _ in reader.iterate(first, end)] == [b"\0etc", b"\0etc\0\xff"]
+
+
+@given(
+    asked=st.lists(st.integers(-1, 40), max_size=30),
+    is_sorted=st.booleans(),
+    gap=st.integers(1, 6),
+)
+@settings(max_examples=60)
+def test_rows_are_found_in_whatever_order_they_are_asked_for(
+    tmp_path_factory: pytest.TempPathFactory, asked: list[int], is_sorted: bool, gap: int
+) -> None:
+    path = tmp_path_factory.mktemp("rows") / "baseline"
+    facts = {"algorithm": "sha256", "host": "h", "configuration_sha256": ""}
+    with BaselineWriter(path, **facts) as writer:
+        for number in range(0, 40, gap):
+            writer.add(b"/%03d" % number, [(b"a", ENTRY._replace(size=number))])
+        writer.finish(created_us=7)
+    names = [b"/%03d" % number for number in (sorted(asked) if is_sorted else asked)]
+    with BaselineReader(path) as reader:
+        rows = reader.in_order()
+        assert [rows.find(name) for name in names] == [reader.row(name) for name in names]
+
+
+def test_rows_in_order_are_found_without_a_search_for_each(tmp_path: Path) -> None:
+    baseline = write(tmp_path / "baseline")
+    with BaselineReader(baseline) as reader:
+        rows, searches = reader.in_order(), list[bytes]()
+        real = reader.iterate
+
+        def iterate(first: bytes = b"", end: bytes = b"\x7f") -> Iterator[tuple[bytes, bytes]]:
+            searches.append(first)
+            return real(first, end)
+
+        reader.iterate = iterate  # type: ignore[method-assign]
+        for path in (*TREE, b"/f", b"/g"):
+            rows.find(path)
+        assert searches == [key_of(b"/")]
+        assert rows.find(b"/etc") is not None
+        assert searches == [key_of(b"/"), key_of(b"/etc")]
 
 
 def test_a_baseline_is_for_its_owner_alone_and_leaves_nothing_beside_it(baseline: Path) -> None:
