@@ -1972,6 +1972,7 @@ _OUTPUT_ENTRIES: Final = (
         "Make the target work, or take the output out of the configuration if it is no longer needed: "
         "then the events go.",
         {"output": _OUTPUT, "count": "events that are kept", "limit_s": "RetainForOutputs"},
+        about="output",
     ),
     Entry(
         "OUTPUT_EVENTS_RELEASED",
@@ -1982,6 +1983,8 @@ _OUTPUT_ENTRIES: Final = (
         "then OUTPUT_EVENTS_LOST says so.",
         "Nothing.",
         {"output": _OUTPUT},
+        clears=("OUTPUT_EVENTS_HELD",),
+        about="output",
     ),
     Entry(
         "OUTPUT_EVENTS_LOST",
@@ -2006,6 +2009,7 @@ _OUTPUT_ENTRIES: Final = (
         "needfire-admin output skipped NAME shows the records. Correct what the reason names, then "
         "needfire-admin output retry NAME, or give them up: needfire-admin output discard NAME.",
         {"output": _OUTPUT, "reason": "what the target said"},
+        about="output",
     ),
     Entry(
         "OUTPUT_SKIPPED_HANDLED",
@@ -2015,6 +2019,8 @@ _OUTPUT_ENTRIES: Final = (
         "All records that a target had refused were sent or given up.",
         "Nothing.",
         {"output": _OUTPUT},
+        clears=("OUTPUT_RECORD_SKIPPED",),
+        about="output",
     ),
     Entry(
         "OUTPUT_SKIPPED_RETRIED",
