@@ -19,6 +19,6 @@ def test_an_audit_key_that_is_missing_is_an_alarm_until_it_is_back(server_home: 
     assert alarms() == ["AUDIT_KEY_MISSING"]
     (server_home.directory / "key").rename(key)
     server = server_home.start()
-    server.wait_for("Audit log is signed again")
+    server.wait_for("Audit log signed again")
     assert server.stop() == 0
     assert alarms() == []
