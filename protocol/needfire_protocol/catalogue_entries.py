@@ -1614,7 +1614,8 @@ _SERVER_ENTRIES: Final = (
         "The private key of the audit log cannot be used, or a checkpoint cannot be kept. Records "
         "are kept on, but nothing signs them: until then nobody can tell whether they were changed. "
         "Everybody who is logged in and every output that takes alerts is told until it is mended.",
-        "Put the file back from a backup, with mode 0600 and the server's user as its owner, or mend "
+        "Put the file back from a backup, or copy it from the server that has it (after audit "
+        "rotate the one that was asked), with mode 0600 and the server's user as its owner; or mend "
         "what the reason names. The server tries again every few seconds; what was recorded "
         "meanwhile is signed then.",
         {"reason": "which file, and what is wrong with it"},

@@ -65,6 +65,7 @@ class AgentSession:
     """Serves the messages of one client until one side ends the connection."""
 
     __slots__ = (
+        "_is_caught_up",
         "_is_over",
         "_is_relay",
         "_login",
@@ -92,6 +93,7 @@ class AgentSession:
         """Sends a file, beside everything else."""
         self._is_over = False
         self._shown_size = 0
+        self._is_caught_up = not runtime.store.is_shared
         self._is_relay = False
         self._sending = asyncio.Lock()
 
@@ -358,14 +360,26 @@ class AgentSession:
 
     async def _show_checkpoint(self) -> None:
         """Send the latest checkpoint of the audit log, once, to an agent that knows what it is."""
+        if not self._login.keys.features & FEATURE_AUDIT or not await self._catch_up():
+            return
         shown = self._runtime.audit.shown
-        if shown is None or not self._login.keys.features & FEATURE_AUDIT:
+        if shown is None:
             return
         if shown.checkpoint.size > self._shown_size:
             self._shown_size = shown.checkpoint.size
             note, key = shown.checkpoint.note.encode(), shown.key.encode()
             handovers = tuple(each.encode() for each in shown.handovers)
             await self._send(AuditCheckpoint(note, key, handovers))
+
+    async def _catch_up(self) -> bool:
+        """False while it is not known what other servers may have shown this agent before."""
+        if not self._is_caught_up:
+            try:
+                await self._runtime.audit.catch_up()
+            except StorageError:
+                return False
+            self._is_caught_up = True
+        return True
 
     async def _prove(self, request: AuditProofRequest) -> None:
         if not request.old < request.new <= self._shown_size:

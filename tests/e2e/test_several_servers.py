@@ -53,6 +53,13 @@ class Pair:
         with psycopg.connect(self.url, autocommit=True) as connection:
             return connection.execute(sql.encode()).fetchall()
 
+    def audited(self, code: str) -> list[dict[str, Any]]:
+        """Return the fields of the records of one kind."""
+        records = [
+            json.loads(record) for (record,) in self.rows("SELECT record FROM audit_records")
+        ]
+        return [record["fields"] for record in records if record["code"] == code]
+
     async def register(self, directory: Path, names: list[str]) -> None:
         """Register clients as a third server would."""
         verifier = make_verifier(PASSWORD, os.urandom)
@@ -67,10 +74,12 @@ class Pair:
 def pair(tmp_path: Path) -> Iterator[Pair]:
     with running_postgres(postgres_or_skip()) as postgres:
         url = postgres.new_database()
-        homes = [ServerHome(tmp_path / name, f"StoreURL={url}") for name in ("first", "second")]
+        misc = f"StoreURL={url}\nAuditCheckpointInterval=1h\n"
+        homes = [ServerHome(tmp_path / name, misc) for name in ("first", "second")]
         with stopping(*homes):
             homes[0].start()
             shutil.copy(homes[0].data / "seal.key", homes[1].data / "seal.key")
+            shutil.copytree(homes[0].data / "audit", homes[1].data / "audit")
             homes[1].start()
             yield Pair(homes[0], homes[1], postgres, url)
 
@@ -119,6 +128,63 @@ async def test_when_a_server_is_killed_under_load_its_agents_go_on_at_the_other(
     codes = {code for (code,) in pair.rows("SELECT DISTINCT code FROM events")}
     assert not codes & {"RESTART_WITHOUT_EXIT", "SIGNATURE_MISMATCH", "CLONE_DETECTED"}
     print(f"{len(stored)} reports, {negotiated} negotiated, {resumed} resumed")  # noqa: T201
+
+
+async def test_both_servers_write_and_sign_one_audit_log_and_agents_believe_either_of_them(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """Signed on request only: so each server is behind whenever agents come from the other one."""
+    names = names_of(AGENTS)
+    await pair.register(tmp_path / "third", names)
+    half, addresses = AGENTS // 2, pair.addresses
+    async with (
+        reporting_agents(tmp_path / "a", names[:half], PASSWORD, addresses) as ours,
+        reporting_agents(tmp_path / "b", names[half:], PASSWORD, addresses[::-1]) as theirs,
+    ):
+        agents = [*ours, *theirs]
+        # After the first one was killed, all are at the second one.
+        for signer, other, seers in (
+            (pair.first, pair.second, ours),
+            (pair.second, pair.first, agents),
+        ):
+            await report(agents, 2)
+            signed = await asyncio.to_thread(sign, signer, tmp_path / "audit.log")
+            await shown(seers, signed)
+            exporting = asyncio.create_task(asyncio.to_thread(sign, other, tmp_path / "other.log"))
+            await report(agents, 4)
+            await asyncio.to_thread(signer.running.kill)
+            await report(agents, 2)
+            await until(lambda: not any(agent.spool.waiting for agent in agents), "empty spools")
+            await exporting
+            signed = await asyncio.to_thread(sign, other, tmp_path / "audit.log")
+            await shown(agents, signed)
+            await asyncio.to_thread(signer.start)
+        assert [agent.count("AUDIT_LOG_INCONSISTENT") for agent in agents] == [0] * AGENTS
+        seen = [str(agent.directory / "audit-checkpoint") for agent in agents]
+    for home, checkpoint in zip(pair.homes, seen, strict=False):
+        verified = home.admin("audit", "verify", "--store", "--checkpoint", checkpoint)
+        assert verified.stdout.startswith("intact: ")
+        assert "Audit log" not in home.running.output()
+    batches = pair.audited("REPORTS_RECEIVED")
+    written = sum(len(agent.written) for agent in agents)
+    assert sum(batch["accepted"] for batch in batches) == written
+
+
+def sign(home: ServerHome, path: Path) -> int:
+    """Let a server sign its log now, and return how many records that covers."""
+    home.admin("audit", "export", str(path))
+    return int(json.loads(path.read_text().splitlines()[0])["checkpoint"].splitlines()[1])
+
+
+async def shown(agents: list[ReportingAgent], records: int) -> None:
+    """Let each agent report something: with its acknowledgement the latest checkpoint comes."""
+    for agent in agents:
+        await asyncio.to_thread(agent.report, 1)
+        agent.uplink.reports_waiting()
+    await until(
+        lambda: all(agent.records_seen() >= records for agent in agents),
+        f"{records} records in the checkpoints at the agents",
+    )
 
 
 async def test_a_command_reaches_an_agent_at_the_other_server(pair: Pair, tmp_path: Path) -> None:

@@ -45,10 +45,14 @@ def check_store(directory: str, keys: tuple[PublicKey, ...], anchor: Note | None
     load_drivers(directory)
     become_owner(directory)
     with AuditReader(reading_engine(directory)) as reader:
-        head, closing = reader.head(), reader.last_checkpoint()
+        while True:
+            stored, head, closing = reader.public_keys(), reader.head(), reader.last_checkpoint()
+            if stored == reader.public_keys():
+                # All of one moment: no server changed the key meanwhile.
+                break
         if closing is None:
             raise StorageError(f"{reader.name}: nothing of its audit log was ever signed")
-        named = [PublicKey.parse(each.key) for each in reader.public_keys()]
+        named = [PublicKey.parse(each.key) for each in stored]
         lines = log_lines(reader, named, closing, size=max(head.size, closing.size))
         return verify(lines, keys, anchor=anchor, is_live=True, size=head.size)
 

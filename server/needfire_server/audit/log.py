@@ -69,11 +69,12 @@ class AuditLog:
         self._private: Ed25519PrivateKey | None = None
         self._signing = asyncio.Lock()
         self._shown: Shown | None = None
+        self._kept_number = 0
+        self._looking = asyncio.Lock()
+        self._looks = 0
         self._scrubber = Scrubber(tables)
         self.key_trouble: str | None = None
         """Why nothing can be signed; None while it can. Each checkpoint tries again."""
-        self._unkept: str | None = None
-        """The latest checkpoint, where its file could not be written yet."""
         self.finding: Finding | None = None
         """What is wrong with the log, as far as this process has noticed."""
 
@@ -101,7 +102,7 @@ class AuditLog:
             log._load_key()
         log._compare_public()
         log._files.keep_public(log.public_keys())
-        await log._show(await tables.last_checkpoint())
+        log._show(await tables.last_checkpoint())
         return log
 
     def public_keys(self) -> list[PublicKey]:
@@ -112,6 +113,22 @@ class AuditLog:
     def shown(self) -> Shown | None:
         """What agents are shown now."""
         return self._shown
+
+    async def catch_up(self) -> None:
+        """Show from now on what other servers on the store had signed when this was called.
+
+        An agent that comes from one of them has seen that: anything older would look to it like a
+        log that was cut off. However many come at once, the store is asked twice at most.
+
+        Raises:
+            StorageError: the store cannot be asked.
+        """
+        # A look that has begun already may miss what was signed since.
+        wanted = self._looks + 1
+        async with self._looking:
+            if self._looks < wanted:
+                self._looks += 1
+                await self._latest()
 
     # ---- writing --------------------------------------------------------------------------------
 
@@ -130,34 +147,29 @@ class AuditLog:
         """
         async with self._signing:
             await self._follow_keys()
-            last = await self._latest()
             if self._private is None:
                 self._load_key()
-            await self._keep()
-            if self._private is None:
+            # Before the head is read: a key that takes over meanwhile is not ours to sign for.
+            private, key = self._private, self._keys[-1].key
+            last = await self._latest()
+            await self._keep(last)
+            if private is None:
                 return last
             head = await self._tables.head()
             if last is not None and last.size == head.size:
                 return last
             number = 1 if last is None else last.number + 1
             root = head.frontier.root()
-            origin = self.public_keys()[-1].name
+            origin = PublicKey.parse(key).name
             text = Checkpoint(origin, head.size, root, number, clock.now_us()).text()
-            made = StoredCheckpoint(number, head.size, sign_note(text, origin, self._private))
-            if not await self._tables.add_checkpoint(made):
-                # Another server on this store was faster, and has signed as much, or nearly.
+            made = StoredCheckpoint(number, head.size, sign_note(text, origin, private))
+            if not await self._tables.add_checkpoint(made, key=key):
+                # Another server on this store was faster, and has signed as much, or nearly; or it
+                # has just changed the key.
                 return await self._latest()
-            await self._show(made)
-            self._unkept = made.note
-            await self._keep()
+            self._show(made)
+            await self._keep(made)
             return made
-
-    async def _keep(self) -> None:
-        """Write the file of the latest checkpoint, where that was not done."""
-        note = self._unkept
-        if note is not None:
-            await asyncio.to_thread(self._files.keep_checkpoint, note)
-            self._unkept = None
 
     async def rotate(self, user: str, request: str | None = None) -> PublicKey:
         """Make a new key, let the old one hand over to it, and forget the old private key.
@@ -180,7 +192,8 @@ class AuditLog:
             if not await self._tables.announce_key(key, draft, after=str(before)):
                 self._files.drop_key(public)
                 raise StorageError("another server on this store has just changed the key")
-            self._keys.append(key)
+            if self._keys[-1] != key:
+                self._keys = [*self._keys, key]
             self._private = new
             self._files.keep_public(self.public_keys())
             self._files.drop_key(before)
@@ -237,12 +250,17 @@ class AuditLog:
 
         None where nothing was ever signed.
         """
-        closing = await self._tables.last_checkpoint()
-        head = await self._tables.head()
         anchor = self._anchor()
+        while True:
+            keys = self._keys
+            closing, head = await self._tables.last_checkpoint(), await self._tables.head()
+            await self._follow_keys()
+            if keys == self._keys:
+                # All of one moment: no other server changed the key meanwhile.
+                break
         if closing is None:
             return None
-        result = await asyncio.to_thread(self._verify, closing, anchor, head.size)
+        result = await asyncio.to_thread(self._verify, closing, keys, anchor, head.size)
         self.finding = self.finding or result.finding
         return result
 
@@ -263,9 +281,16 @@ class AuditLog:
             self.finding = noticed if better is None else better
         return self.finding
 
-    def _verify(self, closing: StoredCheckpoint, anchor: Note | None, size: int) -> Verification:
-        lines = log_lines(self._tables, self.public_keys(), closing, size=size)
-        keys = self.public_keys()[-1:]
+    def _verify(
+        self,
+        closing: StoredCheckpoint,
+        stored: Sequence[StoredKey],
+        anchor: Note | None,
+        size: int,
+    ) -> Verification:
+        # Any of them: a crash may have come before the latest one signed anything.
+        keys = [PublicKey.parse(each.key) for each in stored]
+        lines = log_lines(self._tables, keys, closing, size=size)
         return verify(lines, keys, anchor=anchor, is_live=True, size=size)
 
     def _anchor(self) -> Note | None:
@@ -306,13 +331,21 @@ class AuditLog:
     async def _latest(self) -> StoredCheckpoint | None:
         """Return the latest checkpoint of all servers, which agents are shown from now on."""
         last = await self._tables.last_checkpoint()
-        before = 0 if self._shown is None else self._shown.checkpoint.number
-        if last is not None and last.number > before:
-            await self._show(last)
-            if self._shown is not None and self._shown.checkpoint == last:
-                self._unkept = last.note
-                await self._keep()
+        if last is not None and self._is_news(last):
+            # It may be signed by a key that has just taken over.
+            await self._follow_keys()
+            self._show(last)
         return last
+
+    def _is_news(self, checkpoint: StoredCheckpoint) -> bool:
+        return self._shown is None or checkpoint.number > self._shown.checkpoint.number
+
+    async def _keep(self, checkpoint: StoredCheckpoint | None) -> None:
+        """Write it beside the store, once, if it was shown; while ``_signing`` is held."""
+        shown = None if self._shown is None else self._shown.checkpoint
+        if checkpoint is not None and checkpoint.number > self._kept_number and shown == checkpoint:
+            await asyncio.to_thread(self._files.keep_checkpoint, checkpoint.note)
+            self._kept_number = checkpoint.number
 
     def _load_key(self) -> None:
         self._private = self.key_trouble = None
@@ -331,8 +364,8 @@ class AuditLog:
             text = f"the store names other keys than {self._files.public_path} did"
             self.finding = Finding(Verdict.WRONG_KEY, 0, 0, 0, text)
 
-    async def _show(self, checkpoint: StoredCheckpoint | None) -> None:
-        if checkpoint is None:
+    def _show(self, checkpoint: StoredCheckpoint | None) -> None:
+        if checkpoint is None or not self._is_news(checkpoint):
             return
         keys = self.public_keys()
         note = parse_note(checkpoint.note)

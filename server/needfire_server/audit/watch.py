@@ -40,12 +40,16 @@ class _Signer:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._told: str | None = None
         self._reached: deque[int] = deque(maxlen=_ROUNDS)
         """How many records there were in the last rounds in which this server could not sign."""
 
     def tell_of_key(self) -> None:
-        """Say at the start that the key is not here. Where others may sign, that is all for now."""
+        """Say, unless it was said, that the key is not here. Where others may sign, that is all."""
         reason = self._runtime.audit.key_trouble
+        if reason == self._told:
+            return
+        self._told = reason
         if reason is None:
             return
         if self._runtime.store.is_shared:
@@ -58,6 +62,8 @@ class _Signer:
         journal = self._runtime.journal
         try:
             latest = await self._runtime.audit.checkpoint()
+            # Another server may have made a key that is not here.
+            self.tell_of_key()
             reason = await self._trouble(latest)
         except StorageError as error:
             if isinstance(error, StorageFullError):

@@ -143,8 +143,12 @@ class AuditTables(AuditPages, Protocol):
     async def keys(self) -> list[StoredKey]:
         """Return all keys, oldest first."""
 
-    async def add_checkpoint(self, checkpoint: StoredCheckpoint) -> bool:
-        """Keep a checkpoint; False where its number is not the next: another server was first."""
+    async def add_checkpoint(self, checkpoint: StoredCheckpoint, *, key: str) -> bool:
+        """Keep a checkpoint that a key signed.
+
+        False, and nothing is done, where its number is not the next, or the key is not the latest:
+        another server was first.
+        """
 
     async def last_checkpoint(self) -> StoredCheckpoint | None:
         """Return the latest checkpoint."""

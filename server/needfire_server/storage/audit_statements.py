@@ -103,9 +103,12 @@ def keys(connection: sa.Connection) -> list[StoredKey]:
     return [StoredKey(*row) for row in connection.execute(wanted)]
 
 
-def add_checkpoint(connection: sa.Connection, checkpoint: StoredCheckpoint) -> bool:
-    """Keep a checkpoint; False where its number is not the next one."""
+def add_checkpoint(connection: sa.Connection, checkpoint: StoredCheckpoint, key: str) -> bool:
+    """Keep a checkpoint; False where its number is not the next one, or the key not the latest."""
     last = last_checkpoint(connection)
+    if keys(connection)[-1].key != key:
+        # Behind the record that hands over, what the old key signs is a forgery to any check.
+        return False
     if checkpoint.number != (0 if last is None else last.number) + 1:
         return False
     row = {"number": checkpoint.number, "size": checkpoint.size, "note": checkpoint.note}

@@ -59,9 +59,9 @@ class DatabaseAuditTables:
         keys: list[StoredKey] = await self._read(audit_statements.keys)
         return keys
 
-    async def add_checkpoint(self, checkpoint: StoredCheckpoint) -> bool:
+    async def add_checkpoint(self, checkpoint: StoredCheckpoint, *, key: str) -> bool:
         def work(transaction: Transaction) -> bool:
-            return audit_statements.add_checkpoint(transaction.connection, checkpoint)
+            return audit_statements.add_checkpoint(transaction.connection, checkpoint, key)
 
         is_next: bool = await self._submit(work)
         return is_next

@@ -19,6 +19,7 @@ from needfire_client.reporter import Reporter
 from needfire_client.session import Session
 from needfire_client.spool import NewReport, Spool
 from needfire_client.uplink import Uplink
+from needfire_client.witness import Witness
 from needfire_protocol.event import Event, make_event
 from needfire_protocol.messages import Announce, Command
 
@@ -33,6 +34,7 @@ class ReportingAgent:
     spool: Spool
     uplink: Uplink
     said: list[Event]
+    directory: Path
     written: set[str] = field(default_factory=set)
     """Identifiers of the events that it has put into its spool."""
     _numbers: Iterator[int] = field(default_factory=count)
@@ -50,6 +52,13 @@ class ReportingAgent:
         ]
         self.spool.append([NewReport(e.code, e.time_us, report_body(e)) for e in events])
         self.written |= {event.id for event in events}
+
+    def records_seen(self) -> int:
+        """How many records the latest checkpoint covers that the servers showed it; 0 for none."""
+        try:
+            return int((self.directory / "audit-checkpoint").read_text().splitlines()[1])
+        except FileNotFoundError:
+            return 0
 
     def count(self, code: str) -> int:
         """How often it said something of its own connection."""
@@ -87,6 +96,9 @@ def _agent(
         on_set_aside=lambda _path, _reason: None,
     )
 
+    reporter = Reporter(Logbook(_Memory(said)), clock_us=lambda: 1_000, random_bytes=os.urandom)
+    witness = Witness(directory / "audit-checkpoint", reporter.report)
+
     def make_session(link: Link) -> Session:
         return Session(
             link,
@@ -95,6 +107,7 @@ def _agent(
             on_delivered=lambda: None,
             clock_us=lambda: 1,
             heartbeat_s=60,
+            witness=witness,
         )
 
     uplink = Uplink(
@@ -108,10 +121,10 @@ def _agent(
         spool,
         make_session=make_session,
         announcement=Announce(os.urandom(16), "boot", 1, "0", "run", False),
-        reporter=Reporter(Logbook(_Memory(said)), clock_us=lambda: 1_000, random_bytes=os.urandom),
+        reporter=reporter,
         random=random.random,
     )
-    return ReportingAgent(name, spool, uplink, said)
+    return ReportingAgent(name, spool, uplink, said, directory)
 
 
 class _Memory:

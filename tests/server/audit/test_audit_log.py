@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from needfire_protocol.audit.verify import Verdict, verify
 from needfire_protocol.errors import StorageError
 from needfire_server.audit.drafts import draft_of_event
 from needfire_server.audit.log import AuditLog
+from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint
 from needfire_server.storage.engine import Transaction
 from needfire_server.storage.sqlite import SqliteStore
 from needfire_server.storage.store import DatabaseStore
@@ -279,6 +281,22 @@ async def test_a_rotation_that_was_killed_before_its_record_changes_nothing(
 # ---- what is done to the store -------------------------------------------------------------------
 
 
+async def test_a_rotation_that_was_killed_before_its_checkpoint_is_no_forgery(
+    place: StorePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(place) as (_store, log):
+        await log.checkpoint()
+        monkeypatch.setattr(log, "checkpoint", _nothing)
+        new = await log.rotate("root")
+    async with opened(place) as (_store, log):
+        result = await log.check_all()
+        assert result is not None
+        assert result.finding is None
+        made = await log.checkpoint()
+        assert made is not None
+        assert new.verifies(parse_note(made.note))
+
+
 async def test_a_start_notices_what_was_changed_in_the_store(tmp_path: Path) -> None:
     await _grow(tmp_path, 400)
     tampering = {
@@ -471,6 +489,62 @@ async def test_a_key_that_another_server_changed_is_followed(
         assert second.public_keys()[-1] == new
         assert second.shown is not None
         assert (second.shown.checkpoint, second.shown.key) == (made, str(new))
+
+
+async def test_what_a_key_signs_behind_its_handover_is_not_kept(
+    shared: StorePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second server looks which key is the latest, and then the first one changes it."""
+    async with opened(shared, tmp_path / "first"):
+        pass
+    shutil.copytree(tmp_path / "first" / "audit", tmp_path / "second" / "audit")
+    async with (
+        opened(shared, tmp_path / "first") as (_, first),
+        opened(shared, tmp_path / "second") as (store, second),
+    ):
+        head = store.audit.head
+
+        async def rotated_head() -> AuditHead:
+            monkeypatch.setattr(first, "checkpoint", _nothing)
+            await first.rotate("root")
+            return await head()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store.audit, "head", rotated_head)
+            await second.checkpoint()
+        monkeypatch.undo()
+        await second.checkpoint()
+        assert "No such file" in str(second.key_trouble)
+        await first.checkpoint()
+        for log in (first, second):
+            result = await log.check_all()
+            assert result is not None
+            assert result.finding is None
+
+
+async def _nothing() -> None:
+    return None
+
+
+async def test_a_server_shows_at_once_what_another_one_signed_if_it_is_told_to_look(
+    shared: StorePlace, tmp_path: Path
+) -> None:
+    async with (
+        opened(shared, tmp_path / "first") as (_, first),
+        opened(shared, tmp_path / "second") as (store, second),
+    ):
+        await first.rotate("root")
+        looks = Counter[str]()
+        ask = store.audit.last_checkpoint
+
+        async def counted() -> StoredCheckpoint | None:
+            looks["asked"] += 1
+            return await ask()
+
+        store.audit.last_checkpoint = counted  # type: ignore[method-assign]
+        await asyncio.gather(*(second.catch_up() for _ in range(50)))
+        assert second.shown == first.shown
+        assert looks["asked"] <= 2
 
 
 async def test_servers_that_begin_at_the_same_time_make_one_key(

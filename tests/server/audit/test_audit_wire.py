@@ -1,6 +1,8 @@
 """What an agent is told of the audit log over the wire, and what of its acts is on record."""
 
+import asyncio
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from needfire_protocol.audit.merkle import is_consistent
 from needfire_protocol.audit.note import PublicKey, parse_checkpoint, parse_note
-from needfire_protocol.audit.record import Record, parse_record
+from needfire_protocol.audit.record import Draft, Record, parse_record
 from needfire_protocol.keys import sign_report
 from needfire_protocol.messages import (
     EVENT_REPORT,
@@ -21,6 +23,7 @@ from needfire_protocol.messages import (
     Report,
     ReportBatch,
 )
+from needfire_protocol.severity import Severity
 from needfire_server.audit.watch import watch_audit_log
 from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, event_body, live_server
 
@@ -114,7 +117,6 @@ async def test_a_proof_that_no_checkpoint_calls_for_is_refused(
 
 
 async def test_a_key_that_is_missing_and_a_store_that_was_changed_are_told(tmp_path: Path) -> None:
-    import asyncio
     import sqlite3
 
     async with live_server(tmp_path) as live:
@@ -133,3 +135,29 @@ async def test_a_key_that_is_missing_and_a_store_that_was_changed_are_told(tmp_p
         tampered = next(event for event in live.said if event.code == "AUDIT_LOG_TAMPERED")
         assert (tampered.fields["verdict"], tampered.fields["record"]) == ("changed", 0)
         assert "AUDIT_KEY_MISSING" in [event.code for event in live.said]
+
+
+async def test_a_server_without_the_key_says_when_no_other_one_signs_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with live_server(tmp_path) as live:
+        audit = live.runtime.audit
+        await audit.checkpoint()
+        await audit.append(Draft("CLIENT_REGISTERED"))
+        (key_file,) = tmp_path.glob("audit/*.key")
+        key_file.unlink()
+        audit._load_key()
+        monkeypatch.setattr(type(live.runtime.store), "is_shared", True)
+        live.runtime.settings = replace(live.runtime.settings, audit_checkpoint_interval_s=0)
+        watching = asyncio.get_running_loop().create_task(watch_audit_log(live.runtime))
+        try:
+            async with asyncio.timeout(20):
+                while len(told_missing(live)) < 2:
+                    await asyncio.sleep(0.01)
+        finally:
+            watching.cancel()
+        assert told_missing(live)[:2] == [Severity.ERR, Severity.ALERT]
+
+
+def told_missing(live: LiveServer) -> list[Severity]:
+    return [event.severity for event in live.said if event.code == "AUDIT_KEY_MISSING"]
