@@ -243,7 +243,9 @@ class _Server:
             listener = Listener(runtime)
             journal.classes = class_settings(settings)
             journal.on_full = lambda: self._no_room(runtime)
-            upkeep = Upkeep(runtime, listener, self._options.data_directory)
+            upkeep = Upkeep(
+                runtime, listener, self._options.data_directory, _server_name(self._sockets[0])
+            )
             service = AdminService(
                 store,
                 registry,
@@ -252,7 +254,7 @@ class _Server:
                     on_command_queued=upkeep.command_queued,
                     on_client_removed=runtime.neighbours.forget,
                     record_event=journal.raise_event,
-                    connected=listener.connected,
+                    connections=upkeep.presence.everywhere,
                     states=runtime.fleet.states,
                     pulse=runtime.vitals.pulse,
                     health=upkeep.health.look,
@@ -469,6 +471,11 @@ def _raise_configuration_events(runtime: Runtime) -> None:
         )
     if settings.severity_lookup not in settings.log_severity:
         journal.raise_event("LOOKUP_UNSAFE", severity=settings.severity_lookup.word)
+
+
+def _server_name(bound: socket.socket) -> str:
+    """Return what people call this server: the host, and the port for several on one."""
+    return f"{socket.gethostname()}:{bound.getsockname()[1]}"
 
 
 def _address(bound: socket.socket) -> str:

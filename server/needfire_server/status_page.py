@@ -45,6 +45,8 @@ class Row:
     time_us: int
     is_present: bool
     """It is the client's present status."""
+    server: str | None = None
+    """Which server the client is connected to; None: none that we know of."""
 
 
 DEFAULT_TEMPLATES: Final = Templates(
@@ -65,19 +67,25 @@ td, th { border: 1px solid #999; padding: 0.2em 0.8em; text-align: left; }
 <p>Now: %T<br>Started: %S<br>Last connection: %L<br>
 Connections (max. %M simultaneous): now %O, total %A</p>
 <table>
-<tr><th>Host</th><th>Event</th><th>Time</th></tr>
+<tr><th>Host</th><th>Event</th><th>Time</th><th>Connected to</th></tr>
 """,
-    "<tr><td>%H</td><td>%S</td><td>%T</td></tr>\n",
+    "<tr><td>%H</td><td>%S</td><td>%T</td><td>%C</td></tr>\n",
     "</table>\n</body>\n</html>\n",
 )
 
 
 def rows_of(
-    names: Iterable[str], states: Mapping[str, ClientState], started_us: int
+    names: Iterable[str],
+    states: Mapping[str, ClientState],
+    started_us: int,
+    connected: Mapping[str, str],
 ) -> Sequence[Row]:
     """Return the rows of the clients in their order, the newest event of each first.
 
     A client that was never heard has one row, as old as the server's run.
+
+    Args:
+        connected: which server a client is connected to.
     """
     rows: list[Row] = []
     for name in names:
@@ -85,7 +93,7 @@ def rows_of(
         latest = dict(state.latest)
         latest.setdefault(state.status, state.last_seen_us or started_us)
         rows += (
-            Row(name, status.value, time_us, status is state.status)
+            Row(name, status.value, time_us, status is state.status, connected.get(name))
             for status, time_us in sorted(latest.items(), key=lambda each: each[1], reverse=True)
         )
     return rows
@@ -108,7 +116,7 @@ def render(templates: Templates, head: Head, rows: Iterable[Row]) -> str:
 
 
 def _entry(template: str, row: Row) -> str:
-    values = {"H": row.client, "S": row.status, "T": _time(row.time_us)}
+    values = {"H": row.client, "S": row.status, "T": _time(row.time_us), "C": row.server or "-"}
     entry = _filled(template, values)
     if not row.is_present:
         return entry

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from needfire_server.clock import monotonic_s, now_us
@@ -10,6 +10,7 @@ from needfire_server.listener import Listener
 from needfire_server.runtime import Runtime
 from needfire_server.status_page import Head, Row, render, rows_of
 from needfire_server.status_page_file import load_templates, write_page
+from needfire_server.storage.base import ClientConnection
 
 __all__ = ["StatusPages"]
 
@@ -26,11 +27,13 @@ class StatusPages:
         runtime: Runtime,
         listener: Listener,
         data_directory: str,
+        connections: Callable[[], Awaitable[Mapping[str, ClientConnection]]],
         steady_s: Callable[[], float] = monotonic_s,
     ) -> None:
         self._runtime = runtime
         self._listener = listener
         self._data_directory = data_directory
+        self._connections = connections
         self._steady_s = steady_s
         self._started_us = now_us()
         self._written: Sequence[Row] = ()
@@ -50,7 +53,7 @@ class StatusPages:
         now_s = self._steady_s()
         if path is None or now_s < self._not_before_s:
             return
-        rows = self._rows()
+        rows = await self._rows()
         if rows == self._written and now_s - self._written_s < _AT_LEAST_EVERY_S:
             return
         head = self._head()
@@ -68,11 +71,13 @@ class StatusPages:
         if self._path is not None:
             await self._put(self._path, None)
 
-    def _rows(self) -> Sequence[Row]:
+    async def _rows(self) -> Sequence[Row]:
         runtime = self._runtime
         names = runtime.registry.names()
         behind = runtime.fleet.behind_relays(names)
-        return rows_of(sorted((*names, *behind)), runtime.fleet.states(), self._started_us)
+        connected = {client: at.server for client, at in (await self._connections()).items()}
+        states = runtime.fleet.states()
+        return rows_of(sorted((*names, *behind)), states, self._started_us, connected)
 
     def _head(self) -> Head:
         runtime = self._runtime

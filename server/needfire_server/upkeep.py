@@ -1,6 +1,7 @@
 """What the server does by itself every few seconds: silent clients, old keys and commands, status page."""
 
 import asyncio
+import contextlib
 import socket
 from functools import partial
 from typing import Final
@@ -13,6 +14,7 @@ from needfire_server.health import HealthCheck
 from needfire_server.listener import Listener
 from needfire_server.monitoring import MonitoringEndpoint
 from needfire_server.orders import Expiry
+from needfire_server.presence import Presence
 from needfire_server.runtime import Runtime
 from needfire_server.silence import Watchman
 from needfire_server.status_pages import StatusPages
@@ -33,10 +35,13 @@ _KEYS_INTERVAL_S: Final = 60
 class Upkeep:
     """The background work of one server, and what it knows of the server's health."""
 
-    def __init__(self, runtime: Runtime, listener: Listener, data_directory: str) -> None:
+    def __init__(
+        self, runtime: Runtime, listener: Listener, data_directory: str, name: str
+    ) -> None:
         self._runtime = runtime
         self._listener = listener
-        self._pages = StatusPages(runtime, listener, data_directory)
+        self.presence = Presence(runtime.store, name, listener.connected)
+        self._pages = StatusPages(runtime, listener, data_directory, self.presence.everywhere)
         self._watchman = Watchman(runtime)
         self._expiry = Expiry(runtime.store, runtime.journal)
         self._endpoint: MonitoringEndpoint | None = None
@@ -84,6 +89,7 @@ class Upkeep:
                 self._keys_swept_s = monotonic_s()
                 await runtime.keeper.sweep()
                 await self._drop_unused_files()
+            await self.presence.tell()
             await self._watchman.round()
             await self._expiry.sweep(now_us())
         except StorageError as error:
@@ -109,3 +115,5 @@ class Upkeep:
         if self._endpoint is not None:
             await self._endpoint.stop()
         await self._pages.end()
+        with contextlib.suppress(StorageError):
+            await self.presence.leave()

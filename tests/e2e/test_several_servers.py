@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ async def test_both_servers_write_and_sign_one_audit_log_and_agents_believe_eith
         ):
             await report(agents, 2)
             signed = await asyncio.to_thread(sign, signer, tmp_path / "audit.log")
-            await shown(seers, signed)
+            await show(seers, signed)
             exporting = asyncio.create_task(asyncio.to_thread(sign, other, tmp_path / "other.log"))
             await report(agents, 4)
             await asyncio.to_thread(signer.running.kill)
@@ -157,7 +158,7 @@ async def test_both_servers_write_and_sign_one_audit_log_and_agents_believe_eith
             await until(lambda: not any(agent.spool.waiting for agent in agents), "empty spools")
             await exporting
             signed = await asyncio.to_thread(sign, other, tmp_path / "audit.log")
-            await shown(agents, signed)
+            await show(agents, signed)
             await asyncio.to_thread(signer.start)
         assert [agent.count("AUDIT_LOG_INCONSISTENT") for agent in agents] == [0] * AGENTS
         seen = [str(agent.directory / "audit-checkpoint") for agent in agents]
@@ -176,7 +177,7 @@ def sign(home: ServerHome, path: Path) -> int:
     return int(json.loads(path.read_text().splitlines()[0])["checkpoint"].splitlines()[1])
 
 
-async def shown(agents: list[ReportingAgent], records: int) -> None:
+async def show(agents: list[ReportingAgent], records: int) -> None:
     """Let each agent report something: with its acknowledgement the latest checkpoint comes."""
     for agent in agents:
         await asyncio.to_thread(agent.report, 1)
@@ -193,6 +194,10 @@ async def test_a_command_reaches_an_agent_at_the_other_server(pair: Pair, tmp_pa
     second = pair.addresses[1:]
     async with reporting_agents(tmp_path / "agents", names, PASSWORD, second) as [agent]:
         await until(lambda: agent.uplink.session, "the session")
+        await until(lambda: pair.rows("SELECT 1 FROM connections"), "what the second one tells")
+        shown = await asyncio.to_thread(pair.first.admin, "status", "--json")
+        server = json.loads(shown.stdout)["server"]
+        assert server == f"{socket.gethostname()}:{pair.second.port}"
         await asyncio.to_thread(pair.first.admin, "send", names[0], "scan")
         line = await asyncio.to_thread(pair.second.running.wait_for, "Command acknowledged: scan")
         assert names[0] in line

@@ -600,9 +600,10 @@ async def test_status_shows_the_latest_event_of_each_type(server: AdminServer) -
     ended = await run_admin("status", directory=server.directory)
     time = format_time(NOW_US)[:19] + "Z"
     lines = ended.out.splitlines()
-    assert lines[1].split() == ["web1", "POLICY", time, time, "192.0.2.1:1234"]
+    here = ["192.0.2.1:1234", "log1:49777"]
+    assert lines[1].split() == ["web1", "POLICY", time, time, *here]
     assert lines[2].split() == ["Started", format_time(NOW_US - 2_000_000)[:19] + "Z"]
-    assert lines[3].split() == ["web2", "Inactive", "-", "-", "-"]
+    assert lines[3].split() == ["web2", "Inactive", "-", "-", "-", "-"]
     one = await run_admin("status", "web1", "--json", directory=server.directory)
     data = json.loads(one.out)
     assert (data["status"], list(data["latest"])) == ("POLICY", ["POLICY", "Started"])

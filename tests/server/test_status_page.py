@@ -15,6 +15,7 @@ from needfire_server.states import ClientState, ClientStatus
 from needfire_server.status_page import DEFAULT_TEMPLATES, Head, Row, Templates, render, rows_of
 from needfire_server.status_page_file import TEMPLATE_BYTES_MAX, load_templates, write_page
 from needfire_server.status_pages import StatusPages
+from needfire_server.storage.base import ClientConnection
 from needfire_testkit.live_server import NAME, LiveServer, live_server
 
 S = 1_000_000
@@ -53,7 +54,7 @@ def test_each_client_has_its_latest_events_newest_first_and_one_present_status()
             },
         )
     }
-    rows = rows_of(["web1", "web2"], states, started_us=5 * S)
+    rows = rows_of(["web1", "web2"], states, 5 * S, {"web1": "log1:49777"})
     assert [(row.client, row.status, row.time_us // S, row.is_present) for row in rows] == [
         ("web1", "POLICY", 30, True),
         ("web1", "Filecheck", 20, False),
@@ -157,7 +158,7 @@ async def test_the_page_follows_what_happens_and_is_empty_in_the_end(
 ) -> None:
     page, steady = tmp_path / "status.html", Steady()
     server.configure(html_status_file=str(page))
-    pages = StatusPages(server.runtime, server.listener, str(server.directory), steady)
+    pages = StatusPages(server.runtime, server.listener, str(server.directory), _nobody, steady)
     await pages.refresh()
     assert f"[STATUS:] {NAME} Inactive" in page.read_text()
     first = page.stat().st_ino
@@ -177,7 +178,7 @@ async def test_a_page_that_cannot_be_written_is_reported_once(
 ) -> None:
     steady = Steady()
     server.configure(html_status_file=str(tmp_path / "missing" / "status.html"))
-    pages = StatusPages(server.runtime, server.listener, str(server.directory), steady)
+    pages = StatusPages(server.runtime, server.listener, str(server.directory), _nobody, steady)
     for _ in range(3):
         steady.now_s += 100
         await pages.refresh()
@@ -186,3 +187,7 @@ async def test_a_page_that_cannot_be_written_is_reported_once(
     steady.now_s += 100
     await pages.refresh()
     assert (tmp_path / "missing" / "status.html").exists()
+
+
+async def _nobody() -> dict[str, ClientConnection]:
+    return {}

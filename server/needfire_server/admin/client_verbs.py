@@ -1,5 +1,6 @@
 """The verbs about clients: register, list, show, remove, their status; and the server's health."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from needfire_protocol.errors import FormatError
@@ -14,7 +15,7 @@ from needfire_server.clock import now_us
 from needfire_server.fleet import behind_relays
 from needfire_server.registry import Registration
 from needfire_server.states import ClientState
-from needfire_server.storage.base import ClientRecord
+from needfire_server.storage.base import ClientConnection, ClientRecord
 from needfire_server.vitals import Pulse
 
 __all__ = [
@@ -69,7 +70,7 @@ async def show_client(subject: Subject, call: Call) -> Reply:
     return Reply(
         {
             **_registration(entry),
-            **_state(subject, entry.name),
+            **_state(subject, entry.name, await subject.hooks.connections()),
             "commands": [command_data(command) for command in commands],
             "proposals": [proposal.id for proposal in proposals],
         }
@@ -107,7 +108,10 @@ async def status(subject: Subject, call: Call) -> Reply:
     call.arguments.check_names("name")
     name = call.arguments.optional_text("name")
     names = _all_names(subject) if name is None else (_heard_name(subject, name),)
-    return Reply({"clients": [{"name": each, **_state(subject, each)} for each in names]})
+    connected = await subject.hooks.connections()
+    return Reply(
+        {"clients": [{"name": each, **_state(subject, each, connected)} for each in names]}
+    )
 
 
 def _all_names(subject: Subject) -> list[str]:
@@ -144,14 +148,18 @@ def _registration(entry: Registration) -> dict[str, Any]:
     }
 
 
-def _state(subject: Subject, name: str) -> dict[str, Any]:
+def _state(
+    subject: Subject, name: str, connected: Mapping[str, ClientConnection]
+) -> dict[str, Any]:
+    connection = connected.get(name)
     state = subject.hooks.states().get(name) or ClientState.initial(name)
     latest = sorted(state.latest.items(), key=lambda each: each[1], reverse=True)
     return {
         "status": state.status.value,
         "last_seen": None if state.last_seen_us is None else format_time(state.last_seen_us),
         "address": state.address,
-        "connected": subject.hooks.connected().get(name),
+        "connected": None if connection is None else connection.address,
+        "server": None if connection is None else connection.server,
         "overdue": state.is_overdue,
         "latest": {status.value: format_time(time_us) for status, time_us in latest},
         **_pulse(subject.hooks.pulse(name)),

@@ -55,7 +55,7 @@ async def send_command(subject: Subject, call: Call) -> Reply:
         subject.hooks.on_command_queued(name)
     if refused:
         raise AdminRefusedError("; ".join(refused[:3]), "see needfire-admin clients show NAME")
-    connected = subject.hooks.connected()
+    connected = await subject.hooks.connections()
     for each in queued:
         each["connected"] = each["client"] in connected
     return Reply({"verb": verb, "queued": queued})

@@ -28,6 +28,7 @@ from needfire_server.sealing import (
     open_seal,
     usable_key,
 )
+from needfire_server.storage.base import ClientConnection
 from needfire_server.storage.opening import how_to_open_again, load_drivers
 from needfire_server.stored_files import data_files_of
 from needfire_server.verifier_seal import VerifierSeal
@@ -143,7 +144,7 @@ class OfflineStore:
             on_command_queued=lambda _client: None,
             on_client_removed=lambda _client: None,
             record_event=self._record_event,
-            connected=dict,
+            connections=_nobody,
             states=lambda: states,
         )
         registry = Registry((), await self._store.clients())
@@ -154,6 +155,10 @@ class OfflineStore:
     def _record_event(self, code: str, /, **fields: FieldValue) -> None:
         event = make_event(code, time_us=now_us(), random_10_bytes=os.urandom(10), **fields)
         self._store.record_now(event, draft_of_event(event))
+
+
+async def _nobody() -> dict[str, ClientConnection]:
+    return {}
 
 
 async def _next(items: Any) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from needfire_server.outputs.engine import OutputEngine
     from needfire_server.registry import Registry
     from needfire_server.states import ClientState
-    from needfire_server.storage.base import Store
+    from needfire_server.storage.base import ClientConnection, Store
     from needfire_server.vitals import Pulse
 
 __all__ = ["AdminHooks", "Call", "RecordEvent", "Subject"]
@@ -41,7 +41,7 @@ class AdminHooks:
         on_client_removed: the keys and connections of this client no longer count, because it was
             removed or has a new password.
         record_event: raises one of the server's own events.
-        connected: address by name of the clients that have a session open.
+        connections: who has a session open, at any of the servers on the store, by name.
         states: what is known of every client.
         pulse: what a client's connections told since the start of the server.
         health: looks how the server is.
@@ -53,7 +53,7 @@ class AdminHooks:
     on_command_queued: Callable[[str], object]
     on_client_removed: Callable[[str], object]
     record_event: RecordEvent
-    connected: Callable[[], Mapping[str, str]]
+    connections: "Callable[[], Awaitable[Mapping[str, ClientConnection]]]"
     states: "Callable[[], Mapping[str, ClientState]]"
     pulse: "Callable[[str], Pulse | None]" = lambda _client: None
     health: "Callable[[], Awaitable[Health]] | None" = None

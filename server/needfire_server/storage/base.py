@@ -1,6 +1,6 @@
 """What the server asks of its store, whichever database keeps it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias
@@ -20,6 +20,7 @@ __all__ = [
     "COMMANDS_PENDING_MAX",
     "COMMAND_VERBS",
     "EVENTS_PAGE_MAX",
+    "ClientConnection",
     "ClientFacts",
     "ClientRecord",
     "ClientState",
@@ -34,6 +35,7 @@ __all__ = [
     "IncomingReport",
     "IngestResult",
     "Proposal",
+    "ServerSign",
     "Store",
     "Told",
     "TooManyCommandsError",
@@ -270,6 +272,28 @@ Told: TypeAlias = tuple[Event, Draft | None]
 """One of the server's own events, and its record."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServerSign:
+    """Which of the servers on a store speaks, and when.
+
+    Attributes:
+        instance: of this process, random.
+        name: for people.
+    """
+
+    instance: str
+    name: str
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConnection:
+    """Where a client is connected to, and from where."""
+
+    server: str
+    address: str
+
+
 class Store(RefusalStore, Protocol):
     """The server's memory.
 
@@ -387,6 +411,30 @@ class Store(RefusalStore, Protocol):
 
     async def save_client_states(self, states: Sequence[ClientState]) -> None:
         """Keep what is known of clients, all of them or none."""
+
+    async def tell_connections(
+        self,
+        sign: ServerSign,
+        opened: Mapping[str, str],
+        closed: Collection[str],
+        silent_since_us: int,
+    ) -> bool:
+        """Keep what has changed at a server, and forget servers that were not heard since.
+
+        Args:
+            opened: address by name of clients.
+
+        Returns:
+            False where nothing was known of the server: then all has to be told.
+        """
+
+    async def connections_elsewhere(
+        self, instance: str, silent_since_us: int
+    ) -> dict[str, ClientConnection]:
+        """Return by client the connections of all other servers that were heard since."""
+
+    async def forget_server(self, instance: str) -> None:
+        """Remove a server and its connections."""
 
     async def queue_command(
         self,

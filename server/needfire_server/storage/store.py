@@ -8,7 +8,7 @@ they began.
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -26,6 +26,7 @@ from needfire_server.states import ClientState
 from needfire_server.storage import (
     audit_statements,
     client_rows,
+    connection_rows,
     event_search,
     expiry,
     file_rows,
@@ -42,6 +43,7 @@ from needfire_server.storage.audit_search import AUDIT_BLOCKS
 from needfire_server.storage.audit_tables import DatabaseAuditTables
 from needfire_server.storage.base import (
     EVENTS_PAGE_MAX,
+    ClientConnection,
     ClientFacts,
     ClientRecord,
     Command,
@@ -53,6 +55,7 @@ from needfire_server.storage.base import (
     IncomingReport,
     IngestResult,
     Proposal,
+    ServerSign,
     Told,
 )
 from needfire_server.storage.engine import Engine, Listeners, Participant, Transaction, Wakes
@@ -257,6 +260,25 @@ class DatabaseStore:
 
     async def save_client_states(self, states: Sequence[ClientState]) -> None:
         await self._write(statements.save_client_states, tuple(states))
+
+    async def tell_connections(
+        self,
+        sign: ServerSign,
+        opened: Mapping[str, str],
+        closed: Collection[str],
+        silent_since_us: int,
+    ) -> bool:
+        return await self._write(
+            connection_rows.tell_connections, sign, opened, closed, silent_since_us
+        )
+
+    async def connections_elsewhere(
+        self, instance: str, silent_since_us: int
+    ) -> dict[str, ClientConnection]:
+        return await self._read(connection_rows.connections_elsewhere, instance, silent_since_us)
+
+    async def forget_server(self, instance: str) -> None:
+        await self._write(connection_rows.forget_server, instance)
 
     async def queue_command(
         self,

@@ -20,6 +20,7 @@ __all__ = [
     "client_states",
     "clients",
     "commands",
+    "connections",
     "counters",
     "event_summaries",
     "events",
@@ -35,6 +36,7 @@ __all__ = [
     "refusals",
     "seal",
     "secrets",
+    "servers",
     "sessions",
     "stream_gaps",
     "streams",
@@ -345,6 +347,23 @@ known: Final = sa.Table(
     "known", metadata, sa.Column("name", Text, primary_key=True), _text("value")
 )
 """What was last known of something: a server's settings and version, an agent's version."""
+
+servers: Final = sa.Table(
+    "servers",
+    metadata,
+    sa.Column("instance", Text, primary_key=True),
+    _text("name"),
+    _number("seen_us"),
+)
+"""The servers that share the store, one row for each process; ``presence.py``."""
+
+connections: Final = sa.Table(
+    "connections",
+    metadata,
+    sa.Column("instance", Text, primary_key=True),
+    sa.Column("client", Text, primary_key=True),
+    _text("address"),
+)
 
 
 def rare_class() -> sa.ColumnElement[bool]:

@@ -19,6 +19,7 @@ from needfire_server.lockout import LockLimits
 from needfire_server.registry import ListedClient, Registry
 from needfire_server.sealing import keys_at_hand, open_seal
 from needfire_server.states import ClientState
+from needfire_server.storage.base import ClientConnection
 from needfire_server.storage.sqlite import SqliteStore
 
 __all__ = ["OWN", "AdminServer", "Ended", "run_admin", "start_admin"]
@@ -70,7 +71,7 @@ class AdminServer:
             on_command_queued=lambda client: server.woken.append(client),
             on_client_removed=lambda client: server.dropped.append(client),
             record_event=record_event,
-            connected=lambda: server.connected,
+            connections=lambda: server.connections(),
             states=lambda: server.states,
         )
         audit = await AuditLog.open(store.audit, str(directory))
@@ -87,6 +88,13 @@ class AdminServer:
                 yield server
         finally:
             store.close()
+
+    async def connections(self) -> dict[str, ClientConnection]:
+        """Return what ``connected`` says, at this server."""
+        return {
+            client: ClientConnection("log1:49777", address)
+            for client, address in self.connected.items()
+        }
 
     def codes(self) -> list[str]:
         """Return the codes of the events that were raised, in order."""

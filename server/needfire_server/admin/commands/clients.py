@@ -91,6 +91,7 @@ def show_client(name: str, as_json: bool) -> None:
             "last heard": client["last_seen"],
             "address": client["address"],
             "connected": client["connected"],
+            "connected to": client["server"],
             "overdue": client["overdue"],
             "silent": client["silent"],
             "version": client["version"],

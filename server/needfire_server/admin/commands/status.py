@@ -27,7 +27,7 @@ def status(name: str | None, as_json: bool) -> None:
             print_json(client)
         return
     print_table(
-        ("CLIENT", "EVENT", "TIME", "LAST HEARD", "CONNECTED FROM"),
+        ("CLIENT", "EVENT", "TIME", "LAST HEARD", "CONNECTED FROM", "SERVER"),
         (row for client in found for row in _rows(client)),
     )
 
@@ -41,10 +41,11 @@ def _rows(client: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
         _short(latest.get(present)),
         _short(client["last_seen"]),
         client["connected"],
+        client["server"],
     )
     for event, time in latest.items():
         if event != present:
-            yield ("", event, _short(time), "", "")
+            yield ("", event, _short(time), "", "", "")
 
 
 def _short(time: str | None) -> str | None:
