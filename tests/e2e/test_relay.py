@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from needfire_testkit.processes import AgentHome, ServerHome, wait_until
+from needfire_testkit.processes import AgentHome, ServerHome, stopping, wait_until
 
 pytestmark = pytest.mark.timeout(180)  # two servers and an agent, each started several times
 
@@ -120,6 +120,55 @@ def test_reports_come_through_a_relay_once_each_whoever_is_killed(
     assert not own(upper, "SEQUENCE_GAP")
     [asked] = {each["client"] for each in upper.events("--client", through)}
     assert asked == through
+
+
+def test_reports_come_through_two_relays_with_the_whole_way_in_their_names(
+    server_home: ServerHome,
+    upper: ServerHome,
+    tmp_path: Path,
+    make_baselined_agent: Callable[..., AgentHome],
+) -> None:
+    """A chain of three real servers; the middle one is killed, and the top one relays back down."""
+    middle = ServerHome(tmp_path / "middle", clients=f"RelayClient = {RELAY}")
+    with stopping(middle):
+        server_home.write_rc(clients=f"RelayClient = {RELAY}")
+        upper.write_rc(clients=f"RelayClient = {RELAY}")
+        upper.start()
+        middle_password = upper.register(RELAY)
+        relays_to(middle, upper, middle_password)
+        middle.start()
+        relays_to(server_home, middle, middle.register(RELAY))
+        server_home.start()
+        agent = make_baselined_agent()
+        running = agent.start()
+        running.wait_for("File check completed.")
+        through = f"{RELAY}/{RELAY}/{agent.name}"
+        wait_until(lambda: reports(upper, through), "the first reports")
+        for number in range(20):
+            (agent.tree / f"new{number}").write_text("x")
+        middle.running.kill()
+        at_the_relay(server_home, agent.name, 20)
+        middle.start()
+        wait_until(lambda: added(upper, through) == 20, "all reports at the top")
+        assert running.stop() == 0
+        wait_until(lambda: reports(upper, through)[-1]["code"] == "EXIT", "the last one")
+        sent, got = reports(server_home, agent.name), reports(upper, through)
+        assert [same(each) for each in got] == [same(each) for each in sent], "in order, unchanged"
+        assert max(Counter(each["id"] for each in stored(upper)).values()) == 1
+        # The lowest server's own events bear its name; it is no host behind itself.
+        assert "START" in [each["code"] for each in reports(upper, f"{RELAY}/{RELAY}")]
+        assert state(upper, through)["status"] == "Exited"
+        # Now a circle of three: what has been here comes back, and goes no further.
+        relays_to(upper, server_home, server_home.register(RELAY))
+        upper.running.send_signal(signal.SIGHUP)
+        upper.register("another")
+        servers = (server_home, middle, upper)
+        wait_until(
+            lambda: any(own(home, "RELAYED_REPORTS_REFUSED") for home in servers), "the circle"
+        )
+        for home in servers:
+            assert max(Counter(each["id"] for each in stored(home)).values()) == 1
+            assert not [each for each in stored(home) if (each["client"] or "").count("/") > 2]
 
 
 def test_a_relay_is_a_client_whose_own_events_and_end_are_known_above(
