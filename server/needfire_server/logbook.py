@@ -239,7 +239,10 @@ def _stranger(event: Event) -> str | None:
 
 def _address_of(peer: str) -> str | None:
     """Return the address in ``192.0.2.1``, ``192.0.2.1:5000``, ``::1`` or ``[::1]:5000``."""
-    if is_address(peer):
-        return plain_address(peer)
     host = peer.rpartition(":")[0].removeprefix("[").removesuffix("]")
-    return plain_address(host) if is_address(host) else None
+    # The usual form first: that another one is no address takes long to find out, and is never
+    # known from before, because each connection has a port of its own.
+    for text in (host, peer) if peer.count(":") == 1 or peer.startswith("[") else (peer, host):
+        if is_address(text):
+            return plain_address(text)
+    return None

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from needfire_protocol.errors import StorageError
 from needfire_protocol.event import format_time
 from needfire_server.audit.drafts import acknowledgement_draft
 from needfire_server.journal import Journal
@@ -52,14 +53,25 @@ class Expiry:
         self._due_us[client] = 0
 
     async def sweep(self, now_us: int) -> None:
-        """End what has expired; only clients for which something is due are looked at.
+        """End what has expired; only clients for which something may be due are looked at.
+
+        For whom nothing waits is asked once for all of them: after a start that is the whole fleet.
 
         Raises:
             StorageError: the store failed; the rest waits for the next time.
         """
-        for client, due_us in list(self._due_us.items()):
-            if due_us <= now_us:
+        due = {client for client, due_us in self._due_us.items() if due_us <= now_us}
+        if not due:
+            return
+        for client in due:
+            # Before it is asked: who is watched meanwhile is looked at the next time.
+            del self._due_us[client]
+        try:
+            for client in due & await self._store.clients_with_commands():
                 await self._end_expired(client, now_us)
+        except StorageError:
+            self._due_us = dict.fromkeys(due, 0) | self._due_us
+            raise
 
     async def _end_expired(self, client: str, now_us: int) -> None:
         waiting = []
@@ -73,9 +85,8 @@ class Expiry:
             ):
                 self._tell(command)
         if waiting:
-            self._due_us[client] = min(waiting)
-        else:
-            del self._due_us[client]
+            # Who was watched meanwhile stays due.
+            self._due_us[client] = min(*waiting, self._due_us.get(client, waiting[0]))
 
     def _tell(self, command: Command) -> None:
         delivered_us = command.delivered_us

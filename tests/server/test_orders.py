@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from needfire_protocol.errors import StorageError
 from needfire_protocol.messages import Command, CommandResult, Goodbye, GoodbyeAccepted
 from needfire_server.clock import now_us
 from needfire_server.orders import Expiry
+from needfire_server.storage.base import Command as QueuedCommand
 from needfire_testkit.live_server import NAME, LiveServer, live_server
 
 HOUR_US = 3_600_000_000
@@ -40,6 +42,46 @@ async def test_a_command_that_nobody_answered_expires_and_it_is_told(server: Liv
     await expiry.sweep(moment_us + 4 * HOUR_US)
     assert server.codes().count("COMMAND_EXPIRED") == 2
     assert (await server.until_said("COMMAND_EXPIRED", 2)).fields["command_id"] == later
+
+
+async def test_after_a_start_only_those_are_looked_at_for_whom_something_waits(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, moment_us = server.runtime, now_us()
+    await queue(server, "scan", moment_us)
+    asked, ask = [], runtime.store.pending_commands
+
+    async def noted(client: str, now_us: int | None = None) -> list[QueuedCommand]:
+        asked.append(client)
+        return await ask(client, now_us)
+
+    monkeypatch.setattr(runtime.store, "pending_commands", noted)
+    expiry = Expiry(runtime.store, runtime.journal)
+    for client in (NAME, *(f"web{number}.example.org" for number in range(100))):
+        expiry.watch(client)
+    await expiry.sweep(moment_us + 1)
+    await expiry.sweep(moment_us + 2)
+    await server.until_said("COMMAND_EXPIRED")
+    assert asked == [NAME]
+
+
+async def test_what_could_not_be_looked_at_is_looked_at_the_next_time(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, moment_us = server.runtime, now_us()
+    await queue(server, "scan", moment_us)
+    expiry = Expiry(runtime.store, runtime.journal)
+    expiry.watch(NAME)
+    with monkeypatch.context() as broken:
+        broken.setattr(runtime.store, "clients_with_commands", failing)
+        with pytest.raises(StorageError):
+            await expiry.sweep(moment_us + 1)
+    await expiry.sweep(moment_us + 1)
+    await server.until_said("COMMAND_EXPIRED")
+
+
+async def failing() -> set[str]:
+    raise StorageError("disk I/O error")
 
 
 async def test_an_answer_is_audited_with_who_asked_and_what_came_of_it(server: LiveServer) -> None:
