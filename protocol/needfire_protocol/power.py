@@ -18,6 +18,7 @@ one of three powers, but its memory accesses would follow the secret exponent).
 
 import ctypes
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 __all__ = ["POWER_BACKEND", "Power", "load_openssl", "power"]
@@ -26,6 +27,8 @@ Power: TypeAlias = Callable[[int, int, int], int]
 """(base, exponent, modulus) -> base ** exponent % modulus."""
 
 _MODULUS_BYTES_MAX: Final = 1_024
+_MODULI_KEPT: Final = 4
+"""Moduli for which what OpenSSL makes of them is kept; there is one group."""
 _Pointer: TypeAlias = ctypes.c_void_p
 
 
@@ -41,6 +44,9 @@ _FUNCTIONS: Final = {
     "BN_clear_free": _Function(None, (_Pointer,)),
     "BN_bin2bn": _Function(_Pointer, (ctypes.c_char_p, ctypes.c_int, _Pointer)),
     "BN_bn2binpad": _Function(ctypes.c_int, (_Pointer, ctypes.c_char_p, ctypes.c_int)),
+    "BN_MONT_CTX_new": _Function(_Pointer, ()),
+    "BN_MONT_CTX_free": _Function(None, (_Pointer,)),
+    "BN_MONT_CTX_set": _Function(ctypes.c_int, (_Pointer,) * 3),
     "BN_mod_exp_mont_consttime": _Function(ctypes.c_int, (_Pointer,) * 6),
 }
 """The same in OpenSSL 1.1 to 4. A pointer that is not declared would be cut to 32 bits."""
@@ -54,17 +60,43 @@ _CHECKS: Final = (
 """What a back end must calculate as Python does before it is used: wrong declarations would show."""
 
 
+class _Modulus:
+    """A modulus as OpenSSL calculates with it. Never changed, and so good for all threads."""
+
+    def __init__(self, library: ctypes.CDLL, modulus: int) -> None:
+        """Raises:
+        MemoryError: there is no memory left.
+        """
+        self._library = library
+        self.number = _number(library, modulus)
+        self.form = library.BN_MONT_CTX_new()
+        context = library.BN_CTX_new()
+        try:
+            if None in (self.number, self.form, context) or not library.BN_MONT_CTX_set(
+                self.form, self.number, context
+            ):
+                raise MemoryError
+        finally:
+            library.BN_CTX_free(context)
+
+    def __del__(self) -> None:
+        self._library.BN_MONT_CTX_free(self.form)
+        self._library.BN_clear_free(self.number)
+
+
 class _OpenSsl:
     """Powers by the functions of a loaded library. Usable by several threads at once."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, path: str) -> None:
         """Raises:
+        OSError: it cannot be loaded.
         AttributeError: the library has not got what is needed.
         """
-        for name, function in _FUNCTIONS.items():
-            found = getattr(library, name)
-            found.restype, found.argtypes = function.result, function.arguments
-        self._library = library
+        # What takes no time keeps Python's lock: to give it away and get it back takes longer, and
+        # much longer where other threads want it too.
+        self._library = _declared(ctypes.PyDLL(path))
+        self._raise = _declared(ctypes.CDLL(path)).BN_mod_exp_mont_consttime
+        self._modulus = lru_cache(maxsize=_MODULI_KEPT)(partial(_Modulus, self._library))
 
     def __call__(self, base: int, exponent: int, modulus: int) -> int:
         """Return base ** exponent % modulus.
@@ -76,27 +108,35 @@ class _OpenSsl:
         size = (modulus.bit_length() + 7) // 8
         if exponent < 0 or modulus < 3 or modulus % 2 == 0 or size > _MODULUS_BYTES_MAX:
             raise ValueError("powers are calculated for odd moduli and exponents from 0 only")
-        library = self._library
-        numbers: list[int | None] = []
-        context = library.BN_CTX_new()
+        library, prepared = self._library, self._modulus(modulus)
+        a, p = _number(library, base % modulus), _number(library, exponent)
+        result, context = library.BN_new(), library.BN_CTX_new()
         try:
-            for value in (base % modulus, exponent, modulus):
-                raw = value.to_bytes((value.bit_length() + 7) // 8, "big")
-                numbers.append(library.BN_bin2bn(raw, len(raw), None))
-            numbers.append(library.BN_new())
-            if context is None or None in numbers:
+            if None in (a, p, result, context):
                 raise MemoryError
-            a, p, m, result = numbers
-            raised = library.BN_mod_exp_mont_consttime(result, a, p, m, context, None)
+            raised = self._raise(result, a, p, prepared.number, context, prepared.form)
             out = ctypes.create_string_buffer(size)
             if raised != 1 or library.BN_bn2binpad(result, out, size) != size:
                 raise MemoryError
             return int.from_bytes(out.raw, "big")
         finally:
-            for number in numbers:
+            for number in (a, p, result):
                 # Overwrites what it frees; nothing happens for a null pointer.
                 library.BN_clear_free(number)
             library.BN_CTX_free(context)
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    for name, function in _FUNCTIONS.items():
+        found = getattr(library, name)
+        found.restype, found.argtypes = function.result, function.arguments
+    return library
+
+
+def _number(library: ctypes.CDLL, value: int) -> int | None:
+    raw = value.to_bytes((value.bit_length() + 7) // 8, "big")
+    found: int | None = library.BN_bin2bn(raw, len(raw), None)
+    return found
 
 
 def load_openssl(path: str | None) -> Power | None:
@@ -107,7 +147,7 @@ def load_openssl(path: str | None) -> Power | None:
     if path is None:
         return None
     try:
-        found = _OpenSsl(ctypes.CDLL(path))
+        found = _OpenSsl(path)
     except (OSError, AttributeError):
         return None
     is_right = all(found(*numbers) == pow(*numbers) for numbers in _CHECKS)
