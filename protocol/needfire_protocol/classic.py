@@ -34,10 +34,8 @@ def xml_line(event: Event) -> str:
     """
     if event.client is None or event.received_us is None:
         return _xml_record(event)
-    return (
-        f'<log sev="RCVT" tstamp="{_stamp(event.received_us)}" '
-        f'remote_host="{_xml(event.client)}" > {_xml_record(event, with_client=False)} </log>'
-    )
+    receipt = _receipt(event.client, event.received_us // 1_000_000)
+    return f"{receipt}{_xml_record(event, with_client=False)} </log>"
 
 
 def text_line(event: Event) -> str:
@@ -123,6 +121,14 @@ def _xml(value: FieldValue) -> str:
 
 def _text(value: FieldValue) -> str:
     return _plain(value).replace(">", "\\x3e").replace("<", "\\x3c")
+
+
+@lru_cache(maxsize=64)
+def _receipt(client: str, received_s: int) -> str:
+    """What stands before a client's record. Its reports come many at once."""
+    return (
+        f'<log sev="RCVT" tstamp="{_stamp_of_second(received_s)}" remote_host="{_xml(client)}" > '
+    )
 
 
 def _stamp(time_us: int) -> str:

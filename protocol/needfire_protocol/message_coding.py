@@ -66,6 +66,7 @@ from needfire_protocol.messages import (
     ReportBatch,
     SessionExpired,
     Welcome,
+    received_report,
 )
 from needfire_protocol.plain_classes import dataclass
 
@@ -126,7 +127,7 @@ class _Reports:
                 raise FormatError("reports are not in ascending sequence")
             before = sequence
             size += len(body) + REPORT_OVERHEAD_BYTES_MAX
-            reports.append(Report(sequence, type_, body, signature))
+            reports.append(received_report(sequence, type_, body, signature))
         if size > REPORT_BATCH_BYTES_MAX:
             raise FormatError(
                 f"reports of {size} bytes exceed the limit of {REPORT_BATCH_BYTES_MAX}"

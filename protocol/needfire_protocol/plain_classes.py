@@ -128,8 +128,22 @@ def _initializer(
     names = tuple(each.name for each in every)
     count = 0 if any(each.keyword_only for each in every) else len(names)
     known = frozenset(names)
+    by_name = tuple(zip(names, setters, strict=True))
 
     def initialize(self: Any, *given: Any, **named: Any) -> None:
+        # As a rule all values are given in one way, and nothing has to be looked for.
+        if not named and len(given) == count == len(setters):
+            for setter, value in zip(setters, given):  # noqa: B905  # faster, and of one length
+                setter(self, value)
+        elif not given and len(named) == len(by_name) and known.issuperset(named):
+            for name, setter in by_name:
+                setter(self, named[name])
+        else:
+            find_each(self, given, named)
+        if has_more:
+            self.__post_init__()
+
+    def find_each(self: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         if len(given) > count:
             raise TypeError(f"{type(self).__name__}() takes {count} values, not {len(given)}")
         for setter, value in zip(setters, given, strict=False):
@@ -143,8 +157,6 @@ def _initializer(
         if named:
             what = "twice a value for" if named.keys() <= known else "an unknown"
             raise TypeError(f"{type(self).__name__}() got {what} {', '.join(named)}")
-        if has_more:
-            self.__post_init__()
 
     return initialize
 

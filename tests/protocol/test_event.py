@@ -3,6 +3,7 @@
 import json
 import re
 import uuid
+from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,7 +90,10 @@ def test_the_json_of_an_event_that_we_made_is_one_printable_line(event: Event) -
 @given(made_events())
 def test_an_event_survives_its_way_to_the_server(event: Event) -> None:
     body = encode(pack_event(event))
-    assert unpack_event(decode(body, limits=EVENT_DECODING)) == event
+    unpacked = unpack_event(decode(body, limits=EVENT_DECODING))
+    assert unpacked == event
+    with pytest.raises(FrozenInstanceError):
+        unpacked.code = "OTHER"  # type: ignore[misc]
 
 
 @given(hostile_bodies())

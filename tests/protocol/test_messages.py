@@ -1,6 +1,6 @@
 """Every message survives its bytes; whatever else the bytes are, they give FormatError."""
 
-from dataclasses import fields, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
@@ -225,6 +225,14 @@ def test_a_field_out_of_bounds_is_refused_by_encoder_and_decoder(
 def test_a_chunk_may_have_its_limit() -> None:
     chunk = FileChunk(bytes(CHUNK_BYTES_MAX))
     assert decode_message(encode_message(chunk), ALL) == chunk
+
+
+def test_a_report_that_was_decoded_cannot_be_changed() -> None:
+    sent = batch(Report(1, 1, b"body", bytes(32)))
+    received: Any = decode_message(encode_message(sent), AGENT_MESSAGES)
+    assert received == sent
+    with pytest.raises(FrozenInstanceError):
+        received.reports[0].body = b"other"
 
 
 def batch(*reports: Report) -> ReportBatch:
