@@ -35,6 +35,9 @@ _WAITING_MAX: Final = 10_000
 _SWITCHABLE_NAMES: Final = ", ".join(each.value for each in SWITCHABLE)
 _TOGETHER_MAX: Final = 256
 """Events that are stored by one transaction."""
+_GATHERING_S: Final = 0.05
+"""Seconds after a write in which what is raised is gathered for the next one: a fleet that comes back
+would else have a commit for nearly each of its log-ins. Who has been silent is stored at once."""
 
 _Item: TypeAlias = tuple[Event | None, Draft | None]
 """What is stored of an event, and what is recorded of it."""
@@ -185,6 +188,8 @@ class Journal:
                 self._waiting.task_done()
             self._tell_lost()
             self._on_recorded()
+            if self._waiting.qsize() < _TOGETHER_MAX:
+                await asyncio.sleep(_GATHERING_S)
 
     def _tell_lost(self) -> None:
         if self._lost:

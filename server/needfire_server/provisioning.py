@@ -28,6 +28,7 @@ from needfire_server.storage.base import Store, Told
 
 __all__ = ["Provisioning", "server_key"]
 
+_AGENT: Final = "agent "
 _VERSION_TEXT_MAX: Final = 64
 _DIGITS: Final = 16
 """Of the digest of one entry: enough to tell that it is another one."""
@@ -49,6 +50,11 @@ class Provisioning:
 
     async def started(self, settings: ServerSettings) -> None:
         """Tell what is another than when this server ran last."""
+        try:
+            # At one stroke: a fleet that comes back with the versions that it had writes nothing.
+            self._agents |= await self._store.all_known(_AGENT)
+        except StorageError as error:
+            self._journal.store_failed(error)
         await asyncio.gather(
             self._compare(f"software {self._key}", __version__, _software_told),
             self._compare(f"catalogue {self._key}", _packed(_catalogue()), _catalogue_told),
@@ -81,7 +87,7 @@ class Provisioning:
                 )
             ]
 
-        if await self._compare(f"agent {client}", shown, told):
+        if await self._compare(f"{_AGENT}{client}", shown, told):
             self._agents[client] = shown
 
     async def audit_key_seen(self, *, is_there: bool) -> None:

@@ -183,6 +183,28 @@ async def test_an_expired_row_is_not_taken_at_the_start(server: LiveServer) -> N
     assert table.current(NAME) is None
 
 
+async def test_after_a_restart_a_fleet_with_its_old_versions_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "data"
+    async with live_server(directory) as live:
+        keys = (await live.log_in()).keys
+        await live.until_connected()
+
+    async with live_server(directory) as live:
+        await live.runtime.provisioning.started(live.runtime.settings)
+
+        async def refuse(*_arguments: object) -> None:
+            raise StorageError("a resumption must not need the disk")
+
+        monkeypatch.setattr(live.runtime.store, "remember", refuse)
+        peer = await live.connect()
+        await peer.resume(keys)
+        await peer.announce()
+        await live.until_said("CLIENT_RESUMED")
+        assert "STORE_FAILED" not in live.codes()
+
+
 async def test_a_fleet_that_comes_back_writes_nothing(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,14 @@
-"""What the store keeps besides events: clients, their states, commands, proposals, secrets."""
+"""What the store keeps besides events: clients, their states, sessions, commands, proposals, secrets."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from needfire_protocol.errors import StorageError
+from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState, ClientStatus
 from needfire_server.storage import tables
 from needfire_server.storage.base import (
@@ -15,6 +17,7 @@ from needfire_server.storage.base import (
     Told,
     TooManyCommandsError,
 )
+from needfire_server.storage.ingesting import KeptSession, KeptStates, store_all
 from needfire_server.storage.store import DatabaseStore
 from needfire_testkit.server_store import NOW_US, event, verifier
 from needfire_testkit.stores import StorePlace
@@ -65,6 +68,35 @@ async def test_a_state_comes_back_as_it_was(store: DatabaseStore) -> None:
     await store.save_client_states([state, ClientState.initial("web2")])
     await store.save_client_states([])
     assert await store.load_client_states() == {"web1": state, "web2": ClientState.initial("web2")}
+
+
+def session(client: str, number: int) -> SealedSession:
+    return SealedSession(bytes([number]) * 16, client, NOW_US + number, True, b"sealed")
+
+
+async def test_log_ins_that_share_a_commit_leave_what_they_would_have_left_alone(
+    store: DatabaseStore,
+) -> None:
+    forgotten, old, new, newest = [session("web1", number) for number in range(4)]
+    other = session("web2", 9)
+    for row in (forgotten, old):
+        await store.keep_session(row, (forgotten.session_id,))
+    store.write_now(
+        lambda transaction: store_all(
+            transaction,
+            [
+                KeptSession(new, (old.session_id, new.session_id)),
+                KeptStates([ClientState("web1", ClientStatus.STARTED)]),
+                KeptSession(other, ()),
+                KeptSession(newest, (old.session_id, new.session_id, newest.session_id)),
+                KeptStates([ClientState("web1", ClientStatus.ILLEGAL)]),
+            ],
+        )
+    )
+    superseded = [replace(row, is_current=False) for row in (old, new)]
+    assert await store.load_sessions() == [*superseded, newest, other]
+    states = await store.load_client_states()
+    assert states["web1"].status is ClientStatus.ILLEGAL
 
 
 async def test_a_command_is_pending_until_it_is_acknowledged(store: DatabaseStore) -> None:
@@ -149,6 +181,9 @@ async def test_what_changes_is_told_once_with_what_was_known(store: DatabaseStor
     stored = await store.query_events(EventQuery(code="SOFTWARE_CHANGED"))
     assert [each.id for _, each in stored] == [each.id for each in told]
     assert await store.remember("agent web2", "2", tell) == []
+    await store.remember("agent_web3", "3", tell)
+    assert await store.all_known("agent ") == {"web1": "2", "web2": "2"}
+    assert await store.all_known("agent_") == {"web3": "3"}, "no character stands for others"
 
 
 async def test_what_could_not_be_told_is_told_the_next_time(store: DatabaseStore) -> None:

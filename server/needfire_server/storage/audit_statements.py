@@ -44,7 +44,7 @@ def append(transaction: Transaction) -> None:
     """Append what the transaction has to record; nobody else writes until its end."""
     if not transaction.drafts:
         return
-    state = _head_of(transaction.engine.audit_head(transaction.connection))
+    state = _state(transaction.ask("SELECT size, previous, frontier FROM audit_head WHERE id = 1"))
     frontier, previous = state.frontier, state.previous
     moment = Moment(clock.now_us(), clock.boottime_us())
     lines, nodes = [], []
@@ -58,9 +58,7 @@ def append(transaction: Transaction) -> None:
         frontier.append(previous)
     transaction.insert_many("audit_records", ("number", "record"), lines)
     transaction.insert_many("audit_nodes", ("level", "position", "hash"), nodes)
-    transaction.engine.save_audit_head(
-        transaction.connection, frontier.size, previous, b"".join(frontier.hashes)
-    )
+    _save_head(transaction, AuditHead(previous, frontier))
 
 
 def head(connection: sa.Connection) -> AuditHead:
@@ -69,11 +67,10 @@ def head(connection: sa.Connection) -> AuditHead:
     Raises:
         StorageError: what the database has of it cannot be.
     """
-    row = connection.execute(_HEAD).first()
-    return _head_of(None if row is None else (row[0], row[1], row[2]))
+    return _state(connection.execute(_HEAD).first())
 
 
-def _head_of(row: tuple[int, bytes, bytes] | None) -> AuditHead:
+def _state(row: Sequence[Any] | None) -> AuditHead:
     if row is None:
         return AuditHead(FIRST_PREVIOUS, Frontier())
     size, previous, joined = row
@@ -85,6 +82,15 @@ def _head_of(row: tuple[int, bytes, bytes] | None) -> AuditHead:
 
 
 _HEAD: Final = sa.select(audit_head.c.size, audit_head.c.previous, audit_head.c.frontier)
+
+
+def _save_head(transaction: Transaction, state: AuditHead) -> None:
+    transaction.run(
+        "INSERT INTO audit_head (id, size, previous, frontier) VALUES (?, ?, ?, ?) ON CONFLICT (id) "
+        "DO UPDATE SET size = excluded.size, previous = excluded.previous, "
+        "frontier = excluded.frontier",
+        [(1, state.size, state.previous, b"".join(state.frontier.hashes))],
+    )
 
 
 def add_key(connection: sa.Connection, key: StoredKey, after: str | None) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from needfire_protocol.audit.record import Draft
 from needfire_protocol.catalogue_entry import EventClass
@@ -63,8 +63,7 @@ class TooManyCommandsError(NeedfireError):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class IncomingReport:
+class IncomingReport(NamedTuple):
     """One report whose signature has been verified.
 
     Attributes:
@@ -502,6 +501,9 @@ class Store(RefusalStore, Protocol):
 
     async def secret(self, name: str) -> bytes:
         """Return the 32 random bytes of that name, which are made once and never change."""
+
+    async def all_known(self, prefix: str) -> dict[str, str]:
+        """Return what is kept under names that begin with a prefix, by the rest of each name."""
 
     async def remember(
         self, name: str, value: str, tell: Callable[[str | None], Sequence[Told]]

@@ -1,7 +1,8 @@
 """What differs between the databases that a store may stand in, and nothing else.
 
-Most of the store speaks SQLAlchemy and runs on either. What every report goes through speaks to the
-driver itself: it costs a third of what the same statements cost through SQLAlchemy.
+Most of the store speaks SQLAlchemy and runs on either. What every report, every log-in and every
+commit goes through speaks to the driver itself: it costs a third of what the same statements cost
+through SQLAlchemy.
 """
 
 import errno
@@ -106,13 +107,17 @@ class Engine(Protocol):
     ) -> None:
         """Append rows by the fastest way there is. The names are ours, never a peer's."""
 
-    def audit_head(self, connection: sa.Connection) -> tuple[int, bytes, bytes] | None:
-        """Return size, previous and frontier of the audit log; None where it has not begun."""
+    def run(self, connection: sa.Connection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Carry out a statement that both databases know, once with each row.
 
-    def save_audit_head(
-        self, connection: sa.Connection, size: int, previous: bytes, frontier: bytes
-    ) -> None:
-        """Keep them instead of those before."""
+        Args:
+            sql: ours, never a peer's; with ``?`` for each value, and none anywhere else.
+        """
+
+    def ask(
+        self, connection: sa.Connection, sql: str, values: tuple[Any, ...] = ()
+    ) -> tuple[Any, ...] | None:
+        """Carry out such a statement and return the first row of its answer; None without one."""
 
     def wake_others(self, connection: sa.Connection, wakes: Iterable[Wakes]) -> None:
         """Tell other servers, with the commit."""
@@ -152,6 +157,15 @@ class Transaction:
         """Append many rows fast. The names must be the program's own, never a peer's."""
         if rows:
             self.engine.insert_many(self.connection, table, columns, rows)
+
+    def run(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Carry out a statement once with each row, as ``Engine.run``."""
+        if rows:
+            self.engine.run(self.connection, sql, rows)
+
+    def ask(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+        """Carry out a statement that returns one row or none, as ``Engine.ask``."""
+        return self.engine.ask(self.connection, sql, values)
 
 
 class Participant(Protocol):

@@ -1,7 +1,8 @@
-"""What happens to batches of reports and to events of our own within one transaction.
+"""What happens within one transaction to what is written often: reports, events, sessions, states.
 
-Everything that waits is stored together: per group one look at the streams, one write of all rows,
-one number drawn. So a report in a large group costs hardly more than its own row.
+Everything that waits is stored together: per group one look at the streams, one write of all rows of
+a kind, one number drawn. So a report in a large group, or a log-in, costs hardly more than its own
+rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +11,10 @@ from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
-from needfire_protocol.errors import FormatError
+from needfire_protocol.audit.record import Draft
+from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import Event
+from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState, heard, must_survive
 from needfire_server.storage import tables
 from needfire_server.storage.audit_base import AuditOf
@@ -19,11 +22,21 @@ from needfire_server.storage.base import IncomingReport, IngestResult
 from needfire_server.storage.engine import Participant, StreamKey, Transaction, Wakes
 from needfire_server.storage.event_rows import EVENT_COLUMNS, row_of_event
 from needfire_server.storage.ledger import Ledger
+from needfire_server.storage.session_rows import keep_sessions
 from needfire_server.storage.statements import save_client_states
 from needfire_server.storage.summaries import BLOCK_ROWS, BLOCK_ROWS_MIN, add
 from needfire_server.storage.summary import Summary, event_summary
 
-__all__ = ["Batch", "Stored", "check_batch", "store_all"]
+__all__ = [
+    "Batch",
+    "Entries",
+    "Item",
+    "KeptSession",
+    "KeptStates",
+    "Stored",
+    "check_batch",
+    "store_all",
+]
 
 SEQUENCE_MAX: Final = 2**63 - 1
 """The largest integer of both databases. At a thousand reports a second it lasts for 292 million
@@ -50,8 +63,32 @@ class Batch:
         return self.client, self.stream
 
 
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Events of our own, each with what is recorded of it; either may be None."""
+
+    items: Sequence[tuple[Event | None, Draft | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSession:
+    """The current session of a client; of its others those stay that are among the known ones."""
+
+    row: SealedSession
+    known: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptStates:
+    """What is known of clients, each at most once."""
+
+    states: Sequence[ClientState]
+
+
+Item: TypeAlias = Batch | Event | Entries | KeptSession | KeptStates
+
 Stored: TypeAlias = IngestResult | None
-"""What became of a batch; None for an event of our own."""
+"""What became of a batch; None for everything else."""
 
 
 def check_batch(batch: Batch) -> None:
@@ -71,10 +108,10 @@ def check_batch(batch: Batch) -> None:
 
 def store_all(
     transaction: Transaction,
-    items: Sequence[Batch | Event],
+    items: Sequence[Item],
     participants: Sequence[Participant] = (),
 ) -> list[Stored]:
-    """Store batches, each checked before, and events of our own; return what became of each.
+    """Store what there is, batches checked before, in this order; return what became of each.
 
     The caller begins the transaction with ``Engine.begin`` and commits it.
     """
@@ -83,6 +120,8 @@ def store_all(
     for item, result in zip(items, results, strict=True):
         if isinstance(item, Batch) and result is not None:
             transaction.put_on_record(item.audit, result)
+        elif isinstance(item, Entries):
+            transaction.drafts.extend(draft for _, draft in item.items if draft is not None)
     _write(transaction, work, participants)
     return results
 
@@ -107,18 +146,27 @@ def _ledgers(transaction: Transaction, batches: Sequence[Batch]) -> Mapping[Stre
 
 @dataclass(slots=True)
 class _Work:
-    """What a group of batches and events comes to, before anything is written."""
+    """What a group comes to, before anything is written."""
 
     ledgers: Mapping[StreamKey, Ledger]
     events: list[Event] = field(default_factory=list)
     unusable: list[tuple[Any, ...]] = field(default_factory=list)
     states: dict[str, ClientState] = field(default_factory=dict)
+    sessions: list[KeptSession] = field(default_factory=list)
 
-    def take(self, item: Batch | Event) -> Stored:
-        if isinstance(item, Event):
-            self.events.append(item)
-            return None
-        return self._take(item)
+    def take(self, item: Item) -> Stored:
+        match item:
+            case Batch():
+                return self._take(item)
+            case Event():
+                self.events.append(item)
+            case Entries(items=items):
+                self.events += [event for event, _ in items if event is not None]
+            case KeptSession():
+                self.sessions.append(item)
+            case KeptStates(states=states):
+                self.states.update({state.name: state for state in states})
+        return None
 
     def _take(self, batch: Batch) -> IngestResult:
         ledger = self.ledgers[batch.key]
@@ -166,10 +214,11 @@ def _write(transaction: Transaction, work: _Work, participants: Sequence[Partici
     transaction.insert_many("unusable_reports", _UNUSABLE_COLUMNS, work.unusable)
     _write_ledgers(transaction, work.ledgers)
     if work.states:
-        save_client_states(transaction.connection, list(work.states.values()))
+        save_client_states(transaction, list(work.states.values()))
+    _write_sessions(transaction, work.sessions)
     if not work.events:
         return
-    first = _draw_numbers(transaction.connection, len(work.events))
+    first = _draw_numbers(transaction, len(work.events))
     numbered = list(enumerate(work.events, first))
     rows = [row_of_event(row_id, event) for row_id, event in numbered]
     transaction.insert_many("events", EVENT_COLUMNS, rows)
@@ -187,6 +236,19 @@ def _summaries(rows: Sequence[tuple[Any, ...]], events: Sequence[Event]) -> Iter
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
         yield event_summary(rows[part], [event.fields for event in events[part]])
+
+
+def _write_sessions(transaction: Transaction, sessions: Sequence[KeptSession]) -> None:
+    waiting = list(sessions)
+    while waiting:
+        # Of one client the one after the other: what is kept last is current.
+        clients = {each.row.client: each for each in reversed(waiting)}
+        at_once = list(clients.values())
+        keep_sessions(transaction, [(each.row, each.known) for each in at_once])
+        transaction.engine.wake_others(
+            transaction.connection, [Wakes(client=client) for client in clients]
+        )
+        waiting = [each for each in waiting if clients[each.row.client] is not each]
 
 
 def _write_ledgers(transaction: Transaction, ledgers: Mapping[StreamKey, Ledger]) -> None:
@@ -211,13 +273,12 @@ def _forget_gap(connection: sa.Connection, key: StreamKey, first: int) -> None:
     )
 
 
-def _draw_numbers(connection: sa.Connection, count: int) -> int:
+def _draw_numbers(transaction: Transaction, count: int) -> int:
     """Return the first of count numbers for events; they are given back where the commit fails."""
-    table = tables.counters
-    last: int = connection.execute(
-        sa.update(table)
-        .where(table.c.name == "events")
-        .values(value=table.c.value + count)
-        .returning(table.c.value)
-    ).scalar_one()
+    row = transaction.ask(
+        "UPDATE counters SET value = value + ? WHERE name = 'events' RETURNING value", (count,)
+    )
+    if row is None:
+        raise StorageError("the store lacks the number of its last event")
+    last: int = row[0]
     return last - count + 1

@@ -12,6 +12,7 @@ import socket
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -207,23 +208,15 @@ class PostgresEngine:
                 for row in rows:
                     copy.write_row(row)
 
-    def audit_head(self, connection: sa.Connection) -> tuple[int, bytes, bytes] | None:
-        row = (
-            _driver(connection)
-            .execute("SELECT size, previous, frontier FROM audit_head WHERE id = 1")
-            .fetchone()
-        )
-        return None if row is None else (row[0], row[1], row[2])
+    def run(self, connection: sa.Connection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        with _driver(connection).cursor() as cursor:
+            cursor.executemany(_placed(sql), rows)
 
-    def save_audit_head(
-        self, connection: sa.Connection, size: int, previous: bytes, frontier: bytes
-    ) -> None:
-        _driver(connection).execute(
-            "INSERT INTO audit_head (id, size, previous, frontier) VALUES (1, %s, %s, %s) "
-            "ON CONFLICT (id) DO UPDATE SET size = excluded.size, previous = excluded.previous, "
-            "frontier = excluded.frontier",
-            (size, previous, frontier),
-        )
+    def ask(
+        self, connection: sa.Connection, sql: str, values: tuple[Any, ...] = ()
+    ) -> tuple[Any, ...] | None:
+        cursor = _driver(connection).execute(_placed(sql), values)
+        return None if cursor.description is None else cursor.fetchone()
 
     def wake_others(self, connection: sa.Connection, wakes: Iterable[Wakes]) -> None:
         for wake in wakes:
@@ -341,6 +334,12 @@ class PostgresEngine:
                     listeners.on_client(notify.payload or None)
                 else:
                     listeners.on_events()
+
+
+@lru_cache(maxsize=64)
+def _placed(sql: str) -> bytes:
+    """Return a statement with the driver's own places."""
+    return sql.replace("?", "%s").encode()
 
 
 def _parsed(url: str) -> dict[str, Any]:

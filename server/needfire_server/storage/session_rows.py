@@ -1,16 +1,19 @@
 """The rows of sessions: sealed, one current one a client (``session_seal.py``)."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from needfire_server.session_seal import SealedSession
 from needfire_server.storage import tables
+from needfire_server.storage.engine import Transaction
 
 __all__ = [
     "client_of_session",
     "end_session",
-    "keep_session",
+    "keep_sessions",
     "load_sessions",
     "sessions_of",
     "sweep_sessions",
@@ -37,20 +40,42 @@ def client_of_session(connection: sa.Connection, session_id: bytes) -> str | Non
     return found
 
 
-def keep_session(connection: sa.Connection, row: SealedSession, known: tuple[bytes, ...]) -> None:
-    """Keep the current session of a client, and of the others only those that are known."""
-    is_theirs = _T.c.client == row.client
-    is_forgotten = sa.or_(_T.c.session_id == row.session_id, _T.c.session_id.not_in(known))
-    connection.execute(sa.delete(_T).where(is_theirs, is_forgotten))
-    connection.execute(sa.update(_T).where(is_theirs).values(is_current=0))
-    connection.execute(
-        sa.insert(_T).values(
-            session_id=row.session_id,
-            client=row.client,
-            expires_us=row.expires_us,
-            is_current=int(row.is_current),
-            sealed=row.sealed,
-        )
+def keep_sessions(
+    transaction: Transaction, kept: Sequence[tuple[SealedSession, tuple[bytes, ...]]]
+) -> None:
+    """Keep the current sessions of clients, and of their others only those that are known.
+
+    Args:
+        kept: no client twice; each with the identifiers of sessions that are known of its client.
+    """
+    if not kept:
+        return
+    width = max(len(known) for _, known in kept)
+    forgotten = [
+        # Places that are left over get an identifier that is deleted in any case.
+        (row.client, row.session_id, *known, *(row.session_id,) * (width + 1 - len(known)))
+        for row, known in kept
+    ]
+    transaction.run(_forgetting(width + 1), forgotten)
+    transaction.run(
+        "UPDATE sessions SET is_current = 0 WHERE client = ?", [(row.client,) for row, _ in kept]
+    )
+    transaction.insert_many(
+        "sessions",
+        ("session_id", "client", "expires_us", "is_current", "sealed"),
+        [
+            (row.session_id, row.client, row.expires_us, int(row.is_current), row.sealed)
+            for row, _ in kept
+        ],
+    )
+
+
+@lru_cache(maxsize=16)
+def _forgetting(known: int) -> str:
+    """Delete of a client what has the new identifier, and all that is not among so many."""
+    return (
+        "DELETE FROM sessions WHERE client = ? "  # noqa: S608
+        f"AND (session_id = ? OR session_id NOT IN ({', '.join('?' * known)}))"
     )
 
 

@@ -160,23 +160,15 @@ class SqliteEngine:
             driver.execute(_insertion(table, tuple(columns), _ROWS_AT_ONCE), values)
         driver.executemany(_insertion(table, tuple(columns), 1), rows[whole:])
 
-    def audit_head(self, connection: sa.Connection) -> tuple[int, bytes, bytes] | None:
-        found: tuple[int, bytes, bytes] | None = (
-            _driver(connection)
-            .execute("SELECT size, previous, frontier FROM audit_head WHERE id = 1")
-            .fetchone()
-        )
-        return found
+    def run(self, connection: sa.Connection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        _driver(connection).executemany(sql, rows)
 
-    def save_audit_head(
-        self, connection: sa.Connection, size: int, previous: bytes, frontier: bytes
-    ) -> None:
-        _driver(connection).execute(
-            "INSERT INTO audit_head (id, size, previous, frontier) VALUES (1, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET size = excluded.size, previous = excluded.previous, "
-            "frontier = excluded.frontier",
-            (size, previous, frontier),
-        )
+    def ask(
+        self, connection: sa.Connection, sql: str, values: tuple[Any, ...] = ()
+    ) -> tuple[Any, ...] | None:
+        # All of them: a statement that is not at its end keeps the transaction from ending.
+        rows = _driver(connection).execute(sql, values).fetchall()
+        return rows[0] if rows else None
 
     def wake_others(self, connection: sa.Connection, wakes: Iterable[Wakes]) -> None:
         """There are no others: the directory is locked."""

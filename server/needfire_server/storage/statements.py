@@ -22,14 +22,16 @@ from needfire_server.storage.base import (
     TooManyCommandsError,
 )
 from needfire_server.storage.client_rows import stored_form
+from needfire_server.storage.engine import Transaction
 from needfire_server.storage.event_fields import field_is, field_is_at_or_below
 from needfire_server.storage.event_rows import EVENT_COLUMNS
-from needfire_server.storage.inserting import insert_for
+from needfire_server.storage.inserting import upsert_for
 from needfire_server.verifier_seal import VerifierSeal
 
 __all__ = [
     "acknowledge_command",
     "add_proposal",
+    "all_known",
     "client_state",
     "clients_with_commands",
     "event_count",
@@ -221,24 +223,31 @@ def client_state(connection: sa.Connection, name: str) -> ClientState | None:
     return None if row is None else _client_state(row)
 
 
-def save_client_states(connection: sa.Connection, states: Sequence[ClientState]) -> None:
+def save_client_states(transaction: Transaction, states: Sequence[ClientState]) -> None:
     """Keep states instead of those before."""
-    _upsert(
-        connection,
-        tables.client_states,
+    transaction.run(
+        _SAVE_STATE,
         [
-            {
-                "name": state.name,
-                "status": state.status.value,
-                "instance": state.instance,
-                "last_seen_us": state.last_seen_us,
-                "address": state.address,
-                "is_overdue": int(state.is_overdue),
-                "latest": json.dumps({key.value: at_us for key, at_us in state.latest.items()}),
-            }
+            (
+                state.name,
+                state.status.value,
+                state.instance,
+                state.last_seen_us,
+                state.address,
+                int(state.is_overdue),
+                json.dumps({key.value: at_us for key, at_us in state.latest.items()}),
+            )
             for state in states
         ],
     )
+
+
+_STATE_COLUMNS: Final = tuple(column.name for column in tables.client_states.columns)
+_SAVE_STATE: Final = (
+    f"INSERT INTO client_states ({', '.join(_STATE_COLUMNS)}) "  # noqa: S608
+    f"VALUES ({', '.join('?' * len(_STATE_COLUMNS))}) ON CONFLICT (name) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _STATE_COLUMNS[1:])
+)
 
 
 def _client_state(row: Sequence[Any]) -> ClientState:
@@ -407,25 +416,32 @@ def renew_secret(
     return secret(connection, name, random_bytes)
 
 
-def known(connection: sa.Connection, name: str) -> str | None:
+def known(transaction: Transaction, name: str) -> str | None:
     """Return what was last remembered under a name."""
+    row = transaction.ask("SELECT value FROM known WHERE name = ?", (name,))
+    return None if row is None else row[0]
+
+
+def all_known(connection: sa.Connection, prefix: str) -> dict[str, str]:
+    """Return what was last remembered under names that begin with a prefix, by the rest of them."""
     column = tables.known.c
-    value: str | None = connection.execute(
-        sa.select(column.value).where(column.name == name)
-    ).scalar()
-    return value
+    rows = connection.execute(
+        sa.select(column.name, column.value).where(column.name.startswith(prefix, autoescape=True))
+    )
+    return {name.removeprefix(prefix): value for name, value in rows}
 
 
-def remember(connection: sa.Connection, name: str, value: str) -> None:
+def remember(transaction: Transaction, name: str, value: str) -> None:
     """Keep a value under a name, instead of the one before."""
-    _upsert(connection, tables.known, [{"name": name, "value": value}])
+    transaction.run(
+        "INSERT INTO known (name, value) VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        [(name, value)],
+    )
 
 
 def _upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows, each instead of the one with the same key."""
     if not rows:
         return
-    insert = insert_for(connection, table)
-    keys = [column.name for column in table.primary_key]
-    changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed), rows)
+    connection.execute(upsert_for(connection, table, tuple(rows[0])), rows)

@@ -60,7 +60,16 @@ from needfire_server.storage.base import (
 )
 from needfire_server.storage.engine import Engine, Listeners, Participant, Transaction, Wakes
 from needfire_server.storage.event_search import EVENT_BLOCKS
-from needfire_server.storage.ingesting import Batch, check_batch, store_all
+from needfire_server.storage.ingesting import (
+    Batch,
+    Entries,
+    Item,
+    KeptSession,
+    KeptStates,
+    Stored,
+    check_batch,
+    store_all,
+)
 from needfire_server.storage.lock import DirectoryLock
 from needfire_server.storage.output_cursors import OutputCursor, Skipped
 from needfire_server.storage.reading import read_now
@@ -141,7 +150,8 @@ class DatabaseStore:
 
     def record_now(self, event: Event, draft: Draft | None = None) -> None:
         """Keep one of our own events and its record, for callers without a loop."""
-        self.write_now(self._recording([(event, draft)]))
+        entries = Entries(((event, draft),))
+        self.write_now(lambda transaction: store_all(transaction, [entries], self._participants))
 
     def use_verifier_seal(self, seal: VerifierSeal) -> None:
         """Open verifiers with this and seal each one that is registered; nothing plain counts."""
@@ -177,17 +187,15 @@ class DatabaseStore:
         batch = Batch(client, stream, tuple(reports), received_us, state, audit)
         # Before it can share a transaction: one client's nonsense is nobody else's matter.
         check_batch(batch)
-        async with self._room:
-            result = await self._writer.store(batch)
+        result = await self._together(batch)
         assert result is not None
         return result
 
     async def record(self, event: Event) -> None:
-        async with self._room:
-            await self._writer.store(event)
+        await self._together(event)
 
     async def record_all(self, items: Sequence[tuple[Event | None, Draft | None]]) -> None:
-        await self._submit(self._recording(items))
+        await self._together(Entries(tuple(items)))
 
     async def query_events(self, query: EventQuery) -> list[tuple[int, Event]]:
         limit = min(max(query.limit, 1), EVENTS_PAGE_MAX)
@@ -259,7 +267,7 @@ class DatabaseStore:
         return await self._read(statements.load_client_states)
 
     async def save_client_states(self, states: Sequence[ClientState]) -> None:
-        await self._write(statements.save_client_states, tuple(states))
+        await self._together(KeptStates(tuple(states)))
 
     async def tell_connections(
         self,
@@ -371,19 +379,20 @@ class DatabaseStore:
     async def save_output_cursor(self, cursor: OutputCursor) -> None:
         await self._write(output_cursors.save, cursor)
 
+    async def all_known(self, prefix: str) -> dict[str, str]:
+        return await self._read(statements.all_known, prefix)
+
     async def remember(
         self, name: str, value: str, tell: Callable[[str | None], Sequence[Told]]
     ) -> list[Event]:
         def work(transaction: Transaction) -> list[Event]:
-            before = statements.known(transaction.connection, name)
+            before = statements.known(transaction, name)
             if before == value:
                 return []
-            statements.remember(transaction.connection, name, value)
+            statements.remember(transaction, name, value)
             told = tell(before)
             events = [event for event, _ in told]
-            if events:
-                store_all(transaction, events, self._participants)
-            transaction.drafts.extend(draft for _, draft in told if draft is not None)
+            store_all(transaction, [Entries(told)], self._participants)
             return events
 
         return await self._submit(work)
@@ -477,7 +486,7 @@ class DatabaseStore:
         return await self._read(session_rows.client_of_session, session_id)
 
     async def keep_session(self, row: SealedSession, known: tuple[bytes, ...]) -> None:
-        await self._audited_about(row.client, None, session_rows.keep_session, row, known)
+        await self._together(KeptSession(row, known))
 
     async def end_session(self, client: str, session_id: bytes) -> None:
         await self._audited_about(client, None, session_rows.end_session, session_id)
@@ -532,13 +541,10 @@ class DatabaseStore:
 
         return await self._submit(work)
 
-    def _recording(self, items: Sequence[tuple[Event | None, Draft | None]]) -> Work[None]:
-        def work(transaction: Transaction) -> None:
-            events = [event for event, _ in items if event is not None]
-            store_all(transaction, events, self._participants)
-            transaction.drafts.extend(draft for _, draft in items if draft is not None)
-
-        return work
+    async def _together(self, item: Item) -> Stored:
+        """Store something with all else that waits."""
+        async with self._room:
+            return await self._writer.store(item)
 
     async def _submit(self, work: Work[T]) -> T:
         async with self._room:

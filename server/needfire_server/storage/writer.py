@@ -5,15 +5,16 @@ next one. A caller learns the result of its write after the commit and never bef
 fails (disk full, server gone), everyone who waited for it gets a StorageError, and the next group
 begins with a connection opened afresh.
 
-Reports and events are stored together, at once for the whole group. Other writes are few: each runs
-under its own savepoint, and one that fails takes back only its own changes. Where storing together
-fails because of what one caller wanted, each of them gets a transaction of its own.
+What is written often (``ingesting.py``) is stored at once for the whole group. Other writes are few:
+each runs under its own savepoint, and one that fails takes back only its own changes. Where storing
+together fails because of what one caller wanted, each of them gets a transaction of its own.
 """
 
 import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,11 +23,10 @@ from typing import Any, Final, TypeAlias, TypeVar
 import sqlalchemy as sa
 
 from needfire_protocol.errors import StorageError, StorageFullError
-from needfire_protocol.event import Event
 from needfire_server.storage import audit_statements
 from needfire_server.storage.audit_base import AuditWriteError
 from needfire_server.storage.engine import Engine, Participant, Transaction, is_full
-from needfire_server.storage.ingesting import Batch, Stored, store_all
+from needfire_server.storage.ingesting import Item, KeptSession, KeptStates, Stored, store_all
 
 __all__ = ["GROUP_JOBS_MAX", "GroupCommitWriter", "Work"]
 
@@ -35,6 +35,9 @@ Work: TypeAlias = Callable[[Transaction], T]
 
 GROUP_JOBS_MAX: Final = 256
 """Writes in one transaction: bounds how long the first of them waits for the last."""
+_GATHERING_S: Final = 0.005
+"""Seconds for which a log-in waits for others, and for what else belongs to it. Many agents log in at
+once or none does; and a commit costs more than the rest of what it has to write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class _Job:
     ``loop`` is that of the future; None where a thread waits.
     """
 
-    what: Work[Any] | Batch | Event
+    what: Work[Any] | Item
     future: "Future[Any] | asyncio.Future[Any]"
     loop: asyncio.AbstractEventLoop | None
 
@@ -110,8 +113,8 @@ class GroupCommitWriter:
         result: T = await self._wait_for(work)
         return result
 
-    async def store(self, what: Batch | Event) -> Stored:
-        """Store reports, or an event of our own, together with whatever else waits.
+    async def store(self, what: Item) -> Stored:
+        """Store something together with whatever else waits.
 
         Raises:
             StorageError: nothing is promised.
@@ -127,7 +130,7 @@ class GroupCommitWriter:
                 self._jobs.put(None)
         self._thread.join()
 
-    def _wait_for(self, what: Work[Any] | Batch | Event) -> "asyncio.Future[Any]":
+    def _wait_for(self, what: Work[Any] | Item) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._queue(_Job(what, future, loop))
@@ -155,6 +158,8 @@ class GroupCommitWriter:
         """Wait for a job and take all that wait behind it; True with the last group of all."""
         group: list[_Job] = []
         job = self._jobs.get()
+        if job is not None and isinstance(job.what, KeptSession | KeptStates):
+            time.sleep(_GATHERING_S)
         while True:
             if job is None:
                 return group, True
@@ -196,9 +201,9 @@ class GroupCommitWriter:
 
     def _store(self, transaction: Transaction, group: Sequence[_Job]) -> list[_Outcome]:
         jobs: list[_Job] = []
-        items: list[Batch | Event] = []
+        items: list[Item] = []
         for job in group:
-            if isinstance(job.what, Batch | Event):
+            if not callable(job.what):
                 jobs.append(job)
                 items.append(job.what)
         if not items:
@@ -213,17 +218,18 @@ class GroupCommitWriter:
             Exception: the whole transaction is lost.
         """
         recorded = len(transaction.drafts)
-        savepoint = transaction.connection.begin_nested()
+        transaction.ask("SAVEPOINT job")
         try:
             result = work(transaction)
         except Exception as error:
             cause = _cause(error)
             if not self._engine.is_of_one_job(cause):
                 raise
-            savepoint.rollback()
+            transaction.ask("ROLLBACK TO SAVEPOINT job")
+            transaction.ask("RELEASE SAVEPOINT job")
             del transaction.drafts[recorded:]
             return _Outcome(job, error=self._as_told(cause))
-        savepoint.commit()
+        transaction.ask("RELEASE SAVEPOINT job")
         return _Outcome(job, result)
 
     def _as_told(self, error: BaseException, *, is_record: bool = False) -> BaseException:
