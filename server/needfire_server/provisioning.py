@@ -47,6 +47,7 @@ class Provisioning:
         self._journal = journal
         self._key = server_key(store, data_directory)
         self._agents: dict[str, str] = {}
+        self._is_start_told = asyncio.Event()
 
     async def started(self, settings: ServerSettings) -> None:
         """Tell what is another than when this server ran last."""
@@ -58,11 +59,19 @@ class Provisioning:
         await asyncio.gather(
             self._compare(f"software {self._key}", __version__, _software_told),
             self._compare(f"catalogue {self._key}", _packed(_catalogue()), _catalogue_told),
-            self.configured(settings),
+            self._compare_settings(settings),
         )
+        self._is_start_told.set()
 
     async def configured(self, settings: ServerSettings) -> None:
-        """Tell which settings are others than those that this server had last."""
+        """Tell which settings are others than those that this server had last.
+
+        A reload right after the start waits: else the old settings would be told as the new ones.
+        """
+        await self._is_start_told.wait()
+        await self._compare_settings(settings)
+
+    async def _compare_settings(self, settings: ServerSettings) -> None:
         now = {
             "path": settings.source,
             "hash": f"sha256:{settings.sha256}",

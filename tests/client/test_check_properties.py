@@ -334,7 +334,7 @@ def before_links(
 
 
 @settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=70, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(rules, ignored, changes, st.lists(changes, min_size=1, max_size=3))
 def test_full_checks_report_what_a_slow_oracle_finds(
@@ -366,7 +366,7 @@ def test_full_checks_report_what_a_slow_oracle_finds(
 
 
 @settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=70, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(rules, changes, st.lists(changes, min_size=1, max_size=2), st.randoms())
 def test_checks_of_the_touched_paths_report_what_a_full_check_does(

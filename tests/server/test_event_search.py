@@ -175,7 +175,7 @@ def pages(
 async def test_pages_are_the_whole_list_for_every_filter(store: DatabaseStore) -> None:
     events = everything(store)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(query=queries)
     def check(query: EventQuery) -> None:
         expected = matching(events, query)

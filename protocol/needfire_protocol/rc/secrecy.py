@@ -1,9 +1,10 @@
 """What of a line of a configuration may be shown: no password, no verifier. Pure.
 
 Our own directives keep secrets in files of their own, but a samhainrc that is used as it is may
-hold SetDBPassword and its like, a comment the password of yesterday, a URL a user's, and a line
-of ``[Clients]`` a verifier, with which passwords can be guessed. Masked is what stands behind a name
-that says so; a secret under an innocent name cannot be told from a word.
+hold SetDBPassword and its like, a comment the password of yesterday, a URL a user's or the token
+of a web hook, and a line of ``[Clients]`` a verifier, with which passwords can be guessed. Masked
+is what stands behind a name that says so, and behind the host of a web address; a secret under an
+innocent name cannot be told from a word.
 """
 
 import re
@@ -26,6 +27,8 @@ _OPTION: Final = re.compile(
     re.IGNORECASE,
 )
 _URL: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^/?#\s]*@")
+_WEB_PATH: Final = re.compile(rb"(https?://[^/?#\s]*[/?#])[^\s\"']+", re.IGNORECASE)
+"""Behind the host: whoever knows the whole address of a web hook may post to it."""
 _VERIFIER: Final = re.compile(rb"(\bclient\s{0,16}=\s{0,16}[^@\s]{1,255}@)\S.*", re.IGNORECASE)
 
 
@@ -33,6 +36,7 @@ def masked_line(line: bytes) -> bytes:
     """Return a line of a configuration, or of a comment in it, without what must stay secret."""
     line = _VERIFIER.sub(rb"\1" + MASK, line)
     line = _URL.sub(rb"\1" + MASK + b"@", line)
+    line = _WEB_PATH.sub(rb"\1" + MASK, line)
     starts = [found.end() for found in _ASSIGNED.finditer(line) if not _names_a_file(found)] + [
         found.end() for found in _OPTION.finditer(line) if not _names_a_file(found)
     ]

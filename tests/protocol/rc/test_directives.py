@@ -102,17 +102,21 @@ def test_a_directive_without_effect_is_one_notice_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    ("program", "settings"), [(Program.AGENT, AgentSettings), (Program.SERVER, ServerSettings)]
+    ("program", "settings", "beside"),
+    [
+        (Program.AGENT, AgentSettings, {"source", "sha256", "notices"}),
+        (Program.SERVER, ServerSettings, {"source", "sha256", "notices", "in_force"}),
+    ],
 )
 def test_every_field_of_the_settings_has_its_directive(
-    program: Program, settings: type[AgentSettings | ServerSettings]
+    program: Program, settings: type[AgentSettings | ServerSettings], beside: set[str]
 ) -> None:
     decided = {
         treatment.field
         for row in DIRECTIVES.values()
         if isinstance(treatment := row.treatment(program), Honoured)
     }
-    assert {each.name for each in fields(settings)} - decided == {"source", "sha256", "notices"}
+    assert {each.name for each in fields(settings)} - decided == beside
 
 
 def test_every_policy_has_its_directives() -> None:

@@ -21,6 +21,11 @@ from needfire_protocol.rc.secrecy import masked_line
         (b"SetCommandline = send --api-key=hunter2", b"SetCommandline = send --api-key=***"),
         (b'# old: "secret": "hunter2"', b'# old: "secret": ***'),
         (b"# Authorization: Bearer hunter2", b"# Authorization: ***"),
+        (
+            b"OutputTarget = webhook https://hook.example/hunter2?a=b",
+            b"OutputTarget = webhook https://hook.example/***",
+        ),
+        (b"OutputTarget = webhook https://hook.example", None),
         # Where a secret is, is none.
         (b"StorePasswordFile = /etc/needfire/store-password", None),
         (b"OutputKeyFile=/etc/needfire/webhook.key", None),

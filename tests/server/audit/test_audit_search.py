@@ -106,7 +106,7 @@ def _fits(record: dict[str, Any], query: AuditQuery) -> bool:
 async def test_pages_are_the_whole_list_for_every_filter(store: DatabaseStore) -> None:
     log = everything(store)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(query=queries)
     def check(query: AuditQuery) -> None:
         expected = [record for record in log if _fits(record, query)]
