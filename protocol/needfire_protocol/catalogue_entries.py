@@ -1471,7 +1471,8 @@ _SERVER_ENTRIES: Final = (
             "path": "the configuration",
             "hash": "its digest",
             "hash_old": "digest of the one before",
-            "changed": "directives with another value",
+            "changed": "directives with another value; 0 where only a comment differs, or what is "
+            "never shown: a password, the address of a web hook",
             **_SETTINGS,
         },
     ),

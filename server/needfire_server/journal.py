@@ -141,10 +141,12 @@ class Journal:
             told = self.raise_event("AUDIT_KEY_MISSING", reason=reason)
             self.troubles.tell_with(Trouble.SIGNING, told)
 
-    def signing_works(self) -> None:
-        """Say that the audit log is signed again, if it was said that it is not."""
-        if self.troubles.end(Trouble.SIGNING):
+    def signing_works(self) -> bool:
+        """Say that the audit log is signed again, if it was said that it is not; True if so."""
+        was_told = self.troubles.end(Trouble.SIGNING)
+        if was_told:
             self.raise_event("AUDIT_LOG_SIGNED")
+        return was_told
 
     def configure(self, classes: ClassSettings) -> None:
         """Want and keep other events from now on; what is suspended stays so."""

@@ -48,6 +48,7 @@ class Provisioning:
         self._key = server_key(store, data_directory)
         self._agents: dict[str, str] = {}
         self._is_start_told = asyncio.Event()
+        self._is_signed: bool | None = None
 
     async def started(self, settings: ServerSettings) -> None:
         """Tell what is another than when this server ran last."""
@@ -99,13 +100,21 @@ class Provisioning:
         if await self._compare(f"{_AGENT}{client}", shown, told):
             self._agents[client] = shown
 
-    async def audit_key_seen(self, *, is_there: bool) -> None:
-        """Tell that the key of the audit log, which was missing at the last start, is there."""
-        await self._compare(
-            f"audit key {self._key}",
-            "there" if is_there else "missing",
-            lambda _old, _new: [_told("AUDIT_LOG_SIGNED")] if is_there else [],
-        )
+    async def audit_log_signed(self, is_signed: bool, *, is_told: bool) -> None:
+        """Note whether this server signs the audit log, so that a restart ends no alarm unheard.
+
+        Args:
+            is_told: that it is signed again has just been told.
+        """
+        if is_signed is self._is_signed:
+            return
+        tells = is_signed and not is_told
+        if await self._compare(
+            f"audit log {self._key}",
+            "signed" if is_signed else "not signed",
+            lambda _old, _new: [_told("AUDIT_LOG_SIGNED")] if tells else [],
+        ):
+            self._is_signed = is_signed
 
     async def _compare(
         self, name: str, value: str, told: Callable[[str, str], Sequence[Told]]
@@ -135,7 +144,7 @@ def _software_told(old: str, new: str) -> Sequence[Told]:
 def _settings_told(old: str, new: str) -> Sequence[Told]:
     before, after = _unpacked(old), _unpacked(new)
     changes = settings_changes(_in_force(before), _in_force(after))
-    if not changes.count:
+    if not changes.count and before.get("hash") == after["hash"]:
         return []
     return [
         _told(

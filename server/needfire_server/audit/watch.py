@@ -27,7 +27,6 @@ async def watch_audit_log(runtime: Runtime) -> None:
     """
     signer = _Signer(runtime)
     signer.tell_of_key()
-    await runtime.provisioning.audit_key_seen(is_there=runtime.audit.key_trouble is None)
     told = await _check(runtime, None, is_first=True)
     while True:
         told = await _check(runtime, told, is_first=False)
@@ -69,10 +68,15 @@ class _Signer:
             if isinstance(error, StorageFullError):
                 journal.store_failed(error)
             reason = str(error)
+        provisioning = self._runtime.provisioning
         if reason is not None:
             journal.signing_failed(reason)
+            await provisioning.audit_log_signed(False, is_told=False)
             return False
-        journal.signing_works()
+        was_told = journal.signing_works()
+        # Where others sign, the missing key is an alarm all the same.
+        has_key = self._runtime.audit.key_trouble is None
+        await provisioning.audit_log_signed(has_key, is_told=was_told)
         return True
 
     async def _trouble(self, latest: StoredCheckpoint | None) -> str | None:
