@@ -1286,6 +1286,7 @@ _SERVER_ENTRIES: Final = (
             "outcome": "result",
             "detail": "more about the result",
             "user": "who sent it",
+            "request": _REQUEST,
         },
     ),
     Entry(
@@ -1301,6 +1302,7 @@ _SERVER_ENTRIES: Final = (
             "command": "the command",
             "command_id": "number",
             "user": "who sent it",
+            "request": _REQUEST,
             "delivered": "when it was last sent to the client; empty: never",
         },
     ),

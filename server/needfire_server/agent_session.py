@@ -13,6 +13,7 @@ from needfire_protocol.connection_events import (
     SignatureInvalid,
 )
 from needfire_protocol.errors import RemoteProtocolError, StorageError
+from needfire_protocol.event import FieldValue
 from needfire_protocol.messages import (
     FEATURE_AUDIT,
     RELAYED_REPORT,
@@ -432,6 +433,7 @@ class AgentSession:
             outcome=command.outcome or "",
             detail=command.detail or "",
             user=command.user,
+            request=command.request,
         )
 
     async def _proposal_begins(self, begin: ProposalBegin) -> None:
@@ -540,5 +542,5 @@ class AgentSession:
             code, None, client=self.client, peer=self._wire.peer, **fields
         )
 
-    def _raise_for_client(self, code: str, **fields: str | int) -> None:
+    def _raise_for_client(self, code: str, **fields: FieldValue) -> None:
         self._runtime.journal.raise_event(code, None, client=self.client, **fields)

@@ -96,5 +96,6 @@ class Expiry:
             command=command.verb,
             command_id=command.id,
             user=command.user,
+            request=command.request,
             delivered="" if delivered_us is None else format_time(delivered_us),
         )

@@ -203,6 +203,11 @@ async def test_a_command_reaches_an_agent_at_the_other_server(pair: Pair, tmp_pa
         assert names[0] in line
     events = [code for (code,) in pair.rows("SELECT code FROM events WHERE code LIKE 'COMMAND%'")]
     assert sorted(events) == ["COMMAND_ACKNOWLEDGED", "COMMAND_QUEUED"]
+    [(request,)] = pair.rows("SELECT request FROM commands")
+    for verb in (("events", "--json"), ("audit", "show", "--json")):
+        shown = await asyncio.to_thread(pair.second.admin, *verb, "--request", request)
+        codes = [json.loads(each)["code"] for each in shown.stdout.splitlines()]
+        assert sorted(set(codes) - {"ADMIN_REQUEST"}) == sorted(events)
 
 
 async def test_who_is_registered_and_removed_at_one_server_is_so_at_the_other(

@@ -22,7 +22,9 @@ async def server(tmp_path: Path) -> AsyncIterator[LiveServer]:
 
 
 async def queue(server: LiveServer, verb: str, expires_us: int) -> int:
-    number = await server.runtime.store.queue_command(NAME, verb, "root", now_us(), expires_us)
+    number = await server.runtime.store.queue_command(
+        NAME, verb, "root", now_us(), expires_us, request="a request"
+    )
     server.listener.wake(NAME)
     return number
 
@@ -42,6 +44,7 @@ async def test_a_command_that_nobody_answered_expires_and_it_is_told(server: Liv
     await expiry.sweep(moment_us + 4 * HOUR_US)
     assert server.codes().count("COMMAND_EXPIRED") == 2
     assert (await server.until_said("COMMAND_EXPIRED", 2)).fields["command_id"] == later
+    assert event.fields["request"] == "a request"
 
 
 async def test_after_a_start_only_those_are_looked_at_for_whom_something_waits(
@@ -93,6 +96,7 @@ async def test_an_answer_is_audited_with_who_asked_and_what_came_of_it(server: L
     assert event.fields["outcome"] == "failed"
     assert event.fields["detail"] == "rc:3: no such directive"
     assert event.fields["user"] == "root"
+    assert event.fields["request"] == "a request"
 
 
 async def test_a_stop_whose_answer_was_lost_does_not_stop_the_next_process(

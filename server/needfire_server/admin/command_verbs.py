@@ -44,6 +44,7 @@ async def send_command(subject: Subject, call: Call) -> Reply:
                 moment_us,
                 expires_us,
                 audit=partial(_queued_draft, call, name, verb),
+                request=call.request,
             )
         except TooManyCommandsError as error:
             refused.append(str(error))

@@ -94,6 +94,7 @@ def acknowledgement_draft(command: Command | None) -> Draft | None:
         "COMMAND_ACKNOWLEDGED",
         subject=command.client,
         client=command.client,
+        request=command.request,
         fields={"command": command.verb, "command_id": command.id, "outcome": command.outcome},
     )
 

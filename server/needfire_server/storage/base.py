@@ -141,6 +141,7 @@ class Command:
     acknowledged_us: int | None = None
     outcome: str | None = None
     detail: str | None = None
+    request: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,8 +444,12 @@ class Store(RefusalStore, Protocol):
         now_us: int,
         expires_us: int | None = None,
         audit: AuditOf[int] | None = None,
+        request: str | None = None,
     ) -> int:
         """Queue a command; return its number.
+
+        Args:
+            request: the request of the admin tool that asked for it.
 
         Raises:
             TooManyCommandsError: ``COMMANDS_PENDING_MAX`` wait for this client.

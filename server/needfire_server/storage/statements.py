@@ -273,6 +273,7 @@ def queue_command(
     user: str,
     now_us: int,
     expires_us: int | None,
+    request: str | None,
 ) -> int:
     """Queue a command; return its number.
 
@@ -285,7 +286,14 @@ def queue_command(
     return int(
         connection.execute(
             sa.insert(table)
-            .values(client=client, verb=verb, user=user, queued_us=now_us, expires_us=expires_us)
+            .values(
+                client=client,
+                verb=verb,
+                user=user,
+                queued_us=now_us,
+                expires_us=expires_us,
+                request=request,
+            )
             .returning(table.c.id)
         ).scalar_one()
     )

@@ -296,10 +296,13 @@ class DatabaseStore:
         now_us: int,
         expires_us: int | None = None,
         audit: AuditOf[int] | None = None,
+        request: str | None = None,
     ) -> int:
         def work(transaction: Transaction) -> int:
             connection = transaction.connection
-            number = statements.queue_command(connection, client, verb, user, now_us, expires_us)
+            number = statements.queue_command(
+                connection, client, verb, user, now_us, expires_us, request
+            )
             transaction.engine.wake_others(connection, [Wakes(commands_of=client)])
             transaction.put_on_record(audit, number)
             return number

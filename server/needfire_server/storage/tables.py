@@ -133,6 +133,7 @@ commands: Final = sa.Table(
     _number("acknowledged_us", nullable=True),
     _text("outcome", nullable=True),
     _text("detail", nullable=True),
+    _text("request", nullable=True),
 )
 
 proposals: Final = sa.Table(
