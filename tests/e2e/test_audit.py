@@ -49,7 +49,8 @@ def test_a_server_that_is_killed_again_and_again_keeps_an_intact_log(
     server_home.write_rc(misc="AuditCheckpointInterval=1")
     server_home.start()
     agent = make_baselined_agent()
-    agent.start().wait_for("File check completed.")
+    daemon = agent.start()
+    daemon.wait_for("File check completed.")
     for round_ in range(3):
         for number in range(30):
             (agent.tree / f"new{round_}-{number}").write_text("x")
@@ -57,6 +58,7 @@ def test_a_server_that_is_killed_again_and_again_keeps_an_intact_log(
         server_home.running.kill()
         server_home.start()
     wait_until(lambda: added(server_home) == 90, "all reports")
+    daemon.stop()  # so that no report comes between the two looks
     records = exported(server_home, tmp_path)
     batches = [each["fields"] for each in records if each["code"] == "REPORTS_RECEIVED"]
     stored = server_home.events("--client", agent.name)

@@ -1,6 +1,5 @@
 """Which files are taken for baselines: only those that hold exactly what one must."""
 
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,7 @@ def test_a_number_in_place_of_bytes_is_refused(path: Path) -> None:
         validate_baseline(str(path))
 
 
-@pytest.mark.parametrize("seed", [1, 622604840, int.from_bytes(os.urandom(4))])
+@pytest.mark.parametrize("seed", [1, 622604840, 2626493248])
 def test_no_damage_is_anything_but_a_format_error(path: Path, seed: int) -> None:
     """Goal: any byte of the file may be wrong; the answer is a refusal or the true contents."""
     write_baseline(path)

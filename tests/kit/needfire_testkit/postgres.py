@@ -21,7 +21,7 @@ from needfire_server.storage.tables import metadata
 
 __all__ = ["PostgresServer", "find_postgres", "postgres_or_skip", "running_postgres"]
 
-_UP_LIMIT_S = 30.0
+_UP_LIMIT_S = 60.0
 _SCRAM_USER = "scram_user"
 _names = count(1)
 

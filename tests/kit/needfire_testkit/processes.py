@@ -17,7 +17,7 @@ from typing import Any
 __all__ = ["AgentHome", "Program", "ServerHome", "wait_until"]
 
 _BIN = Path(sys.executable).parent
-WAIT_LIMIT_S = 30.0
+WAIT_LIMIT_S = 60.0
 
 
 def wait_until(condition: Callable[[], Any], what: str, limit_s: float = WAIT_LIMIT_S) -> Any:
