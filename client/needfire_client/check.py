@@ -142,6 +142,8 @@ class Checker:
         except BaseException:
             self._reader.close()
             raise
+        if self._overlay.trouble is not None:
+            on_event("LOCAL_STORAGE_FAILED", None, {"reason": self._overlay.trouble})
         remembers = self._overlay if settings.report_only_once else None
         self._reference = Reference(self._reader, remembers)
         self._names = Names(owner_name, group_name, self.meta.algorithm)

@@ -1,6 +1,6 @@
 """What a verb has of the server: the spool, the thread that fills it, and the connection.
 
-Reporter ──► SpoolOutbox ──► Spool ──► Session ──► server
+Reporter ──► SpoolOutbox ──► Spools ──► Session ──► server
 """
 
 import asyncio
@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Final
 
 from needfire_client.address import ServerAddress
+from needfire_client.backoff import Backoff
 from needfire_client.dialer import Dialer
 from needfire_client.identity import boot_id, load_password
 from needfire_client.link import Link
+from needfire_client.memory_spool import MEMORY_MAX_BYTES
 from needfire_client.outbox import SpoolOutbox
 from needfire_client.reporter import PROGRAM
 from needfire_client.runtime import Runtime, clock_us
 from needfire_client.session import Session
 from needfire_client.spool import Spool, read_last_words
+from needfire_client.spools import Spools
 from needfire_client.uplink import Uplink
 from needfire_client.witness import Witness
 from needfire_protocol import __version__
@@ -63,7 +66,7 @@ class Network:
         self._settings = AgentSettings() if settings is None else settings
         self._on_order = on_order
         load_password(runtime.state.password)  # now, while there is somebody to read the advice
-        self.spool = self._open_spool(spool_path)
+        self.spool = self._open_spools(spool_path)
         self._witness = Witness(runtime.state.witness, runtime.reporter.report)
         self.uplink = Uplink(
             self._dialer(servers),
@@ -86,6 +89,7 @@ class Network:
             on_full=self._on_full,
             on_room=self._on_room,
             on_failing=self._on_failing,
+            on_lost=self._on_lost,
         )
         runtime.reporter.export_to(self._outbox)
 
@@ -124,8 +128,10 @@ class Network:
     def close(self) -> None:
         """Write what can be written, and close the spool."""
         self._runtime.reporter.export_to(None)
-        self._outbox.close(_CLOSE_S)
-        self.spool.close()
+        lost = self._outbox.close(_CLOSE_S)
+        lost += self.spool.close()
+        if lost:
+            self._runtime.reporter.report_here("REPORTS_LOST", reports=lost)
 
     def _is_prior_exit_pending(self) -> bool:
         """True where the server has yet to hear of the clean end of this client.
@@ -140,13 +146,23 @@ class Network:
         last = max(both, key=lambda words: words.time_us)
         return last.code in _CLEAN_ENDS and last.time_us >= max(w.welcomed_us for w in both)
 
+    def _open_spools(self, path: Path) -> Spools:
+        # Told from the loop: while it opens, there is nothing to put the event into.
+        return Spools(
+            lambda: self._open_spool(path),
+            path=path,
+            random_bytes=secrets.token_bytes,
+            backoff=Backoff(random.random),
+            on_refused=lambda reason: self._call(lambda: self._on_refused(reason)),
+            on_accepted=lambda moved: self._call(lambda: self._on_accepted(moved)),
+        )
+
     def _open_spool(self, path: Path) -> Spool:
         return Spool(
             path,
             size_max_bytes=self._settings.spool_size_limit_bytes,
             random_bytes=secrets.token_bytes,
             now_us=clock_us,
-            # Later, from the loop: while it opens, there is no spool to put the event into.
             on_set_aside=lambda aside, why: self._call(lambda: self._on_set_aside(aside, why)),
         )
 
@@ -181,6 +197,15 @@ class Network:
 
     def _on_room(self) -> None:
         self._runtime.reporter.report("SPOOL_HAS_ROOM")
+
+    def _on_refused(self, reason: str) -> None:
+        self._runtime.reporter.report("SPOOL_UNWRITABLE", reason=reason, limit=MEMORY_MAX_BYTES)
+
+    def _on_accepted(self, moved: int) -> None:
+        self._runtime.reporter.report("SPOOL_WRITABLE", moved=moved)
+
+    def _on_lost(self, reports: int) -> None:
+        self._runtime.reporter.report("REPORTS_LOST", reports=reports)
 
     def _on_failing(self, reason: str) -> None:
         self._runtime.reporter.report_here("LOCAL_STORAGE_FAILED", reason=reason)

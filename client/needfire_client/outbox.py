@@ -3,18 +3,19 @@
 A sync of the disk takes milliseconds, and a first check after an upgrade finds thousands of
 changes; one transaction for all that came meanwhile keeps both the scan and the event loop from
 waiting for the disk. When the spool has no room, the scan is held up (nothing is thrown away), and
-the news of starts and stops still gets in.
+the news of starts and stops still gets in. What a caller that cannot wait had to be refused is
+counted, and told.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
-from needfire_client.spool import NewReport, Spool, SpoolFullError
+from needfire_client.spool import NewReport, SpoolFullError
 from needfire_protocol.codec import encode
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import FIELD_TEXT_MAX, Event, pack_event
@@ -28,7 +29,8 @@ QUEUE_MAX: Final = 1_000
 
 _QUEUE_HARD_MAX: Final = 4 * QUEUE_MAX
 """Events at which even a caller that must not wait loses those that are not vital. The local
-log has them; only a disk that fails for hours together with a busy event loop gets here."""
+log has them, and how many there were is told; only a server that is away for hours together with
+a disk that refuses and a busy event loop gets here."""
 
 _RETRY_S: Final = 5.0
 """Seconds between attempts while the disk refuses: it may have been freed without our seeing."""
@@ -44,6 +46,18 @@ class _Accepted(Enum):
     """It refused even those. Room is made by an acknowledgement, or looked for after a while."""
 
 
+class Store(Protocol):
+    """What keeps reports: the spool's file, or what can stand in for it."""
+
+    def append(self, reports: Sequence[NewReport]) -> None: ...
+
+    def mend_in_s(self) -> float | None:
+        """Return seconds until ``mend`` is worth a call; None while nothing is broken."""
+
+    def mend(self) -> bool:
+        """Look whether there is room again where there was none; return whether there is."""
+
+
 class SpoolOutbox:
     """Queue and thread in front of a spool.
 
@@ -52,25 +66,29 @@ class SpoolOutbox:
         on_full: called once each time the spool begins to have no room (bytes, limit).
         on_room: called once there is room again.
         on_failing: called once each time writing begins to fail, with the reason.
+        on_lost: called with the number of events that were refused, once there is room again.
     """
 
     def __init__(
         self,
-        spool: Spool,
+        spool: Store,
         *,
         on_new: Callable[[], None],
         on_full: Callable[[int, int], None],
         on_room: Callable[[], None],
         on_failing: Callable[[str], None],
+        on_lost: Callable[[int], None],
     ) -> None:
         self._spool = spool
         self._on_new = on_new
         self._on_full = on_full
         self._on_room = on_room
         self._on_failing = on_failing
+        self._on_lost = on_lost
         self._changed = threading.Condition()
         self._queue: deque[NewReport] = deque()
         self._committing = 0
+        self._lost = 0
         self._accepted = _Accepted.ALL
         self._is_told = False
         self._is_full = False
@@ -91,6 +109,7 @@ class SpoolOutbox:
             while may_wait and len(self._queue) >= QUEUE_MAX and not self._is_leaving:
                 self._changed.wait()
             if len(self._queue) >= _QUEUE_HARD_MAX and not is_vital:
+                self._lost += 1
                 return
             self._queue.append(report)
             self._changed.notify_all()
@@ -114,37 +133,53 @@ class SpoolOutbox:
             self._is_leaving = True
             self._changed.notify_all()
 
-    def close(self, timeout_s: float) -> None:
-        """Write what can be written within the time, and end."""
+    def close(self, timeout_s: float) -> int:
+        """Write what can be written within the time, and end; return how many events are lost."""
         with self._changed:
             self._is_closing = self._is_leaving = True
             self._accepted = _Accepted.ALL
             self._changed.notify_all()
         self._thread.join(timeout_s)
+        with self._changed:
+            return self._lost + len(self._queue)
 
     def _run(self) -> None:
-        while batch := self._wait_for_batch():
-            try:
-                self._spool.append(batch)
-            except SpoolFullError as error:
-                self._refused(batch)
-                self._tell(partial(self._tell_full, error))
-            except StorageError as error:
-                self._refused(batch)
-                self._tell(partial(self._on_failing, str(error)))
-            else:
-                self._written(batch)
+        while (batch := self._wait_for_batch()) is not None:
+            if batch:
+                self._write(batch)
+            if self._spool.mend():
+                self.room_made()
                 self._on_new()
-                self._tell_room()
 
-    def _wait_for_batch(self) -> list[NewReport]:
-        """Return the reports to write next; none when there is nothing more to do for good."""
+    def _write(self, batch: list[NewReport]) -> None:
+        try:
+            self._spool.append(batch)
+        except SpoolFullError as error:
+            self._refused(batch)
+            self._tell(partial(self._tell_full, error))
+        except StorageError as error:
+            self._refused(batch)
+            self._tell(partial(self._on_failing, str(error)))
+        else:
+            self._written(batch)
+            self._on_new()
+            self._tell_room()
+
+    def _wait_for_batch(self) -> list[NewReport] | None:
+        """Return the reports to write next; none where only the spool wants to be mended.
+
+        None at all when there is nothing more to do for good.
+        """
         with self._changed:
             while not (batch := self._next()):
                 if self._is_closing:
-                    return []
-                is_pausing = self._accepted is not _Accepted.ALL
-                if not self._changed.wait(_RETRY_S if is_pausing else None):
+                    return None
+                mend_in_s = self._spool.mend_in_s()
+                if mend_in_s == 0:
+                    break
+                retry_s = None if self._accepted is _Accepted.ALL else _RETRY_S
+                waits = [each for each in (mend_in_s, retry_s) if each is not None]
+                if not self._changed.wait(min(waits, default=None)):
                     self._accepted = _Accepted.ALL
             self._committing = len(batch)
             return batch
@@ -177,9 +212,15 @@ class SpoolOutbox:
 
     def _tell_room(self) -> None:
         # What goes into the reserved room says nothing of room for the rest.
-        if self._is_full and not self._is_told:
+        if self._is_told:
+            return
+        if self._is_full:
             self._is_full = False
             self._on_room()
+        with self._changed:
+            lost, self._lost = self._lost, 0
+        if lost:
+            self._on_lost(lost)
 
     def _tell(self, say: Callable[[], None]) -> None:
         if not self._is_told:

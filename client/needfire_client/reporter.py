@@ -28,6 +28,9 @@ VITAL_CODES: Final = frozenset(
         "SPOOL_FULL",
         "SPOOL_HAS_ROOM",
         "SPOOL_DAMAGED",
+        "SPOOL_UNWRITABLE",
+        "SPOOL_WRITABLE",
+        "REPORTS_LOST",
     }
 )
 """Events that always go to the server, whatever ExportSeverity says: from them it knows whether

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from needfire_client.downloads import Download, DownloadFile, FileRefusedError
 from needfire_client.link import BrokenError, Link, LinkError, LocalTroubleError
-from needfire_client.spool import Spool
+from needfire_client.waiting import WaitingReports
 from needfire_client.witness import Witness
 from needfire_protocol.errors import FormatError, NeedfireError, StorageError
 from needfire_protocol.keys import sign_report
@@ -110,7 +110,7 @@ class Session:
     def __init__(
         self,
         link: Link,
-        spool: Spool,
+        spool: WaitingReports,
         *,
         on_order: Callable[["Session", Command], None],
         on_delivered: Callable[[], None],
@@ -132,7 +132,7 @@ class Session:
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
         self._progress_s = 0.0
-        self._in_flight: deque[int] = deque()
+        self._in_flight: deque[tuple[bytes, int]] = deque()
         self._answers: asyncio.Queue[Message] = asyncio.Queue(_TRANSFER_QUEUE)
         self._request = asyncio.Lock()
 
@@ -292,7 +292,7 @@ class Session:
 
     async def _acknowledged(self, message: Acknowledge) -> None:
         await asyncio.to_thread(self._spool.acknowledge, message.stream, message.sequence)
-        while self._in_flight and self._in_flight[0] <= message.sequence:
+        while self._in_flight and _covers(message, *self._in_flight[0]):
             self._in_flight.popleft()
         self._progress_s = time.monotonic()
         self._progress.set()
@@ -300,28 +300,29 @@ class Session:
         self._on_delivered()
 
     async def _deliver(self) -> None:
-        stream, sent = b"", 0
+        sent: dict[bytes, int] = {}
         while True:
             self._news.clear()
             batch = await asyncio.to_thread(
-                self._spool.read_batch,
+                self._spool.next_batch,
                 sent,
                 REPORTS_PER_BATCH_MAX,
                 REPORT_BATCH_BYTES_MAX,
             )
-            if batch.stream != stream:
-                stream, sent = batch.stream, 0
+            stream = batch.stream
+            if stream not in sent:
+                # What is on its way of another stream is acknowledged, or never will be.
+                sent = {stream: 0}
                 self._in_flight.clear()
-                continue
             if not batch.reports:
                 await self._news.wait()
                 continue
             if not self._in_flight:
                 self._progress_s = time.monotonic()
             reports = (self._signed(stream, r.sequence, r.body) for r in batch.reports)
-            sent = batch.reports[-1].sequence
+            sent[stream] = last = batch.reports[-1].sequence
             # Before it is sent: the acknowledgement may come while we wait for the network.
-            self._in_flight.append(sent)
+            self._in_flight.append((stream, last))
             await self.link.send(ReportBatch(stream, tuple(reports)))
             await self._window()
 
@@ -378,8 +379,13 @@ class Session:
     async def _receive(self, begin: FileBegin, path: Path) -> Download:
         file = await asyncio.to_thread(DownloadFile, begin, path)
         try:
+            refused: StorageError | None = None
             while isinstance(part := await self._answer(), FileChunk):
-                await asyncio.to_thread(file.write, part.data)
+                if refused is None:
+                    refused = await asyncio.to_thread(_storage_error_of, file, part.data)
+            if refused is not None:
+                # Only now: what was left of the file would be the answer to nothing.
+                raise refused
             if not isinstance(part, FileEnd):
                 raise self._end(self._broken(f"unexpected {type(part).__name__} inside a file"))
             return await asyncio.to_thread(file.finish)
@@ -394,6 +400,18 @@ class Session:
         if not self._ending.done():
             self._ending.set_result(error)
         return self._ending.result()
+
+
+def _storage_error_of(file: DownloadFile, data: bytes) -> StorageError | None:
+    try:
+        file.write(data)
+    except StorageError as error:
+        return error
+    return None
+
+
+def _covers(message: Acknowledge, stream: bytes, sequence: int) -> bool:
+    return message.stream == stream and sequence <= message.sequence
 
 
 def _measure(path: Path) -> tuple[int, bytes]:

@@ -11,11 +11,12 @@ one with a new stream takes its place.
 """
 
 import contextlib
+import errno
 import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote_from_bytes
@@ -24,7 +25,7 @@ from needfire_protocol.errors import StorageError
 from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["REPORT_OVERHEAD_BYTES", "VITAL_RESERVE_BYTES", "NewReport", "Spool", "SpoolFullError"]
-__all__ += ["LastWords", "SpoolBatch", "SpooledReport", "read_last_words"]
+__all__ += ["DiskRefusesError", "LastWords", "SpoolBatch", "SpooledReport", "read_last_words"]
 
 REPORT_OVERHEAD_BYTES: Final = 64
 """Bytes that a report is counted with beyond its body: the row, its key, its share of the page."""
@@ -45,12 +46,20 @@ CREATE TABLE reports(
 );
 """
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PASSING: Final = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+)
+_PASSING_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 _T = TypeVar("_T")
 
 
+class DiskRefusesError(StorageError):
+    """The disk refuses now, for a reason that may pass by itself: it is full, for example."""
+
+
 class SpoolFullError(StorageError):
-    """There is no room: the limit is reached, or the disk is full. Nothing was written."""
+    """There is no room: the limit is reached. Nothing was written."""
 
     def __init__(self, bytes_used: int, size_max_bytes: int) -> None:
         super().__init__(f"the spool holds {bytes_used} of at most {size_max_bytes} bytes")
@@ -113,7 +122,8 @@ class Spool:
         on_set_aside: told the new name of a damaged file and what was wrong; from any thread.
 
     Raises:
-        StorageError: the file cannot be opened, made or written, or is of a newer version.
+        DiskRefusesError: the file cannot be opened, made or written now.
+        StorageError: nor will it be later: it is of a newer version, say, or no regular file.
     """
 
     def __init__(
@@ -179,7 +189,7 @@ class Spool:
 
         Raises:
             SpoolFullError: there is no room for all of them; none was written.
-            StorageError: the file cannot be written.
+            StorageError: the file cannot be written; DiskRefusesError: now.
         """
         if not reports:
             return
@@ -192,6 +202,11 @@ class Spool:
             self._last_sequence += len(reports)
             self._waiting += len(reports)
             self._bytes_used += size
+
+    def next_batch(self, sent: Mapping[bytes, int], count_max: int, bytes_max: int) -> SpoolBatch:
+        """Return what ``read_batch`` does after the newest number sent of the stream."""
+        with self._lock:
+            return self.read_batch(sent.get(self._stream, 0), count_max, bytes_max)
 
     def read_batch(self, after: int, count_max: int, bytes_max: int) -> SpoolBatch:
         """Return the oldest reports with a number above ``after``, in order.
@@ -241,6 +256,22 @@ class Spool:
         """Remember that the server knows of this process: older last words say nothing of it."""
         with self._lock:
             self._guarded(lambda: self._set_meta("welcomed_us", self._now_us()))
+
+    def probe(self) -> None:
+        """Write something, to see whether the disk takes it.
+
+        Raises:
+            StorageError: it does not.
+        """
+        with self._lock:
+            self._guarded(lambda: self._set_meta("probed_us", self._now_us()))
+
+    def mend_in_s(self) -> float | None:
+        """Nothing stands in for a spool alone, so nothing is to be mended."""
+        return None
+
+    def mend(self) -> bool:
+        return False
 
     def close(self) -> None:
         with self._lock:
@@ -382,10 +413,8 @@ class Spool:
             return step()
         except sqlite3.Error as error:
             code = _primary_code(error)
-            if code == sqlite3.SQLITE_FULL:
-                raise SpoolFullError(self._bytes_used, self._size_max_bytes) from error
             if code not in _DAMAGED:
-                raise StorageError(f"{self._path}: {error}") from error
+                raise _storage_error(self._path, error) from error
             with _as_storage_error(self._path):
                 self._database.close()
                 self._replace(str(error))
@@ -397,11 +426,12 @@ class Spool:
         for suffix in ("-wal", "-shm", ""):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
+        # First: where the disk has no room for a new one, nobody else would tell of the old one.
+        self._on_set_aside(aside, reason)
         try:
             self._open()
         except _DamagedError as error:
             raise StorageError(f"{self._path}: a new spool is damaged at once: {error}") from None
-        self._on_set_aside(aside, reason)
 
 
 def read_last_words(path: Path) -> LastWords:
@@ -410,13 +440,25 @@ def read_last_words(path: Path) -> LastWords:
     Nothing is written and nothing waited for. A file that is missing, busy, damaged or no spool
     says nothing.
     """
-    uri = f"file:{quote_from_bytes(os.fsencode(path.absolute()))}?mode=ro"
     try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as database:
-            database.execute("PRAGMA trusted_schema=OFF")
-            return _last_words(database)
+        return _read_last_words(path, "mode=ro")
     except (sqlite3.Error, OverflowError):
+        pass
+    # On a full disk SQLite has no room for the index of a journal that is not there: all that
+    # was written lies in the file itself, as after each clean end.
+    try:
+        if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
+            return LastWords(None, 0, 0)
+        return _read_last_words(path, "mode=ro&immutable=1")
+    except (sqlite3.Error, OSError, OverflowError):
         return LastWords(None, 0, 0)
+
+
+def _read_last_words(path: Path, how: str) -> LastWords:
+    uri = f"file:{quote_from_bytes(os.fsencode(path.absolute()))}?{how}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as database:
+        database.execute("PRAGMA trusted_schema=OFF")
+        return _last_words(database)
 
 
 def _last_words(database: sqlite3.Connection) -> LastWords:
@@ -456,9 +498,28 @@ def _make_private_file(path: Path) -> None:
         os.close(handle)
 
 
+def _storage_error(path: Path, error: OSError | sqlite3.Error) -> StorageError:
+    if isinstance(error, sqlite3.Error):
+        is_passing = _primary_code(error) in _PASSING
+    else:
+        is_passing = error.errno in _PASSING_ERRNOS
+    # SQLite calls a full disk an I/O error where its index has no room.
+    said = os.strerror(errno.ENOSPC) if is_passing and _is_full(path) else error
+    return (DiskRefusesError if is_passing else StorageError)(f"{path}: {said}")
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        state = os.statvfs(path.parent)
+    except OSError:
+        return False
+    # Without a table of inodes (btrfs) both of their numbers are 0.
+    return not state.f_bavail or (not state.f_favail and bool(state.f_files))
+
+
 @contextlib.contextmanager
 def _as_storage_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        raise StorageError(f"{path}: {error}") from error
+        raise _storage_error(path, error) from error

@@ -89,8 +89,10 @@ class StateDir:
                     if holder.isdecimal()
                     else None,
                 ) from None
-            os.ftruncate(handle, 0)
-            os.write(handle, f"{os.getpid()}\n".encode("ascii"))
+            # On a full disk the lock holds all the same; it only says not who holds it.
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, 0)
+                os.write(handle, f"{os.getpid()}\n".encode("ascii"))
             yield
         finally:
             os.close(handle)

@@ -20,8 +20,8 @@ from needfire_client.dialer import Dialer
 from needfire_client.link import Link, LinkError, LinkRefusedError
 from needfire_client.reporter import Reporter
 from needfire_client.session import ExpiredError, Session
-from needfire_client.spool import Spool
 from needfire_client.troubles import LinkTroubles, is_taken_over
+from needfire_client.waiting import WaitingReports
 from needfire_protocol.errors import StorageError
 from needfire_protocol.messages import Announce, RefusalCode
 from needfire_protocol.srp import BACKEND
@@ -54,7 +54,7 @@ class Uplink:
     def __init__(
         self,
         dialer: Dialer,
-        spool: Spool,
+        spool: WaitingReports,
         *,
         make_session: Callable[[Link], Session],
         announcement: Announce,

@@ -26,6 +26,7 @@ from needfire_client.guard import CANARY_NAME
 from needfire_client.ioclass import be_idle_reader
 from needfire_client.looks import touches
 from needfire_client.mounts import is_below
+from needfire_client.overlay import ScratchError
 from needfire_client.parts import Parts
 from needfire_client.policy import EVERYTHING, Selection
 from needfire_client.position import PositionStore
@@ -225,22 +226,26 @@ class Watching:
             else:
                 # A wait does not go on while the host sleeps; the times do.
                 await self._wait(self._parts.wait_s(time.monotonic(), min(wait_s, RECHECK_S)))
+        except ScratchError as error:
+            self._reporter.report("LOCAL_STORAGE_FAILED", reason=str(error))
+            again = None if self._baseline is None else (self._settings, self._baseline)
+            await self._retry(plan or again, _AFTER_LOSS_S)
         except (FormatError, StorageError) as error:
             path = "" if self._baseline is None else self._baseline.shown_path
             self._reporter.report("BASELINE_UNUSABLE", path=path, reason=str(error))
-            await self._retry(plan)
+            await self._retry(plan, _RETRY_S)
         except Exception as error:  # noqa: BLE001 -- a watch that has died of a bug guards nothing
             self._on_bug(error)
-            await self._retry(plan)
+            await self._retry(plan, _RETRY_S)
 
-    async def _retry(self, plan: tuple[AgentSettings, Baseline] | None) -> None:
+    async def _retry(self, plan: tuple[AgentSettings, Baseline] | None, wait_s: float) -> None:
         if self._plan is None:
             self._plan = plan
         # Paths that were taken may not have been looked at.
         self._positions.clear()
         self._unfinished = None
-        self._times.request(_clock_s(), within_s=_RETRY_S)
-        await self._wait(_RETRY_S)
+        self._times.request(_clock_s(), within_s=wait_s)
+        await self._wait(wait_s)
 
     async def _wait(self, wait_s: float | None) -> None:
         with suppress(TimeoutError):

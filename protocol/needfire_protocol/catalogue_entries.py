@@ -776,6 +776,40 @@ _AGENT_ENTRIES: Final = (
         clears=("SPOOL_FULL",),
     ),
     Entry(
+        "SPOOL_UNWRITABLE",
+        _ALARM,
+        Severity.ERR,
+        "Reports are kept in memory only: {reason}",
+        "The disk does not take the reports that wait for the server: it is full, for example. The "
+        "agent goes on. Reports go to the server from memory, and to the disk as soon as it takes "
+        "them again; what the server has not taken when the process ends is lost. Where memory is "
+        "full too, checking waits (SPOOL_FULL).",
+        "Free space in the state directory's file system, or do what the reason asks for.",
+        {"reason": "what the system said", "limit": "bytes of reports that memory takes at most"},
+    ),
+    Entry(
+        "SPOOL_WRITABLE",
+        _ALARM,
+        Severity.NOTICE,
+        "Reports are kept on disk again",
+        "The spool's file takes reports again.",
+        "Nothing. If REPORTS_LOST follows, see there.",
+        {"moved": "reports that came to the file from memory; the server has the others"},
+        clears=("SPOOL_UNWRITABLE",),
+    ),
+    Entry(
+        "REPORTS_LOST",
+        _ALARM,
+        Severity.CRIT,
+        "Reports lost: {reports}",
+        "Neither disk nor memory had room for reports that could not wait, or the agent ended "
+        "before they came to the server. Findings of checks are not among those that were refused: "
+        "a check waits.",
+        "The agent's own log has the events that did not arrive. A check after the next start "
+        "finds again what still differs.",
+        {"reports": "how many"},
+    ),
+    Entry(
         "PASSWORD_WEAK",
         _SYSTEM,
         Severity.WARN,

@@ -36,6 +36,7 @@ class Told:
         self.full: list[tuple[int, int]] = []
         self.failing: list[str] = []
         self.rooms = 0
+        self.lost: list[int] = []
 
     def on_new(self) -> None:
         self.new += 1
@@ -73,6 +74,7 @@ def outbox(spool: Spool, told: Told) -> Iterator[SpoolOutbox]:
         on_full=told.on_full,
         on_room=told.on_room,
         on_failing=told.failing.append,
+        on_lost=told.lost.append,
     )
     yield outbox
     outbox.close(5)
@@ -169,6 +171,28 @@ def test_who_must_not_wait_never_does(spool: Spool, outbox: SpoolOutbox) -> None
     wait_for(lambda: codes(spool) == ["EXIT"])
 
 
+def test_how_many_were_refused_is_told_once_there_is_room(
+    spool: Spool, outbox: SpoolOutbox, told: Told
+) -> None:
+    spool.set_size_max(0)
+    for _ in range(4 * QUEUE_MAX + 3):
+        outbox.put(event(), is_vital=False, may_wait=False)
+    wait_for(lambda: told.full)
+    assert told.lost == []
+    spool.set_size_max(100_000_000)
+    outbox.room_made()
+    wait_for(lambda: told.lost)
+    assert told.lost == [3]
+    assert outbox.close(5) == 0
+
+
+def test_what_is_left_at_the_end_is_counted(spool: Spool, outbox: SpoolOutbox) -> None:
+    spool.set_size_max(0)
+    for _ in range(3):
+        outbox.put(event(), is_vital=False, may_wait=False)
+    assert outbox.close(5) == 3
+
+
 def test_a_disk_that_fails_is_told_once_and_nothing_is_lost(
     spool: Spool, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +213,7 @@ def test_a_disk_that_fails_is_told_once_and_nothing_is_lost(
         on_full=told.on_full,
         on_room=told.on_room,
         on_failing=told.failing.append,
+        on_lost=told.lost.append,
     )
     outbox.put(event("START"), is_vital=True, may_wait=False)
     for number in (1, 2, 3):

@@ -1,3 +1,4 @@
+import os
 import stat
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from needfire_client.overlay import Overlay
 from needfire_protocol.baseline import FileEntry, key_of, subtree_end
 from needfire_protocol.errors import StorageError
+from needfire_testkit.small_disk import SmallDisk
 
 ENTRY = FileEntry(0o100644, 0, 0, 5, 1, 2, 3, 4, 5, 1, 0, None, b"d" * 32, 0, "")
 
@@ -66,3 +68,23 @@ def test_a_new_start_forgets_everything(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         Overlay(tmp_path / "nowhere" / "overlay")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+def test_a_full_disk_leaves_it_in_memory_and_memory_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("needfire_client.overlay._MEMORY_PAGES_MAX", 16)
+    with SmallDisk.mounted(tmp_path, "64k") as disk:
+        disk.fill()
+        overlay = Overlay(tmp_path / "overlay")
+        assert overlay.trouble is not None
+        for number in range(2_000):
+            overlay.put(b"\0etc", b"name %d" % number, ENTRY)
+            overlay.is_new("WEIRD_NAME", b"/etc/%d" % number)
+        kept = len(overlay.directory(b"\0etc"))
+        assert 10 < kept < 2_000, "what has no room is reported again"
+        assert not overlay.is_new("WEIRD_NAME", b"/etc/0")
+        assert overlay.is_new("WEIRD_NAME", b"/etc/1999")
+        overlay.close()

@@ -1,7 +1,6 @@
 """What happens when there is no room for events: nothing is lost, and everybody is told."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from needfire_testkit.processes import AgentHome, Program, ServerHome, wait_until
+from needfire_testkit.small_disk import SmallDisk
 
 MakeAgent = Callable[..., AgentHome]
 
@@ -18,33 +18,11 @@ pytestmark = [
 ]
 
 
-class SmallDisk:
-    """A file system that a test fills and empties."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._filler = directory / "filler"
-
-    def fill(self) -> None:
-        with self._filler.open("ab", buffering=0) as file:
-            for size in (65_536, 4_096, 1):
-                try:
-                    while file.write(b"x" * size):
-                        pass
-                except OSError as error:
-                    assert error.strerror == "No space left on device"  # noqa: PT017
-
-    def empty(self) -> None:
-        self._filler.unlink()
-
-
 @pytest.fixture
 def disk(server_home: ServerHome) -> Iterator[SmallDisk]:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "none", str(server_home.data)]
-    subprocess.run(mount, check=True)
-    yield SmallDisk(server_home.data)
-    server_home.stop_all()
-    subprocess.run(["umount", "-l", str(server_home.data)], check=True)
+    with SmallDisk.mounted(server_home.data, "16m") as disk:
+        yield disk
+        server_home.stop_all()
 
 
 def follow(server_home: ServerHome, output: Path) -> Program:

@@ -26,6 +26,7 @@ HAPPENED = frozenset(
         "OUTPUT_REMARK",
         "REGISTRATION_UNREADABLE",
         "RELAYED_CLIENTS_TOO_MANY",
+        "REPORTS_LOST",
         "RELAYED_REPORTS_REFUSED",
         "RELAY_REFUSED",
         "SEAL_KEY_DIFFERS",
