@@ -7,8 +7,10 @@ agents cost. Phases, in this order:
   connect    some agents negotiate a session (full SRP), the others resume one that was put into the
              store before the server started; a few at a time
   idle       nothing but heartbeats; memory per agent stands here
-  steady     all agents together report at half the rate that a storm reaches; latencies
   storm      every agent sends all that it has as fast as the server acknowledges it
+  steady     all agents together report at half the rate that the storm reached, in batches of the
+             same size, at times that were fixed before: latencies count from when a batch was to
+             be sent, whatever it had to wait for
   reconnect  the server is killed (SIGKILL) and started again; every agent backs off as the real one
              does, and comes back
   hostile    strangers that say nothing, garbage, half a log-in, or ask for sessions that do not
@@ -71,10 +73,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--heartbeat", type=float, default=60.0, help="seconds between heartbeats")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds of the idle phase")
     parser.add_argument("--steady", type=float, default=20.0, help="seconds of the steady phase")
-    parser.add_argument("--rate", type=float, help="reports a second in 'steady'")
+    parser.add_argument(
+        "--rate", type=float, help="reports a second in 'steady' (default: half of the storm's)"
+    )
     parser.add_argument("--reports", type=int, default=200_000, help="of all agents in 'storm'")
     parser.add_argument("--batch", type=int, default=100, help="reports in a batch of the storm")
-    parser.add_argument("--small-batch", type=int, default=10, help="reports in a steady batch")
+    parser.add_argument(
+        "--steady-batch", type=int, help="reports in a batch of 'steady' (default: the storm's)"
+    )
+    parser.add_argument("--small-batch", type=int, default=10, help="reports in a hostile batch")
     parser.add_argument("--strangers", type=int, default=400, help="at a time in 'hostile'")
     parser.add_argument("--hostile", type=float, default=15.0, help="seconds of 'hostile'")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/needfire-fleet"))
@@ -286,30 +293,39 @@ class Bench:
 
     async def steady(self) -> None:
         rate = self.options.rate or (self.storm_rate or 10_000) / 2
-        size = self.options.small_batch
+        size = self.options.steady_batch or self.options.batch
+        batch = [self.bodies[number % BODIES] for number in range(size)]
         pause_s = len(self.agents) * size / rate
-        batch = self.bodies[:size]
         sent = 0
+        lags_s: list[float] = []
         self.forget_latencies()
+        began_s = time.monotonic()
+        end_s = began_s + self.options.steady
 
-        async def one(agent: SimulatedAgent) -> None:
+        async def one(agent: SimulatedAgent, due_s: float) -> None:
             nonlocal sent
-            await asyncio.sleep(random.random() * pause_s)
-            while True:
-                await agent.report(batch)
+            while due_s < end_s:
+                wait_s = due_s - time.monotonic()
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+                    lags_s.append(time.monotonic() - due_s)
+                await agent.report(batch, due_s)
                 sent += size
-                await asyncio.sleep(pause_s)
+                due_s += pause_s
+            await agent.all_acknowledged()
 
         span = await self.measured(
-            lambda: for_seconds(self.options.steady, [one(agent) for agent in self.agents])
+            lambda: gather(one(agent, began_s + random.random() * pause_s) for agent in self.agents)
         )
+        lags_s.sort()
         print(
-            f"steady: {sent} reports in batches of {size} ({rate:.0f} a second wanted), "
-            f"{span.text()}: {sent / span.cpu_s:.0f} a second of server CPU, "
-            f"{sent / span.wall_s:.0f} a second; {self.latency_text()}",
+            f"steady: {sent} reports in batches of {size}, {rate:.0f} a second wanted, "
+            f"{sent / span.wall_s:.0f} achieved, {span.text()}: "
+            f"{sent / span.cpu_s:.0f} a second of server CPU; {self.latency_text()} of when they "
+            f"were due (the bench itself came late by p99 {1000 * at(lags_s, 0.99):.0f} ms); "
+            f"{machine()}",
             flush=True,
         )
-        await gather(agent.all_acknowledged() for agent in self.agents)
 
     async def reconnect(self) -> None:
         self.losses.clear()
@@ -475,8 +491,13 @@ class Bench:
         found = sorted(value for agent in self.agents for value in agent.latencies_s)
         if not found:
             return "no acknowledgement"
-        p50, p99 = (1000 * found[int(part * (len(found) - 1))] for part in (0.5, 0.99))
+        p50, p99 = (1000 * at(found, part) for part in (0.5, 0.99))
         return f"acknowledged after p50 {p50:.0f} ms, p99 {p99:.0f} ms"
+
+
+def at(ordered: list[float], part: float) -> float:
+    """What stands at a part of the way through an ordered list; 0 in an empty one."""
+    return ordered[int(part * (len(ordered) - 1))] if ordered else 0.0
 
 
 def hello(name: str) -> bytes:

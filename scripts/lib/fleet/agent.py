@@ -88,8 +88,12 @@ class SimulatedAgent(asyncio.Protocol):
     def heartbeat(self) -> None:
         self._say(Heartbeat(time.time_ns() // 1000, 0, None))
 
-    async def report(self, bodies: list[bytes]) -> None:
+    async def report(self, bodies: list[bytes], due_s: float | None = None) -> None:
         """Send one batch as soon as the window has room; its latency is noted when it is answered.
+
+        Args:
+            due_s: when it was to be sent (monotonic): from there its latency counts, so that a
+                slow answer shows in all that had to wait for it. None: from when it is sent.
 
         Raises:
             ConnectionError: the connection is gone; nothing of the batch is noted.
@@ -103,7 +107,8 @@ class SimulatedAgent(asyncio.Protocol):
             self.sequence += 1
             signature = sign_report(self.keys, self.stream, self.sequence, EVENT_REPORT, body)
             reports.append(Report(self.sequence, EVENT_REPORT, body, signature))
-        self._sent.append((self.sequence, time.monotonic()))
+        now_s = time.monotonic()
+        self._sent.append((self.sequence, now_s if due_s is None else due_s))
         self._say(ReportBatch(self.stream, tuple(reports)))
 
     async def all_acknowledged(self) -> None:
