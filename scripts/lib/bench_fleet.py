@@ -25,6 +25,7 @@ import os
 import random
 import resource
 import shutil
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -373,34 +374,15 @@ class Bench:
                 await agent.report(batch)
                 await asyncio.sleep(random.random())
 
-        newcomers: list[float] = []
-
-        async def newcomer() -> None:
-            """An honest agent that logs in anew meanwhile, again and again."""
-            while True:
-                agent = self.agents[-1]
-                agent.close()
-                agent.keys = None
-                began_s = time.monotonic()
-                backoff = Backoff(random.random)
-                while not agent.is_welcome or agent.welcomed_at_s < began_s:
-                    try:
-                        await agent.connect(self.server.port, PASSWORD, limit_s=10)
-                    except (OSError, TimeoutError):
-                        await asyncio.sleep(backoff.next_delay_s())
-                newcomers.append(time.monotonic() - began_s)
-
         works += [speak(agent) for agent in speakers]
-        works.append(newcomer())
-        span = await self.measured(lambda: for_seconds(self.options.hostile, works))
-        newcomers.sort()
+        with Newcomers(self) as newcomers:
+            span = await self.measured(lambda: for_seconds(self.options.hostile, works))
+        total = sum(outcomes.values())
         print(
-            f"hostile: {sum(outcomes.values())} strangers came and went {dict(outcomes)}, "
-            f"{span.text()}: {100 * span.cpu_s / span.wall_s:.0f} % of a core; "
-            f"{self.latency_text()}; an honest agent logged in {len(newcomers)} times, "
-            f"median {newcomers[len(newcomers) // 2] if newcomers else 0:.2f} s, "
-            f"slowest {newcomers[-1] if newcomers else 0:.2f} s; memory "
-            f"{(span.after.rss_kib - span.before.rss_kib) / 1024:+.1f} MiB",
+            f"hostile: {total} strangers came and went ({total / span.wall_s:.0f} a second) "
+            f"{dict(outcomes)}, {span.text()}: {100 * span.cpu_s / span.wall_s:.0f} % of a core; "
+            f"{self.latency_text()}; {newcomers.text()}; memory "
+            f"{(span.after.rss_kib - span.before.rss_kib) / 1024:+.1f} MiB; {machine()}",
             flush=True,
         )
 
@@ -506,6 +488,56 @@ def hello(name: str) -> bytes:
 
     public = b"\x7f" + os.urandom(383)
     return encode_frame(Hello((1,), (1, 2), 0, True, name, os.urandom(32), public))
+
+
+class Newcomers:
+    """Honest agents that log in during the block: one with its password, one that resumes."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._found: dict[str, list[tuple[float, int]]] = {}
+        self._commands = {
+            what: (
+                *(sys.executable, "-m", "fleet.newcomer", str(bench.server.port)),
+                *(agent.address, PASSWORD, *arguments),
+            )
+            for what, agent, arguments in (
+                ("with a password", bench.agents[-1], ()),
+                ("by resumption", bench.agents[-2], ("--resume",)),
+            )
+        }
+        for agent in bench.agents[-2:]:
+            agent.close()
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> "Newcomers":
+        for what, command in self._commands.items():
+            self._processes[what] = process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+            )
+            assert process.stdout is not None
+            # The first one is before the flood: the server knows where it comes from.
+            process.stdout.readline()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for what, process in self._processes.items():
+            process.terminate()
+            lines = process.communicate()[0].split("\n")
+            found = [line.split() for line in lines if " " in line]
+            self._found[what] = [(float(took_s), int(refused)) for took_s, refused in found]
+
+    def text(self) -> str:
+        return "; ".join(f"honest log-ins {what}: {told(f)}" for what, f in self._found.items())
+
+
+def told(found: list[tuple[float, int]]) -> str:
+    if not found:
+        return "none"
+    took_s = sorted(each[0] for each in found)
+    return (
+        f"{len(found)}, median {at(took_s, 0.5):.2f} s, slowest {took_s[-1]:.2f} s, "
+        f"{sum(each[1] for each in found)} times refused"
+    )
 
 
 async def gather(works: object) -> None:
