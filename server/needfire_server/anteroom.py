@@ -12,6 +12,9 @@ all of them together and for one source, and neither bound can be used up for lo
   taken, the newcomer is refused, in a few bytes; unless somebody has kept us waiting for its proof
   for longer than any honest agent needs: then that one makes room.
 
+Peers from an address from which a client logged in lately (``familiar.py``) come first: for them a
+silent stranger makes room at once, and an eighth of the negotiating places is only theirs.
+
 Who resumes a session never comes into the second room: it needs no arithmetic worth the name. So a
 flood of strangers does not keep a fleet out that is known already.
 
@@ -23,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["SILENT_FACTOR", "Anteroom", "Visit", "share_of_one_source"]
+__all__ = ["SILENT_FACTOR", "Anteroom", "Visit", "share_of_one_source", "strangers_places"]
 
 SILENT_FACTOR: Final = 16
 """Silent peers for each place of a negotiating one: they cost 6 KiB and no arithmetic. Those who
@@ -41,6 +44,11 @@ def share_of_one_source(places: int) -> int:
     return max(_SHARE_MIN, places // 4)
 
 
+def strangers_places(places: int) -> int:
+    """Return how many of the negotiating places are open to everybody: all but an eighth."""
+    return places - places // 8
+
+
 @dataclass(slots=True, eq=False)
 class Visit:
     """One peer, from its connection to its session."""
@@ -48,6 +56,8 @@ class Visit:
     source: str
     send_away: Callable[[], None]
     """Ends its connection; called when it has to make room."""
+    is_familiar: bool = False
+    """It comes from where a client logged in lately."""
     is_negotiating: bool = False
     entered_s: float = 0.0
     owes_since_s: float | None = None
@@ -77,12 +87,18 @@ class Anteroom:
         """
         visit.entered_s = now_s
         limit = places * SILENT_FACTOR
-        displaced = None
+        displaced, is_urgent = None, False
         if self._silent_of[visit.source] >= share_of_one_source(limit):
             displaced = next(each for each in self._silent if each.source == visit.source)
         elif len(self._silent) >= limit:
-            displaced = next(iter(self._silent))
-        if displaced is not None and now_s - displaced.entered_s <= SILENCE_PATIENCE_S:
+            displaced = self._oldest_stranger() if visit.is_familiar else None
+            is_urgent = displaced is not None
+            displaced = displaced or next(iter(self._silent))
+        if (
+            displaced is not None
+            and not is_urgent
+            and now_s - displaced.entered_s <= SILENCE_PATIENCE_S
+        ):
             visit.send_away()
             return visit
         self._silent[visit] = None
@@ -96,7 +112,7 @@ class Anteroom:
             return False
         if self._negotiating_of[visit.source] >= share_of_one_source(places):
             return False
-        if len(self._negotiating) >= places:
+        if len(self._negotiating) >= (places if visit.is_familiar else strangers_places(places)):
             debtor = self._debtor(now_s)
             if debtor is None:
                 return False
@@ -119,6 +135,15 @@ class Anteroom:
     def leave(self, visit: Visit) -> None:
         """The peer has a session, or its connection is gone."""
         self._take_out(visit)
+
+    def make_room(self) -> bool:
+        """Send the stranger away that has been silent for longest; False where there is none."""
+        stranger = self._oldest_stranger()
+        self._send_away(stranger)
+        return stranger is not None
+
+    def _oldest_stranger(self) -> Visit | None:
+        return next((visit for visit in self._silent if not visit.is_familiar), None)
 
     def _debtor(self, now_s: float) -> Visit | None:
         for visit in self._negotiating:

@@ -1,6 +1,7 @@
 """Who may open a connection, and what runs on it: accept, access lists, limits, log-in, session."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import traceback
@@ -16,8 +17,9 @@ from needfire_server.agent_session import AgentSession
 from needfire_server.anteroom import SILENT_FACTOR, Visit
 from needfire_server.clock import monotonic_s
 from needfire_server.login import Login, log_in
+from needfire_server.porch import PORCH_MAX, Porch
 from needfire_server.runtime import Runtime
-from needfire_server.wire import Wire
+from needfire_server.wire import RESET_ON_CLOSE, Wire
 
 __all__ = ["Listener"]
 
@@ -25,6 +27,11 @@ HANDSHAKE_LIMIT_S: Final = 10
 """From the connection to the proof of who it is."""
 
 _ACCEPT_BURST: Final = 64
+"""Connections that are taken from the kernel in one turn of the event loop."""
+_STRANGERS_PER_TURN: Final = 8
+"""Strangers that are let in in one turn: what is done for them keeps everybody else waiting."""
+_ACCEPT_PAUSE_S: Final = 1.0
+_OVERFLOW_EVERY_S: Final = 1.0
 _BACKLOG: Final = 4096
 """Connections that the kernel keeps for us: a whole fleet may come back in a second."""
 _STOP_LIMIT_S: Final = 5
@@ -39,7 +46,10 @@ class Listener:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._servers: list[asyncio.Server] = []
+        self._doors: list[socket.socket] = []
+        self._porch: Porch[socket.socket] = Porch()
+        self._pumping: asyncio.Handle | None = None
+        self._overflow_told_s = -_OVERFLOW_EVERY_S
         self._open: set[Wire] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, AgentSession] = {}
@@ -56,26 +66,27 @@ class Listener:
             StorageError: it is not known which clients have commands waiting.
         """
         self._with_commands |= await self._runtime.store.clients_with_commands()
-        loop = asyncio.get_running_loop()
         for bound in sockets:
-            # asyncio accepts so many at once before anybody is served.
-            server = await loop.create_server(self._new_wire, sock=bound, backlog=_ACCEPT_BURST)
+            bound.setblocking(False)
             bound.listen(_BACKLOG)
-            self._servers.append(server)
+            self._doors.append(bound)
+            self._open_door(bound)
 
     async def stop(self) -> None:
         """Accept nothing more, close every connection, and wait for those who serve them.
 
         What was acknowledged is stored; what was not, the agents send again.
         """
-        for server in self._servers:
-            server.close()
+        for bound in self._doors:
+            asyncio.get_running_loop().remove_reader(bound)
+            bound.close()
+        self._doors.clear()
+        while self._porch:
+            _reset(self._porch.take()[1])
         for wire in list(self._open):
             wire.abort()
         if self._serving:
             await asyncio.wait(self._serving, timeout=_STOP_LIMIT_S)
-        for server in self._servers:
-            await server.wait_closed()
 
     def connected(self) -> dict[str, str]:
         """Return the address of each client that has a session open."""
@@ -83,7 +94,7 @@ class Listener:
 
     def open_connections(self) -> int:
         """Return how many connections are open, of clients and of strangers."""
-        return len(self._open)
+        return len(self._open) + len(self._porch)
 
     def reloaded(self) -> None:
         """The configuration was read again: what is odd about the access lists is told anew."""
@@ -110,40 +121,119 @@ class Listener:
         if session is not None:
             session.wire.abort()
 
-    def _new_wire(self) -> Wire:
+    # ---- from the kernel to a log-in
+
+    def _open_door(self, bound: socket.socket) -> None:
+        if bound in self._doors:
+            asyncio.get_running_loop().add_reader(bound, self._accept, bound)
+
+    def _accept(self, bound: socket.socket) -> None:
+        """Take connections from the kernel. Strangers wait on the porch, the familiar do not."""
+        for _ in range(_ACCEPT_BURST):
+            try:
+                peer, address = bound.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                self._pause(bound, error)
+                return
+            self._arrived(peer, address[0])
+
+    def _pause(self, bound: socket.socket, error: OSError) -> None:
+        """Descriptors or memory ran out: the door stays ready, and would be tried without end."""
+        self._runtime.journal.raise_event("CONNECTION_CLOSED", peer="unknown", reason=str(error))
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(bound)
+        loop.call_later(_ACCEPT_PAUSE_S, self._open_door, bound)
+
+    def _arrived(self, peer: socket.socket, address: str) -> None:
+        runtime = self._runtime
+        runtime.metrics.accepted()
+        source = _source(address)
+        is_familiar = runtime.familiar.spend(source, monotonic_s())
+        if self.open_connections() >= (limit := runtime.connection_limit) and not (
+            is_familiar and self._makes_room()
+        ):
+            runtime.metrics.refused("connection_limit")
+            runtime.journal.raise_event("TOO_MANY_CONNECTIONS", peer=address, limit=limit)
+            _reset(peer)
+        elif is_familiar:
+            self._let_in(peer, source, is_familiar=True)
+        elif self._porch.wait(source, peer):
+            self._pump_soon()
+        else:
+            runtime.metrics.refused("handshake_limit")
+            self._tell_overflow(address)
+            _reset(peer)
+
+    def _makes_room(self) -> bool:
+        """Send a stranger away for a peer that comes first, where there is one."""
+        if self._porch:
+            _reset(self._porch.take()[1])
+            return True
+        return self._runtime.anteroom.make_room()
+
+    def _tell_overflow(self, address: str) -> None:
+        """Say that the porch is full; not of each one, which would cost more than it does."""
+        now_s = monotonic_s()
+        if now_s - self._overflow_told_s >= _OVERFLOW_EVERY_S:
+            self._overflow_told_s = now_s
+            self._runtime.journal.raise_event("TOO_MANY_CONNECTIONS", peer=address, limit=PORCH_MAX)
+
+    def _pump_soon(self) -> None:
+        if self._pumping is None:
+            self._pumping = asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Let some strangers in, and more of them with the next turn of the loop."""
+        self._pumping = None
+        for _ in range(min(_STRANGERS_PER_TURN, len(self._porch))):
+            source, peer = self._porch.take()
+            self._let_in(peer, source, is_familiar=False)
+        if self._porch:
+            self._pump_soon()
+
+    def _let_in(self, peer: socket.socket, source: str, *, is_familiar: bool) -> None:
         connection = ServerConnection(
             random_bytes=os.urandom,
             fake_salt_key=self._runtime.fake_salt_key,
             features=FEATURE_AUDIT,
         )
-        return Wire(connection, self._opened)
+        wire = Wire(connection)
+        visit = Visit(source, wire.reset, is_familiar)
+        self._open.add(wire)
+        self._spawn(self._connect(peer, wire, visit))
 
-    def _opened(self, wire: Wire) -> None:
+    async def _connect(self, peer: socket.socket, wire: Wire, visit: Visit) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: wire, peer)
+        except BaseException as error:
+            self._open.discard(wire)
+            peer.close()
+            if isinstance(error, OSError):
+                return
+            raise
+        if self._enters(wire, visit):
+            await self._serve_wire(wire, visit)
+        else:
+            self._open.discard(wire)
+
+    def _enters(self, wire: Wire, visit: Visit) -> bool:
+        """Return whether a peer may say something; a closed connection costs no more."""
         if not wire.has_address:
             # It was gone before we asked who it is.
             wire.abort()
-            return
-        self._runtime.metrics.accepted()
-        if len(self._open) >= (limit := self._runtime.connection_limit):
-            self._runtime.metrics.refused("connection_limit")
-            self._too_many(wire, limit)
-        else:
-            self._open.add(wire)
-            visit = Visit(_source(wire), wire.reset)
-            places = self._runtime.settings.handshake_limit
-            displaced = self._runtime.anteroom.enter(visit, places, monotonic_s())
-            if displaced is not None:
-                self._runtime.metrics.refused("handshake_limit")
-                self._runtime.journal.raise_event(
-                    "TOO_MANY_CONNECTIONS",
-                    peer=displaced.source,
-                    limit=places * SILENT_FACTOR,
-                )
-            if displaced is visit:
-                # It is closed already, and costs no task.
-                self._open.discard(wire)
-                return
-            self._spawn(self._serve_wire(wire, visit))
+            return False
+        places = self._runtime.settings.handshake_limit
+        displaced = self._runtime.anteroom.enter(visit, places, monotonic_s())
+        if displaced is not None:
+            self._runtime.metrics.refused("handshake_limit")
+            self._runtime.journal.raise_event(
+                "TOO_MANY_CONNECTIONS", peer=displaced.source, limit=places * SILENT_FACTOR
+            )
+        return displaced is not visit
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         """Run work that nobody waits for but ``stop``, and that tells its failures itself."""
@@ -158,6 +248,7 @@ class Listener:
                 self._runtime.anteroom.refused(visit)
             else:
                 self._runtime.anteroom.leave(visit)
+                self._runtime.familiar.logged_in(visit.source, monotonic_s())
                 session = AgentSession(wire, self._runtime, login)
                 if self._is_one_more_unannounced(session):
                     try:
@@ -293,6 +384,13 @@ def _place(error: Exception) -> str:
     return " < ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in frames)
 
 
-def _source(wire: Wire) -> str:
+def _source(address: str) -> str:
     """What the limits for one peer count by."""
-    return neighbourhood(plain_address(wire.address))
+    return neighbourhood(plain_address(address))
+
+
+def _reset(peer: socket.socket) -> None:
+    """Close a connection of which nothing was read, in the fewest steps."""
+    with contextlib.suppress(OSError):
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    peer.close()

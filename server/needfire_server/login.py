@@ -27,6 +27,7 @@ from needfire_server.anteroom import Visit
 from needfire_server.clock import monotonic_s
 from needfire_server.runtime import Runtime
 from needfire_server.sessions import Session
+from needfire_server.turnstile import Rank
 from needfire_server.wire import Wire
 
 __all__ = ["Login", "log_in"]
@@ -88,14 +89,15 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
                 if not runtime.anteroom.negotiate(visit, places, monotonic_s()):
                     await _no_place(wire, runtime, places)
                     return None
-                await _negotiate(wire, runtime, claim, event)
+                await _negotiate(wire, runtime, claim, event, _rank(visit, Rank.HELLO))
                 visit.owes_since_s = monotonic_s()
             case ResumptionRequested():
                 if not await _resume(wire, runtime, claim, event):
                     return None
             case ProofReceived():
                 visit.owes_since_s = None
-                events = [*await runtime.calculate(wire.connection.verify_proof), *events]
+                rank = _rank(visit, Rank.PROOF)
+                events = [*await runtime.calculate(wire.connection.verify_proof, rank), *events]
                 await wire.flush()
             case Established(keys=keys):
                 await wire.flush()
@@ -126,8 +128,12 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
                 raise AssertionError(f"{type(event).__name__} during the handshake")
 
 
+def _rank(visit: Visit, of_a_stranger: Rank) -> Rank:
+    return Rank.FAMILIAR if visit.is_familiar else of_a_stranger
+
+
 async def _negotiate(
-    wire: Wire, runtime: Runtime, claim: _Claim, event: NegotiationRequested
+    wire: Wire, runtime: Runtime, claim: _Claim, event: NegotiationRequested, rank: Rank
 ) -> None:
     settings = runtime.settings
     claim.takeover = event.takeover
@@ -143,7 +149,8 @@ async def _negotiate(
             claim.is_lookup_refused = True
     verifier = None if claim.is_lookup_refused else runtime.registry.lookup(claim.client)
     claim.verifier = verifier
-    await runtime.calculate(partial(wire.connection.challenge, verifier, name=claim.client))
+    work = partial(wire.connection.challenge, verifier, name=claim.client)
+    await runtime.calculate(work, rank)
     await wire.flush()
 
 

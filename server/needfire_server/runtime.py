@@ -1,6 +1,5 @@
 """What the parts of a running server share: who is who, made once by the daemon."""
 
-import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from needfire_server.anteroom import Anteroom
 from needfire_server.audit.log import AuditLog
 from needfire_server.config import ServerSettings
 from needfire_server.datafiles import DataFiles
+from needfire_server.familiar import Familiar
 from needfire_server.fleet import Fleet
 from needfire_server.intake import Intake
 from needfire_server.journal import Journal
@@ -26,6 +26,7 @@ from needfire_server.session_keeper import SessionKeeper
 from needfire_server.sessions import SessionTable
 from needfire_server.storage.base import Store
 from needfire_server.throttle import Throttle
+from needfire_server.turnstile import Rank, Turnstile
 from needfire_server.vitals import Vitals
 
 __all__ = ["Runtime"]
@@ -38,6 +39,12 @@ _CALCULATORS_MAX: Final = 8
 def _calculators_max() -> int:
     """One thread for each core: powers run beside Python, and nothing else of it takes long."""
     return min(_CALCULATORS_MAX, os.cpu_count() or 1)
+
+
+def _turnstile() -> Turnstile:
+    count = _calculators_max()
+    threads = ThreadPoolExecutor(count, thread_name_prefix="needfire-log-in")
+    return Turnstile(threads, 2 * count)
 
 
 @dataclass(slots=True)
@@ -73,11 +80,9 @@ class Runtime:
     vitals: Vitals = field(init=False)
     neighbours: Neighbours = field(init=False)
     provisioning: Provisioning = field(init=False)
-    _calculators: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(
-            _calculators_max(), thread_name_prefix="needfire-log-in"
-        )
-    )
+    familiar: Familiar = field(default_factory=Familiar)
+    """Addresses from which clients logged in lately."""
+    _turnstile: Turnstile = field(default_factory=_turnstile)
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.store, self.fleet.state)
@@ -104,11 +109,11 @@ class Runtime:
         """Connections at the same time."""
         return min(self.settings.connection_limit, self.connections_possible)
 
-    async def calculate(self, work: Callable[[], _T]) -> _T:
-        """Run the arithmetic of a log-in in a thread.
+    async def calculate(self, work: Callable[[], _T], rank: Rank) -> _T:
+        """Run the arithmetic of a log-in in a thread, when its turn comes.
 
         Its threads are its own: files that are hashed for clients, or an administrator's check of
         a strange baseline, must not be able to keep everybody from logging in. What waits for them
         is bounded by the places of the anteroom.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._calculators, work)
+        return await self._turnstile.run(work, rank)

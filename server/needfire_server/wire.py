@@ -11,14 +11,16 @@ that TCP holds a peer back who is faster than we are.
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
 from typing import Final
 
 from needfire_protocol.connection import ServerConnection
 from needfire_protocol.connection_events import ConnectionEvent
 from needfire_protocol.messages import Message
 
-__all__ = ["Wire"]
+__all__ = ["RESET_ON_CLOSE", "Wire"]
+
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""Value of SO_LINGER with which a close is a reset."""
 
 _READ_BYTES_MAX: Final = 65_536
 _WRITE_LIMIT_S: Final = 60
@@ -37,7 +39,6 @@ class Wire(asyncio.Protocol):
         "_discarded_bytes",
         "_has_ended",
         "_lost",
-        "_on_open",
         "_received",
         "_transport",
         "_writable",
@@ -47,16 +48,12 @@ class Wire(asyncio.Protocol):
         "peer",
     )
 
-    def __init__(self, connection: ServerConnection, on_open: Callable[["Wire"], None]) -> None:
-        """Args:
-        on_open: called once the connection is there; must not wait.
-        """
+    def __init__(self, connection: ServerConnection) -> None:
         self.connection = connection
         self.has_address = False
         self.address = "unknown"
         """The peer's address as text, without a port."""
         self.peer = "unknown"
-        self._on_open = on_open
         self._transport: asyncio.Transport | None = None
         self._received = b""
         self._has_ended = False
@@ -169,7 +166,7 @@ class Wire(asyncio.Protocol):
             return
         connected = self._transport.get_extra_info("socket")
         if connected is not None:
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self._transport.abort()
 
     # ---- for asyncio
@@ -184,7 +181,6 @@ class Wire(asyncio.Protocol):
             self.has_address = True
             self.address = name[0]
             self.peer = _host_port(name[0], name[1])
-        self._on_open(self)
 
     def data_received(self, data: bytes) -> None:
         if self._discarded_bytes is not None:

@@ -24,9 +24,11 @@ class Door:
 
     now_s: float = 100.0
 
-    def visit(self, source: str, places: int, after_s: float = 2.0) -> Visit:
+    def visit(
+        self, source: str, places: int, after_s: float = 2.0, *, is_familiar: bool = False
+    ) -> Visit:
         self.now_s += after_s
-        visit = Visit(source, lambda: self.gone.append(visit))
+        visit = Visit(source, lambda: self.gone.append(visit), is_familiar)
         self.room.enter(visit, places, self.now_s)
         return visit
 
@@ -130,6 +132,44 @@ def test_who_was_sent_away_gets_no_place() -> None:
     assert door.gone == [first]
     assert not door.room.negotiate(first, 1, 0.0)
     door.room.leave(first)
+
+
+def test_for_the_familiar_a_stranger_makes_room_at_once() -> None:
+    door = Door()
+    known = door.visit("198.51.100.1", places=1, after_s=0, is_familiar=True)
+    strangers = [door.visit(f"192.0.2.{each}", places=1, after_s=0) for each in range(15)]
+    assert not door.gone
+    door.visit("198.51.100.2", places=1, after_s=0, is_familiar=True)
+    assert door.gone == strangers[:1]
+    assert known not in door.gone
+
+
+def test_among_the_familiar_alone_the_usual_patience_holds() -> None:
+    door = Door()
+    for each in range(16):
+        door.visit(f"192.0.2.{each}", places=1, after_s=0, is_familiar=True)
+    newcomer = door.visit("198.51.100.1", places=1, after_s=0.5, is_familiar=True)
+    assert door.gone == [newcomer]
+
+
+@pytest.mark.parametrize(("places", "open_to_all"), [(1, 1), (7, 7), (8, 7), (16, 14), (256, 224)])
+def test_an_eighth_of_the_places_is_for_the_familiar(places: int, open_to_all: int) -> None:
+    door = Door()
+    strangers = [door.visit(f"192.0.{each // 250}.{each % 250}", places) for each in range(places)]
+    granted = [door.room.negotiate(visit, places, 0.0) for visit in strangers]
+    assert sum(granted) == open_to_all
+    for number in range(places - open_to_all + 1):
+        known = door.visit(f"198.51.100.{number}", places, is_familiar=True)
+        assert door.room.negotiate(known, places, 0.0) is (number < places - open_to_all)
+
+
+def test_room_is_made_by_strangers_only() -> None:
+    door = Door()
+    door.visit("198.51.100.1", places=1, is_familiar=True)
+    stranger = door.visit("192.0.2.1", places=1)
+    assert door.room.make_room()
+    assert door.gone == [stranger]
+    assert not door.room.make_room()
 
 
 STEPS = st.lists(

@@ -1,6 +1,7 @@
 """Strangers at the real listener: what they see, what they cost, and what the log says."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -17,7 +18,9 @@ from needfire_protocol.srp import make_verifier
 from needfire_server import agent_session as agent_session_module
 from needfire_server import anteroom as anteroom_module
 from needfire_server import listener as listener_module
+from needfire_server.porch import Porch
 from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, live_server
+from needfire_testkit.server import until
 
 
 @pytest.fixture
@@ -154,15 +157,20 @@ async def test_a_peer_that_resets_is_noted_and_leaves_nothing_behind(server: Liv
     await server.until_said("CONNECTION_CLOSED")
 
 
+async def turned_away(server: LiveServer) -> None:
+    """Connect, and be reset: before the connection is there on our side, or soon after."""
+    with contextlib.suppress(ConnectionResetError):
+        await (await server.connect()).until_closed()
+
+
 async def test_beyond_the_limit_a_connection_is_refused_and_below_it_taken(
     server: LiveServer,
 ) -> None:
     server.configure(connection_limit=2)
     first, second = await server.connect(), await server.connect()
     await server.until_said("NEW_CONNECTION", count=2)
-    third = await server.connect()
+    await turned_away(server)
     await server.until_said("TOO_MANY_CONNECTIONS")
-    await third.until_closed()
     await first.close()
     await server.until_said("CONNECTION_CLOSED")
     await server.log_in()
@@ -175,7 +183,7 @@ async def test_a_connection_that_lingers_counts_against_the_limit(server: LiveSe
     lingering.writer.write(b"this is no frame")
     await server.until_said("PROTOCOL_ERROR")
     # It has been refused, and it keeps its own end open.
-    await (await server.connect()).until_closed()
+    await turned_away(server)
     assert server.codes().count("TOO_MANY_CONNECTIONS") == 1
 
 
@@ -222,6 +230,52 @@ async def connect_from(server: LiveServer, address: str) -> Peer:
     peer = Peer(*await asyncio.open_connection("127.0.0.1", server.port, local_addr=(address, 0)))
     server.peers.append(peer)
     return peer
+
+
+async def test_who_logged_in_lately_gets_in_where_strangers_take_all_connections(
+    server: LiveServer,
+) -> None:
+    agent = await server.log_in()
+    await agent.close()
+    server.configure(connection_limit=3)
+    strangers = [await connect_from(server, f"127.0.1.{number}") for number in range(1, 4)]
+    await server.until_said("NEW_CONNECTION", count=4)
+    with contextlib.suppress(ConnectionResetError):
+        await (await connect_from(server, "127.0.1.9")).until_closed()
+    event = await server.until_said("TOO_MANY_CONNECTIONS")
+    assert event.fields["limit"] == 3, "another stranger does not"
+    await server.log_in()
+    with pytest.raises(ConnectionResetError):
+        await strangers[0].reader.read(1)
+
+
+async def test_who_logged_in_lately_does_not_wait_on_the_porch(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await server.log_in()
+    await agent.close()
+    monkeypatch.setattr(listener_module, "_STRANGERS_PER_TURN", 0)
+    for number in range(1, 6):
+        await connect_from(server, f"127.0.1.{number}")
+    await until(lambda: len(server.listener._porch) == 5, "the strangers on the porch")
+    await server.log_in()
+    assert len(server.listener._porch) == 5
+    assert server.listener.open_connections() >= 6, "they count against the limit"
+
+
+async def test_a_full_porch_is_told_and_the_newcomer_is_reset(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "_STRANGERS_PER_TURN", 0)
+    server.listener._porch = Porch(4)
+    for number in range(1, 5):
+        await connect_from(server, f"127.0.1.{number}")
+    await until(lambda: len(server.listener._porch) == 4, "the strangers on the porch")
+    for _ in range(3):
+        with contextlib.suppress(ConnectionResetError):
+            await (await connect_from(server, "127.0.1.9")).until_closed()
+    await server.until_said("TOO_MANY_CONNECTIONS")
+    assert server.codes().count("TOO_MANY_CONNECTIONS") == 1, "not each one"
 
 
 async def test_where_no_place_is_left_a_log_in_is_refused_as_busy(server: LiveServer) -> None:

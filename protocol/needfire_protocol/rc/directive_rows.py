@@ -852,7 +852,8 @@ _SERVING: Final = (
         "256",
         "64",
         "Peers at the same time that log in with their password; one address may be a quarter of "
-        "them. Sixteen times as many may be connected without having proved who they are; beyond "
+        "them, and an eighth is for addresses from which an agent logged in lately. Sixteen times "
+        "as many may be connected without having proved who they are; beyond "
         "that the one that has been silent for longest makes room, if that is a second.",
         server=Honoured("handshake_limit"),
         is_ours=True,
