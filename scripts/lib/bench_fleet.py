@@ -173,7 +173,7 @@ class Bench:
         self.server = MeasuredServer(
             options.server,
             options.work,
-            f"ConnectionLimit={options.agents + 1000}\n{os.environ.get('FLEET_MISC', '')}",
+            f"ConnectionLimit={options.agents + options.strangers + 1000}\n{os.environ.get('FLEET_MISC', '')}",
         )
         self.agents = [
             SimulatedAgent(own_address(number), self.lost) for number in range(options.agents)
