@@ -132,12 +132,27 @@ class BaselineReader:
 
     def iterate(self, first: bytes = b"", end: bytes = _END) -> Iterator[tuple[bytes, bytes]]:
         """Yield key and packed entries of each directory from key ``first`` to before ``end``."""
+        for key, entries in self.unchecked(first, end):
+            yield check_key(key), entries
+
+    def unchecked(self, first: bytes = b"", end: bytes = _END) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what ``iterate`` does, for whoever only looks for keys that he has."""
         with _translated(self._path):
-            for key, entries in self._connection.execute(
+            # Not "yield from": it would close the cursor, perhaps after the connection.
+            for row in self._connection.execute(  # noqa: UP028
                 "SELECT key, entries FROM directories WHERE key >= ? AND key < ? ORDER BY key",
                 (first, end),
             ):
-                yield check_key(key), entries
+                yield row
+
+    def keys(self, first: bytes = b"", end: bytes = _END) -> Iterator[bytes]:
+        """Yield the keys that ``iterate`` would, in a quarter of the time."""
+        with _translated(self._path):
+            for (key,) in self._connection.execute(
+                "SELECT key FROM directories WHERE key >= ? AND key < ? ORDER BY key",
+                (first, end),
+            ):
+                yield check_key(key)
 
     def in_order(self) -> "RowsInOrder":
         """Return what finds the rows of directories that come in the order of a walk."""
@@ -186,7 +201,7 @@ class RowsInOrder:
             head = next(self._rows, None)
             steps -= 1
         if not steps:
-            self._rows = self._reader.iterate(key)
+            self._rows = self._reader.unchecked(key)
             head = next(self._rows, None)
         self._head, self._asked = head, key
         return head[1] if head is not None and head[0] == key else None

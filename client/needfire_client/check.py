@@ -27,7 +27,7 @@ from needfire_client.pieces import is_large
 from needfire_client.policy import EVERYTHING, Decision, Place, Ruleset, Selection
 from needfire_client.position import PositionStore
 from needfire_client.quick import KnownBaseline
-from needfire_client.reference import Known, Reference
+from needfire_client.reference import UNREAD, Known, Reference
 from needfire_client.scan import (
     CheckResult,
     OnEvent,
@@ -113,6 +113,7 @@ class Checker:
         overlay_path: scratch file for what was reported already; made anew by each checker.
         on_event: gets the changes, the findings, and the beginning and the end of full checks.
         health: what the receipt of a full check is to say of the watch between the checks.
+        reader: the baseline, where somebody has opened it; the checker closes it.
 
     Raises:
         FormatError: the baseline is damaged or hostile; later checks may raise it too.
@@ -128,13 +129,14 @@ class Checker:
         progress: Progress | None = None,
         *,
         health: Callable[[], Mapping[str, FieldValue]] = dict,
+        reader: BaselineReader | None = None,
     ) -> None:
         self._settings = settings
         self._on_event = on_event
         self._progress = progress
         self._health = health
         self._ruleset = Ruleset(settings)
-        self._reader = BaselineReader(baseline_path)
+        self._reader = BaselineReader(baseline_path) if reader is None else reader
         self.meta = self._reader.meta
         """What the baseline says about itself."""
         try:
@@ -357,7 +359,9 @@ class Checker:
             looks: single looks that may happen meanwhile.
             passed: told of a directory when it, and everything before it, has been compared.
         """
-        rows = self._reference.rows(first, end)
+        # A quick pass finds most directories as before, and has looked at their rows itself.
+        is_quick = writer is None and all(each.is_quick for each in scan.ruleset.decisions)
+        rows = self._reference.rows(first, end, only_keys=is_quick)
         row = next(rows, None)
         record = next(records, None)
         unknown_end = b""
@@ -401,6 +405,7 @@ class Checker:
             record.packed = self._row_of_before(record, packed)
         now = pack_record(record)
         key = key_of(record.path)
+        packed = self._read(key, packed)
         if writer is not None:
             self._write(writer, key, record, now, packed)
         if not is_reported and packed is not None and _is_same_row(record.place, packed, now):
@@ -417,10 +422,14 @@ class Checker:
 
     def _row_of_before(self, record: DirectoryRecord, packed: bytes | None) -> bytes:
         """Return what a quick look found nothing else than."""
-        row = self._reader.row(record.path) if packed is None else packed
+        row = packed or self._reader.row(record.path)
         if row is None:
             raise FormatError("a quick look went by a directory that the baseline does not have")
         return row
+
+    def _read(self, key: bytes, packed: bytes | None) -> bytes | None:
+        """Return the row of the baseline that the comparison goes by; None: it has none."""
+        return self._reader.row(path_of(key)) if packed == UNREAD else packed
 
     def _compare_gone(self, scan: Scan, key: bytes, packed: bytes | None) -> None:
         """Compare a directory that the walk did not come to: it is gone, or not covered now."""
@@ -434,6 +443,7 @@ class Checker:
             return
         record = DirectoryRecord(path, place)
         nothing = pack_record(record)
+        packed = self._read(key, packed)
         for known, new in self._reference.in_pieces(key, packed, nothing):
             self._compare_names(scan, record, known, new)
 
@@ -616,7 +626,7 @@ def _is_same_row(place: Place, packed: bytes, now: bytes) -> bool:
 def _compares_no_times(place: Place) -> bool:
     """True where no policy in the directory compares access times."""
     contents = place.contents
-    return place.is_uniform and contents is not None and Check.ATM not in contents.mask
+    return place.is_uniform and contents is not None and not contents.watches_reading
 
 
 def _is_directory(entry: FileEntry | None) -> TypeGuard[FileEntry]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -66,6 +67,8 @@ class Baseline:
     """``sha256:`` and hexadecimal digits."""
     entries: int = 0
     """Objects in it."""
+    reader: BaselineReader | None = None
+    """It, open and verified, where that was asked for: whoever takes it has to close it."""
 
 
 class Provider:
@@ -135,15 +138,18 @@ class Provider:
         self._reporter.report("NO_FILE_FROM_SERVER", path=str(path))
         return configuration
 
-    def local_baseline(self) -> Baseline:
+    def local_baseline(self, *, stays_open: bool = False) -> Baseline:
         """Return the local baseline.
+
+        Args:
+            stays_open: its reader comes with it, so that it is not read to the end once more.
 
         Raises:
             FormatError, StorageError: it cannot be used.
         """
         chosen = self._options.baseline
         path = self._state.baseline if chosen is None else Path(chosen)
-        return _open_baseline(path, str(path))
+        return _open_baseline(path, str(path), stays_open=stays_open)
 
     async def fetch_baseline(self, session: "Session") -> Baseline:
         """Fetch the baseline; keep it for times without a server.
@@ -255,10 +261,16 @@ def _check_trust(path: Path, info: os.stat_result) -> None:
         )
 
 
-def _open_baseline(path: Path, shown_path: str) -> Baseline:
-    with BaselineReader(path) as reader, open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Baseline(path, shown_path, f"sha256:{digest}", reader.meta.entries)
+def _open_baseline(path: Path, shown_path: str, *, stays_open: bool = False) -> Baseline:
+    with ExitStack() as opened:
+        reader = opened.enter_context(BaselineReader(path))
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        kept = reader if stays_open else None
+        baseline = Baseline(path, shown_path, f"sha256:{digest}", reader.meta.entries, kept)
+        if stays_open:
+            opened.pop_all()
+    return baseline
 
 
 def start_fields(configuration: Configuration, baseline: Baseline | None) -> dict[str, str | int]:

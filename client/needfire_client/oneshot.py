@@ -224,7 +224,7 @@ class _Alone:
     def _outcome(self, work: Work, needs_baseline: bool) -> ExitStatus:
         tools = self._tools
         if needs_baseline:
-            tools.baseline = self._provider.local_baseline()
+            tools.baseline = self._provider.local_baseline(stays_open=True)
         start = start_fields(tools.configuration, tools.baseline)
         self._runtime.reporter.report_fields("START", start)
         try:

@@ -74,6 +74,8 @@ class Decision:
     """The mask compares contents, so regular files are read."""
     grows: bool
     """The mask lets files grow."""
+    watches_reading: bool
+    """The mask compares access times."""
     is_quick: bool = False
     """Files are read only where another attribute has changed."""
     is_selected: bool = True
@@ -279,6 +281,7 @@ def _decision(rule: PathRule, order: int, settings: RuleSettings, selection: Sel
         order=(rule.is_glob, order),
         hashes=Check.CHK in mask,
         grows=Check.SGROW in mask,
+        watches_reading=Check.ATM in mask,
         is_quick=rule.group in selection.quick,
         is_selected=selection.has(rule.group),
     )

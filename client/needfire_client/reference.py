@@ -16,7 +16,10 @@ from needfire_protocol.baseline import (
     subtree_end,
 )
 
-__all__ = ["Known", "Reference"]
+__all__ = ["UNREAD", "Known", "Reference"]
+
+UNREAD: Final = b""
+"""Stands for a row of the baseline that was not read; no row is without bytes."""
 
 _CACHED_ENTRIES_MAX: Final = 50_000
 """Decoded entries that are kept for real-time checks, which ask for the same directories again."""
@@ -90,14 +93,17 @@ class Reference:
             yield Known(baseline, said), new
 
     def rows(
-        self, first: bytes = b"", end: bytes = subtree_end(b"")
+        self, first: bytes = b"", end: bytes = subtree_end(b""), *, only_keys: bool = False
     ) -> Iterator[tuple[bytes, bytes | None, bool]]:
         """Yield, in order, the key of every directory of which anything is known in [first, end).
 
         With it come the row of the baseline, and whether anything was reported of it. Changes may
         be reported while this runs; only those of directories that it has passed are missed.
+
+        Args:
+            only_keys: most rows will not be needed; ``UNREAD`` stands for each.
         """
-        baseline = self._reader.iterate(first, end)
+        baseline = self._keyed(first, end) if only_keys else self._reader.iterate(first, end)
         row = next(baseline, None)
         reported, version = self._next_reported(first, end), self._version()
         while row is not None or reported is not None:
@@ -111,6 +117,9 @@ class Reference:
             if key == reported or version != self._version():
                 # From the least key that comes after this one.
                 reported, version = self._next_reported(key + b"\0", end), self._version()
+
+    def _keyed(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return ((key, UNREAD) for key in self._reader.keys(first, end))
 
     def _version(self) -> int:
         return 0 if self._overlay is None else self._overlay.version

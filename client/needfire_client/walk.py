@@ -37,7 +37,7 @@ from needfire_protocol.baseline import (
 )
 from needfire_protocol.escape import escape_bytes, is_weird
 from needfire_protocol.plain_classes import dataclass
-from needfire_protocol.rc.policies import Check, Policy, RuleKind
+from needfire_protocol.rc.policies import Policy, RuleKind
 from needfire_protocol.rc.skip_checksum import SkipLine
 from needfire_protocol.rc.values import DEPTH_MAX
 from needfire_protocol.severity import Severity
@@ -399,7 +399,7 @@ class Walker:
             return None
         fd, place = opened
         try:
-            return self._record(fd, path, place)[0]
+            return self._record(fd, path, place, [])
         finally:
             os.close(fd)
 
@@ -531,10 +531,10 @@ class Walker:
                 except OSError as error:
                     yield self._unopened(inner, descent.place, error)
                     continue
-                stack.append(_Open(inner_fd, inner, iter(())))
-                record, deeper = self._record(inner_fd, inner, descent.place)
-                stack[-1] = _Open(inner_fd, inner, iter(deeper))
-                yield record
+                deeper: list[_Descent] = []
+                stack.append(_Open(inner_fd, inner, iter(deeper)))
+                # An iterator of a list gives what is put into it before it is asked.
+                yield self._record(inner_fd, inner, descent.place, deeper)
         finally:
             for opened in stack[1:]:
                 os.close(opened.fd)
@@ -554,14 +554,15 @@ class Walker:
             "FILE_UNREADABLE", path, self._severities.dirs, {"reason": reason, "policy": policy}
         )
 
-    def _record(self, fd: int, path: bytes, place: Place) -> tuple[DirectoryRecord, list[_Descent]]:
-        """Return the record of an open directory, and the directories to go into."""
+    def _record(
+        self, fd: int, path: bytes, place: Place, descents: list[_Descent]
+    ) -> DirectoryRecord:
+        """Return the record of an open directory; add the directories to go into."""
         record = DirectoryRecord(path, place)
-        descents: list[_Descent] = []
         if place.contents is not None:
             self.met.add(place.contents)
         if self._quick is not None and self._add_quick(record, fd, descents, self._quick):
-            return record, descents
+            return record
         listing = self._list(fd, record)
         if len(listing) > _FOLDED_FROM_NAMES:
             self._add_folded(record, fd, listing, descents)
@@ -575,7 +576,7 @@ class Walker:
                 self._unweighed(record, found_bytes)
         if self._examiner.deferred:
             record.deferred, self._examiner.deferred = self._examiner.deferred, []
-        return record, descents
+        return record
 
     def _add_listed(
         self,
@@ -664,7 +665,7 @@ class Walker:
             decision is None
             or not decision.is_quick
             or not record.place.is_uniform
-            or Check.ATM in decision.mask
+            or decision.watches_reading
         ):
             return False
         row = quick.row(fd, record.path, hashes=decision.hashes)

@@ -75,17 +75,34 @@ def test_rows_are_found_in_whatever_order_they_are_asked_for(
         assert [rows.find(name) for name in names] == [reader.row(name) for name in names]
 
 
+@given(first=st.integers(0, 41), end=st.integers(0, 41))
+@settings(max_examples=30)
+def test_keys_are_those_of_the_rows(
+    tmp_path_factory: pytest.TempPathFactory, first: int, end: int
+) -> None:
+    path = tmp_path_factory.mktemp("keys") / "baseline"
+    facts = {"algorithm": "sha256", "host": "h", "configuration_sha256": ""}
+    with BaselineWriter(path, **facts) as writer:
+        for number in range(0, 40, 3):
+            writer.add(b"/%03d" % number, [(b"a", ENTRY)])
+        writer.finish(created_us=7)
+    between = key_of(b"/%03d" % first), key_of(b"/%03d" % end)
+    with BaselineReader(path) as reader:
+        assert [*reader.keys(*between)] == [key for key, _ in reader.iterate(*between)]
+        assert [*reader.keys()] == [key for key, _ in reader.iterate()]
+
+
 def test_rows_in_order_are_found_without_a_search_for_each(tmp_path: Path) -> None:
     baseline = write(tmp_path / "baseline")
     with BaselineReader(baseline) as reader:
         rows, searches = reader.in_order(), list[bytes]()
-        real = reader.iterate
+        real = reader.unchecked
 
-        def iterate(first: bytes = b"", end: bytes = b"\x7f") -> Iterator[tuple[bytes, bytes]]:
+        def unchecked(first: bytes = b"", end: bytes = b"\x7f") -> Iterator[tuple[bytes, bytes]]:
             searches.append(first)
             return real(first, end)
 
-        reader.iterate = iterate  # type: ignore[method-assign]
+        reader.unchecked = unchecked  # type: ignore[method-assign]
         for path in (*TREE, b"/f", b"/g"):
             rows.find(path)
         assert searches == [key_of(b"/")]

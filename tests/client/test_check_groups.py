@@ -4,15 +4,17 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from needfire_client.attributes import Examiner
 from needfire_client.check import Checker
 from needfire_client.policy import EVERYTHING, Selection
+from needfire_client.quick import QuickLook, QuickRow
 from needfire_client.scan import Scan
 from needfire_client.walk import DirectoryRecord
-from needfire_protocol.baseline import key_of
+from needfire_protocol.baseline import encode_entries, key_of
 from needfire_protocol.rc.policies import Policy
 from needfire_testkit.mounting import mounted
 from needfire_testkit.scan_workers import share_out_everything
@@ -232,6 +234,46 @@ def test_workers_read_everything_where_another_baseline_took_the_place_of_theirs
     assert changed(scanned, root) == {"a/file"}
     # One process has the old file open; those that open it anew must not believe it.
     assert result.hashed == (1 if scanned.settings.scan_workers == 1 else 4)
+
+
+class OneRow:
+    """Stands in for a baseline that has the same row for every directory."""
+
+    def __init__(self, row: bytes) -> None:
+        self.row = row
+
+    def in_order(self) -> "OneRow":
+        return self
+
+    def find(self, _path: bytes) -> bytes:
+        return self.row
+
+
+DIFFERENCES: list[tuple[str, Any]] = [
+    *((name, 1) for name in ("uid", "gid", "size", "mtime_ns", "ctime_ns")),
+    *((name, 1) for name in ("mode", "inode", "device", "nlink", "state")),
+    *(("looked", -1), ("digest", None)),
+]
+
+
+@pytest.mark.parametrize(("name", "by"), [("atime_ns", 1), *DIFFERENCES])
+def test_a_quick_look_sees_each_difference_but_that_of_the_access_time(
+    root: Path, name: str, by: int | None
+) -> None:
+    examiner = Examiner("sha256")
+    fd = os.open(root / "a", os.O_RDONLY)
+    try:
+        entry = examiner.examine(fd, b"file", hashes=True)
+        assert entry is not None
+        row = encode_entries([(b"file", entry)])
+        before: Any = {name: None if by is None else getattr(entry, name) + by}
+        other = encode_entries([(b"file", entry._replace(**before))])
+        looks = [QuickLook(examiner, cast(Any, OneRow(each))) for each in (row, other)]
+        same, found = (look.row(fd, b"/a", hashes=True) for look in looks)
+    finally:
+        os.close(fd)
+    assert same == QuickRow(row, 1, [])
+    assert (found is None) == (name != "atime_ns")
 
 
 # ---- looks at single paths while a check runs ----------------------------------------------------

@@ -37,7 +37,9 @@ NEVER_IN_A_CHECK = {
 }
 
 
-def test_a_whole_check_without_a_server_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+def test_a_whole_check_without_a_server_loads_and_reads_nothing_that_it_does_not_need(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "f").write_text("x")
     rc = tmp_path / "agentrc"
@@ -46,8 +48,12 @@ def test_a_whole_check_without_a_server_loads_nothing_that_it_does_not_need(tmp_
     program = (
         "import sys\n"
         "from needfire_client.start import main\n"
+        "from needfire_client.baseline import BaselineReader\n"
+        "verify, verified = BaselineReader._verify, []\n"
+        "BaselineReader._verify = lambda reader: (verified.append(1), verify(reader))\n"
         "status = main()\n"
         f"print(*sorted({NEVER_IN_A_CHECK!r} & sys.modules.keys()), len(sys.modules) < 190)\n"
+        "print(len(verified))\n"
         "sys.exit(status)"
     )
     init, check = (
@@ -61,4 +67,4 @@ def test_a_whole_check_without_a_server_loads_nothing_that_it_does_not_need(tmp_
         for verb in ("init", "check")
     )
     assert (init.returncode, check.returncode) == (0, 0), check.stderr
-    assert check.stdout.splitlines()[-1] == "True"
+    assert check.stdout.splitlines()[-2:] == ["True", "1"]

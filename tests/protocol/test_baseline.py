@@ -250,6 +250,27 @@ def test_what_is_no_key_is_refused(key: object) -> None:
         check_key(key)
 
 
+@given(st.lists(st.sampled_from([b"\0", b".", b"..", b"a", b".a", b"/"]), max_size=6))
+def test_a_key_is_what_the_names_between_its_nuls_make_it(parts: list[bytes]) -> None:
+    key = b"".join(parts)
+    names = key.split(b"\0")[1:]
+    is_path = key[:1] == b"\0" and b"/" not in key and not {b"", b".", b".."} & {*names}
+    if is_path or key in (b"", b"\0"):
+        assert check_key(key) == key
+    else:
+        with pytest.raises(FormatError):
+            check_key(key)
+
+
+@pytest.mark.parametrize("row_bytes", [0, 1, 2**16 - 1, 2**16, 2**16 + 1, 2**20])
+def test_the_digest_is_over_lengths_keys_and_rows(row_bytes: int) -> None:
+    digest, plain = ContentDigest(), hashlib.sha256()
+    for key, row in ((b"", bytes(row_bytes)), (b"\0etc", b"row")):
+        digest.add(key, row)
+        plain.update(len(key).to_bytes(8, "big") + key + len(row).to_bytes(8, "big") + row)
+    assert digest.hexdigest() == plain.hexdigest()
+
+
 def test_the_digest_depends_on_where_a_row_ends() -> None:
     one, other = ContentDigest(), ContentDigest()
     one.add(b"ab", b"c")

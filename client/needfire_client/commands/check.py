@@ -35,6 +35,7 @@ async def _check(tools: OneShot) -> ExitStatus:
                 tools.runtime.state.oneshot_overlay,
                 tools.on_event,
                 bar.update,
+                reader=baseline.reader,
             )
             bar.expect(checker.meta.entries)
             try:

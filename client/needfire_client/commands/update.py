@@ -33,6 +33,7 @@ async def _update(tools: OneShot) -> ExitStatus:
                 tools.runtime.state.oneshot_overlay,
                 tools.on_event,
                 bar.update,
+                reader=baseline.reader,
             )
             try:
                 return checker.update(
