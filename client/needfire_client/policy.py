@@ -185,6 +185,8 @@ class Place:
 
     def child(self, name: bytes) -> "tuple[Decision | None, Place]":
         """Return the decision over the object ``name`` in here, and its place as a directory."""
+        if self.is_uniform:
+            return self.contents, self.below
         if (met := self._met.get(name)) is not None:
             return met
         nodes = tuple(found for node in self._nodes for found in node.matching(name))

@@ -181,6 +181,7 @@ class Scan:
             stop=self._stop,
             clock=lambda: self._looks.count,
             on_death=lambda fields: self._on_event("SCAN_WORKER_DIED", None, fields),
+            expected=0 if self._known is None else self._known.reader.meta.entries,
         ) as pool:
             for record, taken_at in pool.records(rests):
                 current: DirectoryRecord | None = record

@@ -26,7 +26,12 @@ from needfire_client.packing import pack_record, unpack_record
 from needfire_client.pieces import NAMES_PER_PIECE
 from needfire_client.policy import Ruleset
 from needfire_client.scan_order import Order, Piece
-from needfire_client.scan_worker import LENGTH_BYTES, UNKNOWN_ENTRY, effort_of
+from needfire_client.scan_worker import (
+    AS_BEFORE_PER_EFFORT,
+    LENGTH_BYTES,
+    UNKNOWN_ENTRY,
+    effort_of,
+)
 from needfire_client.units import (
     FRAME_BYTES_MAX,
     Answer,
@@ -47,6 +52,10 @@ __all__ = ["ScanPool", "start_worker"]
 WARM_UP_EFFORT: Final = 10_000
 """Objects (and 16 KiB each of contents) that the parent does alone: less than it takes to start."""
 _WARM_UP_BYTES_PER_EFFORT: Final = 16 * 1024
+_LARGE_EFFORT: Final = 30_000
+"""Effort from which on processes will be needed for certain, so that they are started at once, and
+the parent does alone only what it can do until they are ready."""
+_WARM_UP_BESIDE: Final = 3_000
 _WARM_UP_DEFER_ABOVE_BYTES: Final = 64 * 2**20
 """A larger file alone is worth the start of processes, if there are others."""
 
@@ -67,6 +76,9 @@ _FAILURES_MAX: Final = 2
 
 _DEADLY: Final = "every process that read it has ended"
 _TOO_LARGE: Final = "it needs more memory than ScanMemoryLimit allows"
+
+_PROGRAM: Final = "import gc; gc.disable(); from needfire_client.scan_worker import main; main()"
+"""What a process runs. As in ``start.py``, nothing is tidied up while modules are loaded."""
 
 _POLL_S: Final = 0.1
 _RECORDS_PER_POLL: Final = 64
@@ -93,7 +105,7 @@ def start_worker() -> tuple[socket.socket, Process]:
     try:
         with theirs:
             # -P: no module may come from the directory that we happen to be in.
-            command = [sys.executable, "-P", "-m", "needfire_client.scan_worker"]
+            command = [sys.executable, "-P", "-c", _PROGRAM]
             process = subprocess.Popen(  # noqa: S603 -- our own interpreter, no shell
                 [*command, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
@@ -184,6 +196,7 @@ class ScanPool:
     Args:
         walker, examiner: of the parent, for its own part; they keep the numbers of all.
         growing_size: as for ``Walker``.
+        expected: objects that the baseline has; 0 where nobody knows.
         clock: says how many changes were told of; every record comes with what it said then.
         on_death: told why a process ended, and at what path it worked.
     """
@@ -200,8 +213,10 @@ class ScanPool:
         stop: Callable[[], bool],
         clock: Callable[[], int],
         on_death: Callable[[Mapping[str, str]], None],
+        expected: int = 0,
     ) -> None:
         self._job = job
+        self._expected = expected
         self._count = count
         self._ruleset = ruleset
         self._walker = walker
@@ -235,8 +250,11 @@ class ScanPool:
         Args:
             rests: what is left of a walk; None: everything.
         """
+        if rests is None and self._is_large():
+            # They get ready while the parent does its part.
+            self._start()
         yield from self._begin_alone(rests)
-        if not self._order.is_done:
+        if not (self._order.is_done or self._workers):
             self._start()
         count = 0
         while not self._order.is_done:
@@ -250,15 +268,25 @@ class ScanPool:
             elif (piece := self._order.front()) is not None:
                 yield from self._do_alone(piece)
 
+    def _is_large(self) -> bool:
+        """True where there will be work for processes, if the tree is much as it was."""
+        selection = self._job.selection
+        if selection.groups is not None:
+            return False
+        effort = self._expected // AS_BEFORE_PER_EFFORT if selection.quick else self._expected
+        return effort >= _LARGE_EFFORT
+
     # ---- what the parent does itself -------------------------------------------------------------
 
     def _begin_alone(self, rests: Sequence[Rest] | None) -> Iterator[tuple[DirectoryRecord, int]]:
         effort, held = 0, list[DirectoryRecord]()
         read_before = self._examiner.bytes_read
 
+        most = min(WARM_UP_EFFORT, _WARM_UP_BESIDE) if self._workers else WARM_UP_EFFORT
+
         def is_enough() -> bool:
             read = self._examiner.bytes_read - read_before
-            return bool(held) or effort + read // _WARM_UP_BYTES_PER_EFFORT >= WARM_UP_EFFORT
+            return bool(held) or effort + read // _WARM_UP_BYTES_PER_EFFORT >= most
 
         self._examiner.defer_above_bytes = _WARM_UP_DEFER_ABOVE_BYTES
         self._walker.pause = is_enough

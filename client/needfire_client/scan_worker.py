@@ -1,4 +1,4 @@
-"""A process that examines what it is told to: ``python -m needfire_client.scan_worker FD``.
+"""A process that examines what it is told to, until nobody tells it anything any more.
 
 It knows the rules and what there is; what there should be, and what to report, is the parent's
 business alone. It is started with exec, not by fork alone: the agent has threads, and a fork of a
@@ -7,11 +7,13 @@ process with threads may find any lock of theirs held for ever.
 It ends when the parent closes the socket, also in the middle of a large file.
 """
 
+import gc
 import os
 import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +36,7 @@ from needfire_client.walk import DirectoryRecord, Walker, join
 from needfire_protocol.baseline import FileEntry, State
 from needfire_protocol.errors import FormatError, StorageError
 
-__all__ = ["DEFER_ABOVE_BYTES", "Laborer", "effort_of", "main", "serve"]
+__all__ = ["AS_BEFORE_PER_EFFORT", "DEFER_ABOVE_BYTES", "Laborer", "effort_of", "main", "serve"]
 
 DEFER_ABOVE_BYTES: Final = 8 * 1024 * 1024
 """Larger files are units of their own, so that all processes share in one directory of them."""
@@ -44,8 +46,12 @@ EFFORT_MAX: Final = 1_000
 for the last process."""
 _BYTES_PER_EFFORT: Final = 16 * 1024
 _EFFORT_OF_DIRECTORY: Final = 3
-_AS_BEFORE_PER_EFFORT: Final = 4
+AS_BEFORE_PER_EFFORT: Final = 4
 """Objects that only needed a quick look."""
+
+_ASKS_EVERY_S: Final = 0.02
+"""Seconds between two looks whether the parent has gone: one at each directory would take as long
+as it takes to look at two objects."""
 
 UNKNOWN_ENTRY: Final = FileEntry(*(0,) * 11, None, None, int(State.UNREADABLE), "")
 """Of an object of which only the name is known."""
@@ -69,6 +75,7 @@ class Laborer:
         self._effort = 0
         self._effort_max = 0
         self._before_bytes: int | None = None
+        self._asks_from_s = 0.0
         self.walker = Walker(
             ruleset,
             job.severities,
@@ -120,6 +127,10 @@ class Laborer:
 
     def _is_abandoned(self) -> bool:
         """True where the parent has gone. The next unit may lie there too; that is no end."""
+        now_s = time.monotonic()
+        if now_s < self._asks_from_s:
+            return False
+        self._asks_from_s = now_s + _ASKS_EVERY_S
         if not select.select((self._connection,), (), (), 0)[0]:
             return False
         return not self._connection.recv(1, socket.MSG_PEEK)
@@ -146,7 +157,7 @@ def _quick_look(job: Job, examiner: Examiner) -> QuickLook | None:
 def effort_of(record: DirectoryRecord) -> int:
     """Return what a directory has cost, but for what was read, in examinations of an object."""
     if record.is_as_before:
-        return 1 + record.count // _AS_BEFORE_PER_EFFORT
+        return 1 + record.count // AS_BEFORE_PER_EFFORT
     return _EFFORT_OF_DIRECTORY + record.count
 
 
@@ -203,6 +214,8 @@ def _exactly(connection: socket.socket, count: int) -> bytes | None:
 
 def main() -> None:
     """Serve the parent at the descriptor that the command line names."""
+    gc.freeze()
+    gc.enable()
     # A terminal's Ctrl-C goes to the whole group, and SIGTERM of a service manager to all
     # processes of the service: the parent decides what it means.
     for number in (
@@ -215,7 +228,3 @@ def main() -> None:
         serve(connection, limit_own_memory)
     # Nothing to tidy up, and nobody waits for it.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

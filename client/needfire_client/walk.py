@@ -64,6 +64,9 @@ _HEADERS_BYTES: Final = 64
 _FOLDED_FROM_NAMES: Final = 4_096
 """A directory with more is packed part by part: an entry takes five times as much unpacked."""
 
+_PLACES_MAX: Final = 4_096
+"""Directories of which it is kept what the rules say."""
+
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
 _NAMES: Final = sys.getfilesystemencoding()
@@ -226,8 +229,9 @@ class Walker:
         """After a pause: what is left, in the order of the walk."""
         self.followed: set[bytes] = set()
         """Directories that were entered through a symbolic link, on the way to a named object."""
-        self._last_parent = (b"", 0)
-        self._last_place = ruleset.root()[1]
+        self._places: dict[bytes, Place] = {}
+        """Of directories that were asked for, while ``followed`` has ``_places_after`` names."""
+        self._places_after = 0
 
     def walk(self) -> Iterator[DirectoryRecord]:
         """Yield the record of everything that the rules cover."""
@@ -365,27 +369,24 @@ class Walker:
         """Return ``followed``, and begin anew."""
         taken = sorted(self.followed)
         self.followed.clear()
-        self._last_parent, self._last_place = (b"", 0), self._ruleset.root()[1]
+        self._places.clear()
         return taken
 
     def place_of(self, path: bytes) -> Place:
         """Return the place of a directory, with regard to the links on the way that were met."""
-        parent, name = _split(path)
-        if not parent or not name:
-            return self._place_by_steps(path)
-        # Directories come in order, so that siblings ask for the same parent again and again.
-        asked = parent, len(self.followed)
-        if asked != self._last_parent:
-            self._last_parent, self._last_place = asked, self._place_by_steps(parent)
-        return self._place_inside(self._last_place, name, path)
-
-    def _place_by_steps(self, path: bytes) -> Place:
-        place = self._ruleset.root()[1]
-        inner = b""
-        for name in path.split(b"/")[1:]:
-            if name:
-                inner += b"/" + name
-                place = self._place_inside(place, name, inner)
+        places = self._places
+        if len(self.followed) != self._places_after or len(places) > _PLACES_MAX:
+            places.clear()
+            self._places_after = len(self.followed)
+        # Nearly always the parent's is there, because it was asked for not long ago.
+        unknown = []
+        while path not in places and path not in (b"", b"/"):
+            parent, name = _split(path)
+            unknown.append((path, name))
+            path = parent
+        place = places.get(path) or self._ruleset.root()[1]
+        for inner, name in reversed(unknown):
+            place = places[inner] = self._place_inside(place, name, inner)
         return place
 
     def _place_inside(self, place: Place, name: bytes, path: bytes) -> Place:

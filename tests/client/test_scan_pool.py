@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from needfire_client import memory, scan_pool, scan_worker, walk
 from needfire_client.attributes import Examiner, _is_cached
 from needfire_client.baseline import BaselineReader
+from needfire_client.policy import EVERYTHING, Ruleset, Selection
 from needfire_client.walk import DirectoryRecord, Finding
 from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX
 from needfire_protocol.rc.agent import AgentSettings
@@ -118,6 +121,74 @@ def test_a_small_tree_starts_no_process(
     scanned = make(dir_rule(root))
     assert scanned.init().is_complete
     assert scanned.checker().full_check().is_complete
+
+
+places = st.lists(st.sampled_from([b"a", b"b", b"c"]), max_size=5).map(
+    lambda names: b"/" + b"/".join(names)
+)
+
+
+@given(st.lists(st.tuples(places, st.booleans()), max_size=12), st.sampled_from([0, 2, 100]))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_the_place_of_a_directory_does_not_depend_on_what_was_asked_before(
+    monkeypatch: pytest.MonkeyPatch, asked: list[tuple[bytes, bool]], most: int
+) -> None:
+    monkeypatch.setattr(walk, "_PLACES_MAX", most)
+    wanted = settings_of(
+        dir_rule(b"/a", depth=2),
+        file_rule(b"/a/b/c"),
+        dir_rule(b"/a/b/b", Policy.ATTRIBUTES),
+        dir_rule(b"/b/*/a", Policy.LOG_FILES),
+    )
+    severities = walk.Severities(*(wanted.severity_files,) * 3)
+    walker = walk.Walker(Ruleset(wanted), severities, Examiner("sha256"))
+    for path, is_followed in asked:
+        if is_followed:
+            walker.followed.add(path)
+        place = walker._ruleset.root()[1]
+        for end in (index for index in range(2, len(path) + 1, 2)):
+            place = place.child(path[end - 1 : end])[1]
+            if path[:end] in walker.followed:
+                place = place.only_named()
+        found = walker.place_of(path)
+        assert (found.contents, found.levels, found.is_uniform, found.named()) == (
+            *(place.contents, place.levels, place.is_uniform, place.named()),
+        )
+
+
+@pytest.mark.parametrize("quick", [EVERYTHING, Selection(quick=frozenset({""}))])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_processes_start_at_once_where_the_baseline_is_large(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch, quick: Selection, more: int
+) -> None:
+    started: list[int] = []
+    start = scan_pool.start_worker
+
+    def noted() -> tuple[socket.socket, scan_pool.Process]:
+        started.append(1)
+        return start()
+
+    monkeypatch.setattr(scan_pool, "start_worker", noted)
+    monkeypatch.setattr(scan_pool, "WARM_UP_EFFORT", 1_000)
+    scanned = make(dir_rule(root), scan_workers=2)
+    effort = scanned.init().files
+    assert started == []
+    if quick.quick:
+        effort //= scan_worker.AS_BEFORE_PER_EFFORT
+    monkeypatch.setattr(scan_pool, "_LARGE_EFFORT", effort + more)
+    monkeypatch.setattr(scan_pool, "_WARM_UP_BESIDE", 1)
+    checker = scanned.checker()
+    (root / "d2" / "s2" / "a").write_bytes(b"other")
+    scanned.take()
+    checker.full_check(selection=quick)
+    assert [path for code, path, _ in scanned.changes() if code == "POLICY_MODIFIED"] == [
+        bytes(root / "d2" / "s2" / "a")
+    ]
+    assert len(started) == (0 if more > 0 else 2)
+    checker.full_check(selection=Selection(groups=frozenset({""})))
+    assert len(started) == (0 if more > 0 else 2)
 
 
 def dying(monkeypatch: pytest.MonkeyPatch, is_deadly: Callable[[Any], bool]) -> list[Any]:
