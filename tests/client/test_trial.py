@@ -185,5 +185,5 @@ def test_the_rights_of_the_service_are_enough_to_watch_and_to_say_who(tmp_path: 
     program = os.fsencode(os.path.realpath(sys.executable))
     assert f"pid={os.getpid()}, program={program!r}" in told
     assert "uid=0" in told
-    command = Path("/proc/self/cmdline").read_bytes().split(b"\0")[0]
-    assert f"command={command!r}"[:-1] in told
+    own = Path("/proc/self/cmdline").read_bytes().split(b"\0")[0]
+    assert f"command={own!r}"[:-1] in told
