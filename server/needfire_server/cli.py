@@ -17,6 +17,7 @@ from needfire_protocol.exit_status import MEANINGS, ExitStatus
 from needfire_server.config import ServerSettings, load_server_settings, read_server_settings
 from needfire_server.daemon import ServeOptions, serve
 from needfire_server.facts import HostFacts
+from needfire_server.server_user import Account
 
 __all__ = ["main"]
 
@@ -82,8 +83,10 @@ def serve_command(
     """Accept agents until told to stop (SIGTERM); SIGHUP reads the configuration again."""
     addresses = tuple(_parse_address(text) for text in listen)
 
+    starter = Account.of_process()
+
     def load() -> ServerSettings:
-        settings = _read(config)
+        settings = _read(config, starter)
         return settings if log_format is None else settings.with_log_format(log_format)
 
     settings = load()
@@ -138,11 +141,11 @@ def _print_json(value: Mapping[str, Any]) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
-def _read(config: str | None) -> ServerSettings:
+def _read(config: str | None, starter: Account) -> ServerSettings:
     """Read the file that was named; without one, the default file, or the defaults if none is there."""
     if config is None and not os.path.exists(DEFAULT_CONFIG):
-        return load_server_settings(b"", DEFAULT_CONFIG, HostFacts())
-    return read_server_settings(config or DEFAULT_CONFIG, HostFacts())
+        return load_server_settings(b"", DEFAULT_CONFIG, HostFacts(), starter)
+    return read_server_settings(config or DEFAULT_CONFIG, HostFacts(), starter)
 
 
 def _parse_address(text: str) -> tuple[str, int]:

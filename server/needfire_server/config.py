@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ from needfire_protocol.srp import Verifier
 from needfire_server.outputs.blocks import OutputBlocks
 from needfire_server.outputs.samhain import SAMHAIN_KEYS, SamhainOutputs
 from needfire_server.outputs.settings import OutputSettings
+from needfire_server.server_user import Account, find_account, find_user, no_such_user
 
 __all__ = ["RegisteredClient", "ServerSettings", "load_server_settings", "read_server_settings"]
 
@@ -127,46 +129,58 @@ class ServerSettings:
         return replace(self, log_format=log_format)
 
 
-def read_server_settings(path: str, facts: Facts) -> ServerSettings:
+def read_server_settings(path: str, facts: Facts, starter: Account | None = None) -> ServerSettings:
     """Return the settings of the file at ``path``.
 
+    Args:
+        starter: who started the server, before it gave up any rights, so that a reload judges as
+            the start did. None where no server is started: somebody wants to know.
+
     Raises:
-        ConfigError: the file cannot be read or used, or others than root and the program's own user
-            can change it; it names every problem.
+        ConfigError: the file cannot be read or used, or others than root and the user that starts
+            the server can change it; it names every problem.
     """
     try:
         with open(path, "rb") as file:
-            _check_owner(path, os.fstat(file.fileno()))
+            _check_owner(path, os.fstat(file.fileno()), starter or Account.of_process())
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
         problem = Problem(path, None, f"cannot be read: {reason}", "give the file with --config")
         raise ConfigError([problem]) from None
-    return load_server_settings(data, path, facts)
+    return load_server_settings(data, path, facts, None if _is_root(starter) else starter)
 
 
-def _check_owner(path: str, status: os.stat_result) -> None:
+def _check_owner(path: str, status: os.stat_result, starter: Account) -> None:
     """Refuse a file that others may write: it says who may log in, and whom root becomes.
 
+    Whom the file itself names cannot count: that user could write ``ServerUser=root`` there.
     ``/dev/null`` and its like are as everybody may write them, and still nobody's.
     """
     if stat.S_ISCHR(status.st_mode):
         return
     found = None
-    if status.st_uid not in (0, os.geteuid()):
+    if status.st_uid not in (0, starter.uid):
         found = f"belongs to the user {status.st_uid}"
     elif status.st_mode & stat.S_IWOTH:
         found = "can be written by everybody"
-    elif status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()):
+    elif status.st_mode & stat.S_IWGRP and status.st_gid not in (0, starter.gid):
         found = f"can be written by the group {status.st_gid}"
     if found is not None:
-        expected = "only root, or the user that runs the program, may own and write it"
+        expected = "only root, or the user that starts the program, may own and write it"
         hint = f"look at what it says, then: chown root {path}; chmod go-w {path}"
         raise ConfigError([Problem(path, None, f"{found}; {expected}", hint)])
 
 
-def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettings:
+def load_server_settings(
+    data: bytes, source: str, facts: Facts, unnamed: Account | None = None
+) -> ServerSettings:
     """Return the settings that the configuration file ``data`` gives.
+
+    Which files it may name is decided for the user that the server runs as, ServerUser.
+
+    Args:
+        unnamed: who that is where the file does not name him; None for whom root becomes.
 
     Raises:
         ConfigError: the file cannot be used; it names every problem.
@@ -174,7 +188,8 @@ def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettin
     findings = Findings(source)
     directives = parse_lines(data, facts=facts, findings=findings)
     defaults = ServerSettings()
-    outputs, samhain = OutputBlocks(findings), SamhainOutputs(findings)
+    account = _server_user(directives, unnamed, findings)
+    outputs, samhain = OutputBlocks(findings, account), SamhainOutputs(findings, account)
 
     def add_output(directive: Directive, value: Any, current: None) -> None:
         lines = samhain if directive.key in SAMHAIN_KEYS else outputs
@@ -201,6 +216,33 @@ def load_server_settings(data: bytes, source: str, facts: Facts) -> ServerSettin
         notices=findings.notices(),
         in_force=in_force(directives, Program.SERVER),
     )
+
+
+def _server_user(
+    directives: Sequence[Directive], unnamed: Account | None, findings: Findings
+) -> Account:
+    """Return who the server runs as; look before all else, because files are judged line by line."""
+    named = [each for each in directives if each.key == "serveruser"]
+    if not named:
+        return unnamed or _whom_root_becomes()
+    name = os.fsdecode(named[-1].value)
+    user = find_user(name)
+    if user is None:
+        findings.error(named[-1].line, f"ServerUser: {no_such_user(name)}", "name one that exists")
+        return unnamed or _whom_root_becomes()
+    return Account.of_user(user)
+
+
+def _whom_root_becomes() -> Account:
+    try:
+        return Account.of_user(find_account(None))
+    except ConfigError:
+        # There is nobody. It is told when root starts the server; others need not mind.
+        return Account.of_process()
+
+
+def _is_root(starter: Account | None) -> bool:
+    return starter is not None and starter.uid == 0
 
 
 _PATH_FIELDS: Final = (

@@ -16,13 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
 
-from needfire_protocol.errors import ConfigError, NeedfireError, Problem, StorageError
+from needfire_protocol.errors import NeedfireError, StorageError
 from needfire_protocol.escape import printable
+from needfire_server.server_user import find_account
 
-__all__ = ["USERS", "PrivilegeError", "drop_privileges", "forbid_new_privileges"]
-
-USERS: Final = ("needfire", "yule", "daemon", "nobody")
-"""Who the server becomes unless it is told: the first of these that exists."""
+__all__ = ["PrivilegeError", "drop_privileges", "forbid_new_privileges"]
 
 _OWN_DIRECTORIES: Final = ("audit", "cache", "proposals")
 
@@ -64,7 +62,7 @@ def drop_privileges(user: str | None, data_directory: str) -> str | None:
     if os.geteuid() != 0:
         forbid_new_privileges()
         return None
-    account = _account(user)
+    account = find_account(user)
     if account.pw_uid == 0:
         # Told so by name; the server would never choose root by itself.
         forbid_new_privileges()
@@ -93,45 +91,6 @@ def forbid_new_privileges() -> None:
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
         raise PrivilegeError(f"no_new_privs cannot be set: {os.strerror(ctypes.get_errno())}")
-
-
-def _account(user: str | None) -> pwd.struct_passwd:
-    if user is not None:
-        account = _find(user)
-        if account is None:
-            raise ConfigError(
-                [
-                    Problem(
-                        "ServerUser",
-                        None,
-                        f"there is no user {user[:64]!r} on this host",
-                        "useradd --system --home-dir /var/lib/needfire --shell /usr/sbin/nologin "
-                        "needfire",
-                    )
-                ]
-            )
-        return account
-    found = next((a for a in map(_find, USERS) if a is not None and a.pw_uid != 0), None)
-    if found is None:
-        raise ConfigError(
-            [
-                Problem(
-                    "ServerUser",
-                    None,
-                    "the server does not run as root, and none of the users "
-                    f"{', '.join(USERS)} exists",
-                    "ServerUser=NAME, or ServerUser=root to stay root",
-                )
-            ]
-        )
-    return found
-
-
-def _find(user: str) -> pwd.struct_passwd | None:
-    try:
-        return pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except (KeyError, ValueError, OverflowError):
-        return None
 
 
 def _check_program_is_readable(account: pwd.struct_passwd) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from needfire_protocol.catalogue import CATALOGUE, Entry
 from needfire_protocol.exit_status import MEANINGS, ExitStatus
-from needfire_server import privileges
 from needfire_server.admin.cli import cli as admin_cli
+from needfire_server.server_user import USERS
 from needfire_server.states import ClientStatus
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def test_every_status_of_a_client_is_explained(status: ClientStatus) -> None:
 def test_the_users_that_the_server_becomes_are_named_in_their_order() -> None:
     install = (ROOT / "docs/install.md").read_text()
 
-    assert ", ".join(f"`{user}`" for user in privileges.USERS) in install
+    assert ", ".join(f"`{user}`" for user in USERS) in install
 
 
 def _verbs(group: click.Group, prefix: str = "") -> Iterator[str]:

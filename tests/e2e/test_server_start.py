@@ -1,8 +1,10 @@
 """What a server says of itself when it starts."""
 
 import os
+import pwd
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -81,3 +83,68 @@ def test_a_role_for_nobody_is_told_and_a_reload_corrects_it(server_home: ServerH
     server.wait_for("Runtime configuration reloaded")
     assert len(server_home.events("--code", "ROLE_MEMBER_UNKNOWN")) == 1
     assert server_home.admin("status").returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_root_the_servers_user_and_anybody_judge_a_program_alike(open_directory: Path) -> None:
+    """Else a reload takes a configuration with which the server does not start again."""
+    data, rc = open_directory / "data", open_directory / "serverrc"
+    own = open_directory / "own"
+    for directory in (data, own):
+        directory.mkdir(mode=0o755)
+        shutil.chown(directory, "nobody")
+    pager = own / "pager.sh"
+    pager.write_text("#!/bin/sh\ncat >/dev/null\n")
+    pager.chmod(0o755)
+    head = "[Misc]\nServerUser=nobody\n[Log]\nPrintSeverity=*\n"
+    block = f"[Outputs]\nOpenOutput=pager\nOutputTarget = command {pager}\n"
+    command = [sys.executable, "-c", _AS_IF_EVERYBODY_COULD_READ_PYTHON]
+
+    def answers(said: str) -> None:
+        """What check-config says as root, as the server's user and as somebody else."""
+        started = [
+            subprocess.Popen(
+                [*_as_user(user, command), "check-config", str(rc)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for user in (None, "nobody", "daemon")
+        ]
+        for each in started:
+            assert said in each.communicate(timeout=60)[0]
+
+    rc.write_text(head)
+    serve = [*("serve", "--foreground", "--config", str(rc)), *("--data-dir", str(data))]
+    program = Program([*command, *serve, "--listen", "127.0.0.1:0"], open_directory / "output")
+    try:
+        program.wait_for("listening on")
+        rc.write_text(head + block)
+        answers("no errors")
+        program.send_signal(signal.SIGHUP)
+        program.wait_for("Runtime configuration reloaded")
+        shutil.chown(own, "daemon")
+        answers(f"{own} belongs to daemon; expected: to root or nobody")
+        program.send_signal(signal.SIGHUP)
+        program.wait_for("Configuration not reloaded")
+        shutil.chown(own, "nobody")
+        program.send_signal(signal.SIGTERM)
+        program.wait_for("EXIT")
+    finally:
+        program.kill()
+    program = Program([*command, *serve, "--listen", "127.0.0.1:0"], open_directory / "again")
+    try:
+        program.wait_for("listening on")
+    finally:
+        program.kill()
+
+
+def _as_user(user: str | None, command: list[str]) -> list[str]:
+    """Become somebody behind the imports: Python may stand where only root can read it."""
+    if user is None:
+        return command
+    account = pwd.getpwnam(user)
+    ids = f"os.setgroups([]); os.setgid({account.pw_gid}); os.setuid({account.pw_uid})"
+    become = f"import encodings.idna, os; {ids}\n"
+    python, flag, code = command
+    return [python, flag, code.replace("sys.argv[0]", f"{become}sys.argv[0]")]

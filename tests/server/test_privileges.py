@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from needfire_protocol.errors import ConfigError, StorageError
-from needfire_server import privileges
+from needfire_server import privileges, server_user
 from needfire_server.privileges import PrivilegeError, drop_privileges, forbid_new_privileges
 
 needs_root = [
@@ -214,7 +214,7 @@ class TestAsRoot:
     def test_without_a_name_it_is_the_first_user_that_exists(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(privileges, "USERS", ("no-such-user", "root", "nobody"))
+        monkeypatch.setattr(server_user, "USERS", ("no-such-user", "root", "nobody"))
 
         def check() -> None:
             assert drop_privileges(None, ".") == "nobody"
@@ -224,7 +224,7 @@ class TestAsRoot:
     def test_it_refuses_to_stay_root_unless_told(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(privileges, "USERS", ("root", "no-such-user"))
+        monkeypatch.setattr(server_user, "USERS", ("root", "no-such-user"))
 
         def check() -> None:
             with pytest.raises(ConfigError, match="the server does not run as root"):

@@ -759,7 +759,8 @@ _SERVING: Final = (
         USER,
         None,
         "needfire",
-        "User that the server turns into once it listens, when it was started as root.",
+        "User that the server turns into once it listens, when it was started as root. The files "
+        "that outputs name are judged for this user.",
         server=Honoured("server_user"),
         is_ours=True,
     ),

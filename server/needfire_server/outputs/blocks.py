@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.headerregistry import Address
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from needfire_server.outputs.formats import FORMATS
 from needfire_server.outputs.formats.syslog import FACILITIES
 from needfire_server.outputs.secrets import (
     check_program,
+    check_readable,
     check_secret_file,
     parse_webhook_key,
     read_secret,
@@ -36,6 +38,7 @@ from needfire_server.outputs.settings import (
     TlsSettings,
 )
 from needfire_server.outputs.tls import client_context
+from needfire_server.server_user import Account
 
 __all__ = ["OUTPUTS_MAX", "OutputBlocks", "mail_address", "parse_target"]
 
@@ -97,10 +100,14 @@ class _Block:
 
 
 class OutputBlocks:
-    """The merger of the field ``outputs``: gathers lines, then makes settings of them."""
+    """The merger of the field ``outputs``: gathers lines, then makes settings of them.
 
-    def __init__(self, findings: Findings) -> None:
+    ``account`` is who the server runs as: it decides which files may be used.
+    """
+
+    def __init__(self, findings: Findings, account: Account) -> None:
         self._findings = findings
+        self._account = account
         self._blocks: dict[str, _Block] = {}
         self._open: _Block | None = None
         self._is_skipping = False
@@ -118,7 +125,7 @@ class OutputBlocks:
             return
         if self._open is None:
             raise FormatError("it stands before the first OpenOutput; begin with OpenOutput = NAME")
-        parse = _PARSERS.get(directive.key)
+        parse = self._parser(directive.key)
         earlier = self._open.lines.setdefault(directive.key, [])
         if earlier and directive.key not in _REPEATED:
             raise FormatError(f"it stands in line {earlier[-1][0].line} of this output as well")
@@ -133,10 +140,15 @@ class OutputBlocks:
             if "outputtarget" in block.lines and block.get("outputtarget") is None:
                 continue  # Told already, at its line.
             try:
-                outputs.append(_Maker(block).make())
+                outputs.append(_Maker(block, self._account).make())
             except _LineError as error:
                 self._findings.error(error.line, f"output {block.name}: {error}", error.hint)
         return tuple(outputs)
+
+    def _parser(self, key: str) -> Callable[[Any], Any] | None:
+        if key == "outputtarget":
+            return partial(parse_target, account=self._account)
+        return _PARSERS.get(key)
 
     def _begin(self, directive: Directive, text: str) -> None:
         self._open = None
@@ -167,8 +179,9 @@ class _LineError(Exception):
 class _Maker:
     """Makes the settings of one block."""
 
-    def __init__(self, block: _Block) -> None:
+    def __init__(self, block: _Block, account: Account) -> None:
         self._block = block
+        self._account = account
 
     def make(self) -> OutputSettings:
         block = self._block
@@ -224,16 +237,18 @@ class _Maker:
         path: bytes | None = self._block.get(key)
         return None if path is None else os.fsdecode(path)
 
-    def _checked(self, key: str, work: Callable[[str], Any]) -> Any:
+    def _checked(self, key: str, work: Callable[[str, Account], Any]) -> Any:
         path = self._path(key)
         if path is None:
             return None
         try:
-            return work(path)
+            return work(path, self._account)
         except FormatError as error:
             raise _LineError(self._block.line_of(key), str(error)) from None
 
     def _tls(self) -> TlsSettings:
+        self._checked("outputcafile", check_readable)
+        self._checked("outputcertificatefile", check_readable)
         self._checked("outputprivatekeyfile", check_secret_file)
         settings = TlsSettings(
             ca_file=self._path("outputcafile"),
@@ -268,7 +283,7 @@ class _Maker:
                 "make one: (umask 077; openssl rand -base64 32 > /etc/needfire/webhook.key)",
             )
         key: bytes = self._checked(
-            "outputkeyfile", lambda path: parse_webhook_key(read_secret(path))
+            "outputkeyfile", lambda *each: parse_webhook_key(read_secret(*each))
         )
         return key
 
@@ -334,7 +349,7 @@ _TLS_FILES: Final = (
 # ---- the value of OutputTarget -----------------------------------------------------------------
 
 
-def parse_target(text: str) -> dict[str, Any]:
+def parse_target(text: str, account: Account) -> dict[str, Any]:
     """Return the fields of the settings that ``KIND WHERE`` decides.
 
     Raises:
@@ -357,7 +372,7 @@ def parse_target(text: str) -> dict[str, Any]:
             f"{printable(where, 80)!r} is no absolute path of a socket, like /dev/log"
         )
     if kind is TargetKind.COMMAND:
-        return found | {"argv": _argv(where)}
+        return found | {"argv": _argv(where, account)}
     if kind in _QUEUES | _RELAY:
         return found | {"addresses": _addresses(kind, where)}
     if kind is TargetKind.WEBHOOK:
@@ -400,14 +415,14 @@ def _address(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
-def _argv(text: str) -> tuple[str, ...]:
+def _argv(text: str, account: Account) -> tuple[str, ...]:
     try:
         argv = tuple(shlex.split(text))
     except ValueError as error:
         raise FormatError(f"the command is not complete: {error}") from None
     if not argv[0].startswith("/"):
         raise FormatError(f"{printable(argv[0], 80)!r} is no absolute path of a program")
-    check_program(argv[0])
+    check_program(argv[0], account)
     return argv
 
 
@@ -491,7 +506,6 @@ def _server_name(text: str) -> str:
 
 _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
     {
-        "outputtarget": parse_target,
         "outputformat": _word_of("format", {name: name for name in FORMATS}),
         "outputclass": parse_classes,
         "outputclassseverity": parse_class_severity,

@@ -26,6 +26,7 @@ from needfire_server.outputs.formats.syslog import FACILITIES
 from needfire_server.outputs.secrets import check_program
 from needfire_server.outputs.selection import Selection
 from needfire_server.outputs.settings import MailSettings, OutputSettings, TargetKind
+from needfire_server.server_user import Account
 
 __all__ = ["SAMHAIN_KEYS", "SamhainOutputs"]
 
@@ -77,8 +78,9 @@ class _Said:
 class SamhainOutputs:
     """Gathers lines, then makes outputs of them."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, account: Account) -> None:
         self._findings = findings
+        self._account = account
         self._said = _Said()
         self._open: _Command | None = None
 
@@ -135,7 +137,7 @@ class SamhainOutputs:
             command.is_usable = False
             raise FormatError(f"{printable(path, 80)!r} is no absolute path of a program")
         try:
-            check_program(path)
+            check_program(path, self._account)
         except FormatError:
             command.is_usable = False
             raise

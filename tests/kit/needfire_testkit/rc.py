@@ -4,6 +4,7 @@ from needfire_protocol.errors import ConfigError, Problem
 from needfire_protocol.rc.agent import AgentSettings, parse_agent_rc
 from needfire_protocol.rc.conditions import StatedFacts
 from needfire_server.config import ServerSettings, load_server_settings
+from needfire_server.server_user import Account
 
 __all__ = ["agent_rc", "errors_of", "notices_of", "server_rc"]
 
@@ -22,8 +23,8 @@ def agent_rc(text: str | bytes) -> AgentSettings:
 
 
 def server_rc(text: str) -> ServerSettings:
-    """Return the settings of a server's file."""
-    return load_server_settings(text.encode(), "serverrc", FACTS)
+    """Return the settings of a server's file, for one that runs as this process does."""
+    return load_server_settings(text.encode(), "serverrc", FACTS, Account.of_process())
 
 
 def errors_of(text: str | bytes) -> list[tuple[int | None, str]]:

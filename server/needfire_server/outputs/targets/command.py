@@ -14,6 +14,7 @@ from needfire_server.outputs.records import line_of, rendered
 from needfire_server.outputs.secrets import check_program
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
+from needfire_server.server_user import Account
 
 __all__ = ["CommandTarget"]
 
@@ -46,7 +47,7 @@ class CommandTarget(ConfirmingTarget):
     async def _run(self, record: bytes) -> None:
         try:
             # Each time: what was safe when the configuration was read may not be any more.
-            check_program(self._settings.argv[0])
+            check_program(self._settings.argv[0], Account.of_process())
         except FormatError as error:
             raise TargetError(str(error)) from None
         process = await asyncio.create_subprocess_exec(
