@@ -101,6 +101,10 @@ _WHO: Final = {
     "who_unit": "its container or unit of systemd",
 }
 
+_LINES_JOINED: Final = (
+    "\\x0a is the end of a line; each line is escaped as paths are, then each backslash doubled"
+)
+
 _REPLACED: Final = {
     "hash_old": "digest of what was there before; empty where there was nothing",
     "path_old": "where that was the file of all others: this file",
@@ -1464,7 +1468,7 @@ _SERVER_ENTRIES: Final = (
             "added": "lines that are new",
             "removed": "lines that are gone",
             "diff": "the lines, in the unified form of diff; what looks like a secret is masked. "
-            "\\x0a is the end of a line, \\\\ a backslash",
+            f"{_LINES_JOINED}",
             "diff_left_out": "lines of diff for which there was no room",
         },
     ),
@@ -1489,7 +1493,7 @@ _SERVER_ENTRIES: Final = (
             "removed": "objects that only the one before had",
             "modified": "objects that are recorded otherwise, in more than their last access",
             "diff": "the first 20 of each, as A path, D path and M path, in the order of the "
-            "baseline. \\x0a is the end of a line, \\\\ a backslash",
+            f"baseline. {_LINES_JOINED}",
             "diff_left_out": "changes that are not named there",
         },
     ),

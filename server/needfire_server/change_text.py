@@ -1,15 +1,17 @@
 r"""How an event shows what changed: lines in one text of bounded length, and how many are missing.
 
-Lines are bytes of files and names of files, so they are hostile. The whole is escaped as paths are
-(``escape_bytes``): a newline between two lines is ``\x0a``, a backslash is doubled, and
-``unescape_bytes`` gives the lines back. So a record stays one line in every form of log.
+Lines are bytes of files and names of files, so they are hostile. Each is escaped as paths are
+(``escape_bytes``); the lines, which are one line each then, are joined by newlines, and the whole is
+escaped once more. So a newline between two lines is ``\x0a``, one inside a name ``\\x0a``, and a
+record stays one line in every form of log. Were the lines escaped only once, a name that holds a
+newline could pretend to be two of them.
 """
 
 from typing import Final
 
-from needfire_protocol.escape import escape_bytes
+from needfire_protocol.escape import escape_bytes, printable, unescape_bytes
 
-__all__ = ["CHANGE_TEXT_MAX", "ChangeText"]
+__all__ = ["CHANGE_TEXT_MAX", "ChangeText", "lines_of"]
 
 CHANGE_TEXT_MAX: Final = 4_000
 """Characters: some fifty lines. A record of the audit log takes 4,096 in one field, so it has the
@@ -17,6 +19,8 @@ same text as the event."""
 _LINE_BYTES_MAX: Final = 400
 _CUT: Final = "…".encode()
 _NEWLINE: Final = escape_bytes(b"\n")
+_SHOWN_MAX: Final = 20_000
+"""Characters: the longest field of an event."""
 
 
 class ChangeText:
@@ -42,7 +46,8 @@ class ChangeText:
             return
         if len(line) > _LINE_BYTES_MAX:
             line = line[:_LINE_BYTES_MAX] + _CUT
-        text = escape_bytes(line)
+        # Printable by now: what is left to do is to double each backslash.
+        text = escape_bytes(escape_bytes(line).encode())
         length = self._length + len(text) + (len(_NEWLINE) if self._lines else 0)
         if length > CHANGE_TEXT_MAX:
             self.left_out = 1
@@ -56,3 +61,13 @@ class ChangeText:
 
     def __str__(self) -> str:
         return _NEWLINE.join(self._lines)
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of such a text, each escaped as a path is; any text gives printable lines.
+
+    Raises:
+        FormatError: it was not written by ``ChangeText``.
+    """
+    lines = unescape_bytes(text).split(b"\n") if text else []
+    return [printable(line.decode("utf-8", "backslashreplace"), _SHOWN_MAX) for line in lines]

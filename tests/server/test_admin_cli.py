@@ -23,6 +23,7 @@ from needfire_protocol.exit_status import MEANINGS
 from needfire_protocol.srp import Verifier
 from needfire_server.admin.cli import cli
 from needfire_server.audit.drafts import draft_of_event
+from needfire_server.change_text import lines_of
 from needfire_server.datafiles import DataFiles
 from needfire_server.states import ClientState, ClientStatus
 from needfire_testkit.admin_server import AdminServer, run_admin, start_admin
@@ -376,7 +377,7 @@ async def test_a_configuration_that_cannot_be_read_is_replaced_and_that_is_told(
 
 async def test_what_a_baseline_changes_is_told(server: AdminServer, tmp_path: Path) -> None:
     write_baseline(tmp_path / "one")
-    changed = [(b"hosts", FILE._replace(size=7)), (b"new\n", FILE)]
+    changed = [(b"hosts", FILE._replace(size=7)), (b"new\nD ", FILE)]
     rows = {b"": encode_entries([(b"/", FILE)]), b"\0etc": encode_entries(changed)}
     write_baseline(tmp_path / "two", rows=rows, format=3, entries=3)
     puts = [
@@ -388,8 +389,10 @@ async def test_what_a_baseline_changes_is_told(server: AdminServer, tmp_path: Pa
     assert (first["hash_old"], first["added"]) == (None, 4)
     assert last["hash_old"] == first["hash"]
     assert (last["added"], last["removed"], last["modified"]) == (1, 2, 2)
-    assert unescape_bytes(str(last["diff"])).split(b"\nD ")[-1] == b"/etc/passwd"
-    assert "A /etc/new\\x0a" in str(last["diff"])
+    named = lines_of(str(last["diff"]))
+    assert "A /etc/new\\x0aD " in named
+    assert named.count("D /etc/passwd") == 1
+    assert [line[:1] for line in named].count("D") == 2
 
 
 async def test_a_damaged_baseline_is_replaced_and_that_is_told(
@@ -847,7 +850,7 @@ async def test_detail_shows_every_field_with_what_was_and_what_is(server: AdminS
         size_old=6,
         size_new=14,
         mode_new="-rw-r--r--",
-        diff="-old\\x0a+\\x1b[2J\\\\x0a",
+        diff="-old\\x0a+\\\\x1b[2J\\\\x0a+ \\x1b[2J",
     )
     await server.store.ingest("web1", STREAM, [incoming(1, said)], received_us=NOW_US)
     ended = await run_admin("events", "--detail", directory=server.directory)
@@ -856,7 +859,7 @@ async def test_detail_shows_every_field_with_what_was_and_what_is(server: AdminS
     values = dict(re.split(r":\s+", line.strip(), maxsplit=1) for line in block.splitlines())
     assert values["id"] == said.id
     assert values["size"] == "6 -> 14"
-    assert re.findall(r"  diff: +(.*)", block) == ["-old", "+\\x1b[2J\\\\x0a"]
+    assert re.findall(r"  diff: +(.*)", block) == ["-old", "+\\x1b[2J\\x0a+ \\x1b[2J"]
     assert values["mode_new"] == "-rw-r--r--"
     assert values["path"] == "/etc/\\x1b[2J"
     assert values["title"] == said.msg

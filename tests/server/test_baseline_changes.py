@@ -13,6 +13,7 @@ from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import unescape_bytes
 from needfire_server import baseline_changes
 from needfire_server.baseline_changes import BaselineChanges, changes_of_rows, compare_baselines
+from needfire_server.change_text import lines_of
 from needfire_testkit.baselines import FILE, write_baseline
 
 Tree = dict[bytes, dict[bytes, FileEntry]]
@@ -41,7 +42,7 @@ def compared(directory: Path, old: Tree | None, new: Tree) -> BaselineChanges:
 
 
 def shown(changes: BaselineChanges) -> list[bytes]:
-    return unescape_bytes(changes.text).split(b"\n") if changes.text else []
+    return [unescape_bytes(line) for line in lines_of(changes.text)]
 
 
 def test_each_kind_of_change_is_counted_and_named(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_names_are_escaped_so_that_they_come_back_and_nothing_else_does(tmp_path
     name = b"\n\x1b[2J\\x0aD \xff\xe2\x80\xae"
     changes = compared(tmp_path, None, {b"/tmp": {name: FILE}})
     assert changes.text.isprintable()
-    assert unescape_bytes(changes.text) == b"A /tmp/" + name
+    assert shown(changes) == [b"A /tmp/" + name]
 
 
 def test_a_damaged_baseline_is_named_as_such(tmp_path: Path) -> None:

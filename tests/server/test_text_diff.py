@@ -1,13 +1,21 @@
 """The difference of two files turns one into the other, in bounded text and bounded time."""
 
+import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from needfire_protocol.escape import unescape_bytes
-from needfire_server.change_text import CHANGE_TEXT_MAX, ChangeText
+from needfire_protocol.escape import escape_bytes, unescape_bytes
+from needfire_server.change_text import CHANGE_TEXT_MAX, ChangeText, lines_of
 from needfire_server.text_diff import TextDiff, diff_texts
+
+OPERATE = (Path(__file__).parents[2] / "docs/operate.md").read_text()
 
 
 def as_it_is(line: bytes) -> bytes:
@@ -19,7 +27,7 @@ def diff(old: bytes, new: bytes) -> TextDiff:
 
 
 def shown(found: TextDiff) -> list[bytes]:
-    return unescape_bytes(found.text).split(b"\n") if found.text else []
+    return [unescape_bytes(line) for line in lines_of(found.text)]
 
 
 def patched(old: list[bytes], lines: list[bytes]) -> list[bytes]:
@@ -101,13 +109,60 @@ def test_a_file_that_stays_has_no_difference() -> None:
     assert diff(b"a\nb\n", b"a\nb") == TextDiff(0, 0, "", 0)
 
 
-@given(st.lists(st.binary(max_size=40).filter(lambda line: b"\n" not in line), max_size=8))
-def test_lines_come_back_as_they_were(lines: list[bytes]) -> None:
+HOSTILE_LINES = st.lists(
+    st.one_of(
+        st.binary(max_size=40),
+        st.lists(st.sampled_from([b"\\", b"x0a", b"\n", b"D ", b"\xe2\x80\xa8", b"n"])).map(
+            b"".join
+        ),
+    ).map(lambda line: b"A /" + line),
+    max_size=8,
+)
+
+
+def joined(lines: list[bytes]) -> str:
     text = ChangeText()
     for line in lines:
         text.add(line)
-    assert str(text).isprintable()
-    assert unescape_bytes(str(text)) == b"\n".join(lines)
+    return str(text)
+
+
+@given(HOSTILE_LINES)
+@example([b"D x\nD ", b"A \\", b"A \\\\x0a"])
+def test_lines_come_back_as_they_were(lines: list[bytes]) -> None:
+    text = joined(lines)
+    assert text.isprintable()
+    assert [unescape_bytes(line) for line in lines_of(text)] == lines
+
+
+def of_the_document(language: str) -> str:
+    """The line of docs/operate.md that takes a difference apart."""
+    pattern = {
+        "jq": r"\| jq -r '(\.fields\.diff [^']*)'",
+        "python": r"```python\n(lines = .*)\n```",
+    }
+    [found] = re.findall(pattern[language], OPERATE)
+    return str(found)
+
+
+@given(HOSTILE_LINES.filter(bool))
+def test_the_documented_python_takes_them_apart(lines: list[bytes]) -> None:
+    names: dict[str, Any] = {"re": re, "diff": joined(lines)}
+    exec(of_the_document("python"), names)  # ours
+    assert names["lines"] == lines_of(joined(lines))
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+def test_the_documented_jq_takes_them_apart() -> None:
+    lines = [b"M /etc", b"A /x\nD /etc/shadow", b"A /\\x0aD /a", b"A /\\\nD /b", b"A /\xff\\"]
+    found = subprocess.run(
+        ["jq", "-r", of_the_document("jq")],
+        input=json.dumps({"fields": {"diff": joined(lines)}}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split("\n")[:-1] == [escape_bytes(line) for line in lines]
 
 
 def test_a_text_ends_at_its_bound_and_has_no_holes() -> None:
@@ -128,7 +183,7 @@ def test_a_very_long_line_is_cut() -> None:
     text = ChangeText()
     text.add(b"y" * 400)
     text.add(b"y" * 401)
-    first, second = unescape_bytes(str(text)).split(b"\n")
+    first, second = map(unescape_bytes, lines_of(str(text)))
     assert (first, second) == (b"y" * 400, b"y" * 400 + "…".encode())
 
 

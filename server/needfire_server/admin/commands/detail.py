@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.errors import FormatError
-from needfire_protocol.escape import escape_bytes, printable, unescape_bytes
+from needfire_protocol.escape import printable
 from needfire_server.admin.output import shown
+from needfire_server.change_text import lines_of
 
 __all__ = ["detail_block", "titled"]
 
@@ -56,7 +57,7 @@ def _fields(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _lines(text: str) -> list[str]:
     """Return the lines of a field that holds several, each printable."""
     try:
-        return [escape_bytes(line) for line in unescape_bytes(text).split(b"\n")]
+        return lines_of(text)
     except FormatError:
         return [_text(text)]
 
