@@ -1282,7 +1282,7 @@ _SERVER_ENTRIES: Final = (
         "Baseline proposal received",
         "A client offered a new baseline. It replaces nothing until an administrator puts it in "
         "place.",
-        "needfire-admin baseline list shows it; needfire-admin baseline put NAME "
+        "needfire-admin baseline diff NAME --proposal ID shows what it changes; needfire-admin baseline put NAME "
         "--proposal ID puts it in place.",
         {"client": _CLIENT, "proposal": "its number", "bytes": "size", "hash": "its digest"},
     ),

@@ -6,7 +6,7 @@ them. Rows that are the same bytes are not even decoded.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from needfire_protocol.baseline import (
     FileEntry,
@@ -18,7 +18,14 @@ from needfire_protocol.baseline import (
 from needfire_server.baseline_files import baseline_rows
 from needfire_server.change_text import ChangeText
 
-__all__ = ["PATHS_MAX", "BaselineChanges", "changes_of_rows", "compare_baselines"]
+__all__ = [
+    "PATHS_MAX",
+    "BaselineChanges",
+    "Difference",
+    "changes_of_rows",
+    "compare_baselines",
+    "differences",
+]
 
 PATHS_MAX: Final = 20
 """Paths of each kind of change that are named."""
@@ -27,6 +34,16 @@ V = TypeVar("V")
 _ATIME: Final = FileEntry._fields.index("atime_ns")
 _ROW_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
 """Rows up to here are decoded whole, which is several times as fast; it takes some 40 MiB."""
+
+
+class Difference(NamedTuple):
+    """One object that is not the same. A tuple, because there may be millions."""
+
+    mark: bytes
+    """A, D or M."""
+    path: bytes
+    old: FileEntry | None
+    new: FileEntry | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +76,7 @@ def compare_baselines(old: str | None, new: str) -> BaselineChanges:
     counts = {b"A": 0, b"D": 0, b"M": 0}
     text = ChangeText()
     unnamed = 0
-    for mark, path in _changes(old, new):
+    for mark, path, _, _ in differences(old, new):
         counts[mark] += 1
         if counts[mark] > PATHS_MAX:
             unnamed += 1
@@ -69,7 +86,12 @@ def compare_baselines(old: str | None, new: str) -> BaselineChanges:
     return BaselineChanges(counts[b"A"], counts[b"D"], counts[b"M"], str(text), text.left_out)
 
 
-def _changes(old: str | None, new: str) -> Iterator[tuple[bytes, bytes]]:
+def differences(old: str | None, new: str) -> Iterator[Difference]:
+    """Yield what differs between two baselines, as ``compare_baselines`` counts it.
+
+    Raises:
+        FormatError: one of them is no baseline, or is damaged.
+    """
     with baseline_rows(new) as after:
         if old is None:
             yield from changes_of_rows(iter(()), after)
@@ -80,28 +102,30 @@ def _changes(old: str | None, new: str) -> Iterator[tuple[bytes, bytes]]:
 
 def changes_of_rows(
     before: Iterator[tuple[bytes, bytes]], after: Iterator[tuple[bytes, bytes]]
-) -> Iterator[tuple[bytes, bytes]]:
-    """Yield a mark (A, D or M) and the path of each object that differs; rows come sorted by key."""
+) -> Iterator[Difference]:
+    """Yield each object that differs; rows come sorted by key."""
     for key, old, new in _beside_each_other(before, after):
         if old == new or (
             old is not None and new is not None and differ_in_access_times_only(old, new)
         ):
             continue
-        for mark, name in _of_entries(_entries(old), _entries(new)):
+        for mark, name, entry_old, entry_new in _of_entries(_entries(old), _entries(new)):
             # Only the root's own entry is named "/", in a row that has no path.
-            yield mark, path_of(key) + (name if name == b"/" or key == b"\0" else b"/" + name)
+            path = path_of(key) + (name if name == b"/" or key == b"\0" else b"/" + name)
+            yield Difference(mark, path, entry_old, entry_new)
 
 
 def _of_entries(
     before: Iterator[tuple[bytes, FileEntry]], after: Iterator[tuple[bytes, FileEntry]]
-) -> Iterator[tuple[bytes, bytes]]:
+) -> Iterator[Difference]:
+    """The same with names in place of paths."""
     for name, old, new in _beside_each_other(before, after):
         if old is None:
-            yield b"A", name
+            yield Difference(b"A", name, None, new)
         elif new is None:
-            yield b"D", name
+            yield Difference(b"D", name, old, None)
         elif old[:_ATIME] != new[:_ATIME] or old[_ATIME + 1 :] != new[_ATIME + 1 :]:
-            yield b"M", name
+            yield Difference(b"M", name, old, new)
 
 
 def _entries(row: bytes | None) -> Iterator[tuple[bytes, FileEntry]]:

@@ -79,22 +79,54 @@ def baseline_rows(path: str) -> Iterator[Iterator[tuple[bytes, bytes]]]:
     Raises:
         FormatError: it is no baseline, or (while the rows are read as well) it is damaged.
     """
-    with _opened(path) as connection:
+    patience = _Patience()
+    with _opened(path, patience) as connection:
         _meta(connection)
-        yield _rows(connection)
+        yield _unhurried(_rows(connection), patience)
+
+
+class _Patience:
+    """How long SQLite may take for one file."""
+
+    __slots__ = ("_since_s", "_used_s")
+
+    def __init__(self) -> None:
+        self._used_s = 0.0
+        self._since_s = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        return self._used_s + time.monotonic() - self._since_s > _CHECK_LIMIT_S
+
+    def rest(self) -> None:
+        self._used_s += time.monotonic() - self._since_s
+
+    def resume(self) -> None:
+        self._since_s = time.monotonic()
+
+
+def _unhurried(
+    rows: Iterator[tuple[bytes, bytes]], patience: _Patience
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield rows to somebody who may take any time for each, a person at a terminal say.
+
+    They come in rising order, so a file that goes round ends all the same.
+    """
+    for row in rows:
+        patience.rest()
+        yield row
+        patience.resume()
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[sqlite3.Connection]:
+def _opened(path: str, patience: _Patience | None = None) -> Iterator[sqlite3.Connection]:
     """Open a baseline; what SQLite finds wrong with it while it is used becomes a FormatError."""
     _check_header(path)
     connection = sqlite3.connect(
         f"{Path(os.path.abspath(path)).as_uri()}?mode=ro&immutable=1", uri=True
     )
-    deadline_s = time.monotonic() + _CHECK_LIMIT_S
-    connection.set_progress_handler(
-        lambda: int(time.monotonic() > deadline_s), _STEPS_BETWEEN_LOOKS
-    )
+    limit = patience or _Patience()
+    connection.set_progress_handler(lambda: int(limit.is_over), _STEPS_BETWEEN_LOOKS)
     try:
         # Text of a file that lies about its encoding must not become an error of Python's.
         connection.text_factory = bytes

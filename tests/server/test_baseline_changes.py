@@ -134,4 +134,7 @@ def test_the_changes_are_those_of_the_sets(old: Tree, new: Tree) -> None:
         + [(b"D", path) for path in before.keys() - after.keys()]
         + [(b"M", path) for path in after.keys() & before.keys() if before[path] != after[path]]
     )
-    assert sorted(changes_of_rows(rows(old), rows(new))) == expected
+    found = list(changes_of_rows(rows(old), rows(new)))
+    assert sorted((each.mark, each.path) for each in found) == expected
+    for each in found:
+        assert (each.old is None, each.new is None) == (each.mark == b"A", each.mark == b"D")

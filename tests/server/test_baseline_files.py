@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from needfire_protocol.baseline import encode_entries
 from needfire_protocol.errors import FormatError
 from needfire_server import baseline_files as baseline_files_module
-from needfire_server.baseline_files import read_baseline_meta, validate_baseline
+from needfire_server.baseline_files import baseline_rows, read_baseline_meta, validate_baseline
 from needfire_testkit.baselines import FILE, write_baseline
 
 
@@ -148,3 +149,28 @@ def test_a_file_that_takes_for_ever_to_read_is_given_up(
     monkeypatch.setattr(baseline_files_module, "_STEPS_BETWEEN_LOOKS", 1)
     with pytest.raises(FormatError, match="interrupted"):
         validate_baseline(str(path))
+
+
+def test_a_reader_may_take_any_time_between_two_rows(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {b"\0d%03d" % number: encode_entries([(b"f", FILE)]) for number in range(500)}
+    write_baseline(path, rows=rows, format=3, entries=500)
+    now_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    monkeypatch.setattr(baseline_files_module, "time", clock)
+    monkeypatch.setattr(baseline_files_module, "_STEPS_BETWEEN_LOOKS", 1)
+    with baseline_rows(str(path)) as found:
+        for key, _ in found:
+            assert key in rows
+            now_s += 1_000.0
+
+
+def test_what_sqlite_itself_takes_too_long_for_is_given_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_baseline(path)
+    monkeypatch.setattr(baseline_files_module, "_CHECK_LIMIT_S", -1.0)
+    monkeypatch.setattr(baseline_files_module, "_STEPS_BETWEEN_LOOKS", 1)
+    with pytest.raises(FormatError, match="interrupted"), baseline_rows(str(path)):
+        pass

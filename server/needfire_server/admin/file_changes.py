@@ -22,7 +22,7 @@ from needfire_server.datafiles import (
 )
 from needfire_server.text_diff import diff_texts
 
-__all__ = ["Changes", "changes_by"]
+__all__ = ["Changes", "changes_by", "digest_of"]
 
 Changes: TypeAlias = Mapping[str, FieldValue]
 
@@ -43,7 +43,7 @@ def changes_by(
             return {"hash_old": None, "not_compared": found.reason}
         return {"hash_old": None, **_compared(kind, None, staged)}
     with found:
-        changes: dict[str, FieldValue] = {"hash_old": f"sha256:{_digest(found.file)}"}
+        changes: dict[str, FieldValue] = {"hash_old": f"sha256:{digest_of(found.file)}"}
         if name is not None and found.is_catch_all:
             changes["path_old"] = found.told_as
         return {**changes, **_compared(kind, found, staged)}
@@ -83,7 +83,8 @@ def _of_baseline(old: OpenedFile | None, staged: StagedFile) -> Changes:
     }
 
 
-def _digest(file: BinaryIO) -> str:
+def digest_of(file: BinaryIO) -> str:
+    """Return the SHA-256 of an open file in hex, and leave it at its start."""
     digest = hashlib.sha256()
     while data := file.read(_READ_BYTES):
         digest.update(data)

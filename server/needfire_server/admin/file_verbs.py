@@ -27,10 +27,13 @@ from needfire_server.datafiles import (
 from needfire_server.storage.base import Proposal
 
 __all__ = [
+    "accessible",
+    "find_proposal",
     "get_baseline",
     "get_configuration",
     "list_baselines",
     "list_files",
+    "optional_name",
     "put_baseline",
     "put_configuration",
     "show_baseline",
@@ -46,7 +49,7 @@ _TIME_US_MAX: Final = 253_402_300_799_999_999
 async def put_configuration(subject: Subject, call: Call) -> Reply:
     """Put a configuration in place for one client or for all, if it has no errors."""
     call.arguments.check_names("name", "source")
-    name = _optional_name(call)
+    name = optional_name(call)
     source = printable(call.arguments.optional_text("source") or "configuration", _SOURCE_TEXT_MAX)
     file = _regular_file(call.file)
     hosts = subject.registry.names()[:_HOSTS_CHECKED_MAX] if name is None else (name,)
@@ -61,20 +64,20 @@ async def put_configuration(subject: Subject, call: Call) -> Reply:
 async def get_configuration(subject: Subject, call: Call) -> Reply:
     """Give the configuration that a client gets, or the one of all."""
     call.arguments.check_names("name")
-    return await _get(subject, FileKind.CONFIGURATION, _optional_name(call))
+    return await _get(subject, FileKind.CONFIGURATION, optional_name(call))
 
 
 async def put_baseline(subject: Subject, call: Call) -> Reply:
     """Put a baseline in place for one client or for all: a file, or what the client proposed."""
     call.arguments.check_names("name", "proposal")
-    name = _optional_name(call)
+    name = optional_name(call)
     number = call.arguments.optional_integer("proposal")
     async with subject.putting(FileKind.BASELINE):
         if number is None:
             file = _regular_file(call.file)
             put, changes = await asyncio.to_thread(_put_baseline, subject.data_files, name, file)
         else:
-            proposal = await _proposal(subject, number, name)
+            proposal = await find_proposal(subject, number, name)
             put, changes = await asyncio.to_thread(
                 _put_proposal, subject.data_files, name, proposal
             )
@@ -90,8 +93,8 @@ async def get_baseline(subject: Subject, call: Call) -> Reply:
     call.arguments.check_names("name", "proposal")
     number = call.arguments.optional_integer("proposal")
     if number is None:
-        return await _get(subject, FileKind.BASELINE, _optional_name(call))
-    proposal = await _proposal(subject, number, _optional_name(call))
+        return await _get(subject, FileKind.BASELINE, optional_name(call))
+    proposal = await find_proposal(subject, number, optional_name(call))
     opened = await asyncio.to_thread(subject.data_files.open_proposal, proposal.path)
     return _reply_with(opened)
 
@@ -115,14 +118,14 @@ async def show_baseline(subject: Subject, call: Call) -> Reply:
     call.arguments.check_names("name", "proposal")
     number = call.arguments.optional_integer("proposal")
     if number is None:
-        name = _optional_name(call)
+        name = optional_name(call)
         opened = await asyncio.to_thread(subject.data_files.find, FileKind.BASELINE, name)
         described: dict[str, Any] = {"client": name}
     else:
-        proposal = await _proposal(subject, number, _optional_name(call))
+        proposal = await find_proposal(subject, number, optional_name(call))
         opened = await asyncio.to_thread(subject.data_files.open_proposal, proposal.path)
         described = _describe(proposal)
-    with _accessible(opened) as found:
+    with accessible(opened) as found:
         described |= {"path": found.told_as, "bytes": found.size_bytes}
         meta = await asyncio.to_thread(_validated, found.path)
     return Reply({**described, **_meta(meta)})
@@ -204,7 +207,7 @@ def _validated(path: str) -> BaselineMeta:
 def _put_proposal(
     data_files: DataFiles, name: str | None, proposal: Proposal
 ) -> tuple[dict[str, Any], Changes]:
-    with _accessible(data_files.open_proposal(proposal.path)) as opened:
+    with accessible(data_files.open_proposal(proposal.path)) as opened:
         return _put_baseline(data_files, name, opened.file, proposal=proposal)
 
 
@@ -242,7 +245,7 @@ async def _get(subject: Subject, kind: FileKind, name: str | None) -> Reply:
 
 
 def _reply_with(opened: OpenedFile | NotAccessible) -> Reply:
-    found = _accessible(opened)
+    found = accessible(opened)
     result = {
         "path": found.told_as,
         "bytes": found.size_bytes,
@@ -251,13 +254,15 @@ def _reply_with(opened: OpenedFile | NotAccessible) -> Reply:
     return Reply(result, file=found.file)
 
 
-def _accessible(opened: OpenedFile | NotAccessible) -> OpenedFile:
+def accessible(opened: OpenedFile | NotAccessible) -> OpenedFile:
+    """Return a file that was opened; AdminRefusedError where it was not."""
     if isinstance(opened, NotAccessible):
         raise AdminRefusedError(f"File not accessible: {opened.first_path}: {opened.reason}")
     return opened
 
 
-async def _proposal(subject: Subject, number: int, name: str | None) -> Proposal:
+async def find_proposal(subject: Subject, number: int, name: str | None) -> Proposal:
+    """Return a proposal; AdminRefusedError where there is none, or another client made it."""
     proposal = await subject.store.proposal(number)
     hint = "needfire-admin baseline list shows the proposals that there are"
     if proposal is None:
@@ -278,7 +283,8 @@ def _regular_file(file: BinaryIO | None) -> BinaryIO:
     return file
 
 
-def _optional_name(call: Call) -> str | None:
+def optional_name(call: Call) -> str | None:
+    """Return the client that a request is about; None for all without a file of their own."""
     name = call.arguments.optional_text("name")
     return None if name is None else parse_client_name(name)
 

@@ -39,6 +39,7 @@ _ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         "files-list": _ANY,
         "baseline-list": _ANY,
         "baseline-show": _ANY,
+        "baseline-diff": _ANY,
         "baseline-get": _ANY,
         "baseline-put": _APPROVERS,
     }

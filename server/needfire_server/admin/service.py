@@ -19,6 +19,7 @@ from needfire_server.admin import (
     event_verbs,
     file_verbs,
     output_verbs,
+    proposal_verbs,
 )
 from needfire_server.admin.requests import Reply, Request
 from needfire_server.admin.subject import AdminHooks, Call, Subject
@@ -49,6 +50,7 @@ VERBS: Final[Mapping[str, _Verb]] = {
     "baseline-get": file_verbs.get_baseline,
     "baseline-list": file_verbs.list_baselines,
     "baseline-show": file_verbs.show_baseline,
+    "baseline-diff": proposal_verbs.show_changes,
     "files-list": file_verbs.list_files,
     "events": event_verbs.events,
     "alarms-list": alarm_verbs.list_alarms,
@@ -75,6 +77,7 @@ _READING: Final = frozenset(
         "baseline-get",
         "baseline-list",
         "baseline-show",
+        "baseline-diff",
         "events",
         "alarms-list",
         "output-list",

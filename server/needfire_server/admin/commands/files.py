@@ -15,8 +15,10 @@ from needfire_protocol.escape import printable
 from needfire_protocol.event import format_time
 from needfire_protocol.names import parse_client_name
 from needfire_server.admin.backend import Answer
+from needfire_server.admin.commands.reading import Form, form_of
 from needfire_server.admin.context import backend, json_option, server_options
 from needfire_server.admin.output import (
+    TableWriter,
     hint,
     note,
     print_json,
@@ -182,6 +184,84 @@ def show_baseline(name: str | None, for_all: bool, proposal: int | None, as_json
         print_json(found)
     else:
         print_lines(found)
+
+
+@baseline.command("diff")
+@click.argument("name", required=False)
+@click.option("--default", "for_all", is_flag=True, help="Compare with the one of all others.")
+@click.option(
+    "--proposal",
+    type=click.IntRange(1),
+    required=True,
+    help="What a client proposed, by its number.",
+)
+@click.option("--limit", type=click.IntRange(0), help="Show so many; the others are only counted.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--table", "as_table", is_flag=True, help="A table, also in a pipe.")
+@server_options
+def diff_baseline(
+    name: str | None,
+    for_all: bool,
+    proposal: int,
+    limit: int | None,
+    as_json: bool,
+    as_table: bool,
+) -> None:
+    """Show what putting a proposal in place would change for NAME: each object, before and now.
+
+    Compared with the baseline that NAME gets at present. In a pipe one JSON object a line, and at
+    the end the numbers, which baseline put tells as well.
+    """
+    _check_name(name, for_all)
+    form = form_of(as_table=as_table, as_json=as_json, detail=False)
+    table = TableWriter({"CHANGE": 8, "PATH": 32, "BEFORE -> NOW": 0})
+    arguments = {"name": name, "proposal": proposal, "limit": limit}
+    with backend() as server:
+        for each in server.stream("baseline-diff", arguments):
+            if form is Form.JSON:
+                print_json(each)
+            elif "summary" not in each:
+                table.write(each["change"], each["path"], _attributes(each))
+            if "summary" in each:
+                _say_difference(each["summary"])
+
+
+def _attributes(difference: Mapping[str, Any]) -> str:
+    attributes: Mapping[str, Any] = difference["attributes"]
+    if difference["change"] == "modified":
+        return ", ".join(
+            f"{name}: {_short(old)} -> {_short(new)}"
+            for name, (old, new) in attributes.items()
+            if name != "imode" or "mode" not in attributes
+        )
+    side = 1 if difference["change"] == "added" else 0
+    return ", ".join(
+        f"{name}: {_short(attributes[name][side])}" for name in _OF_ONE if name in attributes
+    )
+
+
+_OF_ONE = ("mode", "iowner", "igroup", "size", "chksum", "link")
+"""What a table shows of an object that is only on one side; JSON has everything."""
+_DIGITS_SHOWN = 12
+
+
+def _short(value: object) -> str:
+    """Return a value as a cell shows it, of a digest the beginning."""
+    text = shown(value)
+    algorithm, separator, digits = text.partition(":")
+    if separator and algorithm.isalnum() and len(digits) >= 2 * _DIGITS_SHOWN and digits.isalnum():
+        return f"{algorithm}:{digits[:_DIGITS_SHOWN]}…"
+    return text
+
+
+def _say_difference(summary: Mapping[str, Any]) -> None:
+    _say_changes("baseline", summary)
+    if summary["hash_old"] is None:
+        click.echo(f"objects: {summary['added']} added", err=True)
+    elif "path_old" in summary:
+        hint(f"{summary['client']} has none of its own; compared with the one of all others")
+    if summary["not_shown"]:
+        note(f"{summary['not_shown']} more are not shown; give a larger --limit, or none")
 
 
 @baseline.command("import")
