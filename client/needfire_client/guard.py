@@ -9,7 +9,7 @@ quiet system says. So somebody else looks after it, in a thread of its own:
   sleep of the machine, or of this process, is a time in which nobody watched.
 - The canary, a file in the agent's own state directory, is written at an interval and has to come
   back through the watcher. Its time of modification also says, at the next start, until when the
-  agent was watching.
+  agent was watching: it is kept up to date once a minute, also where canaries are rarer.
 - At the same time each root of the rules is opened as a directory, and that has to come back too
   (``probing.py``). Trees that are watched are never written to: it would be a change in them.
 """
@@ -19,6 +19,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -39,6 +40,10 @@ JUMP_S: Final = 2.0
 
 LATE_S: Final = 15.0
 """Seconds that a tick may come late before nobody can be said to have watched."""
+
+ALIVE_S: Final = 60.0
+"""Seconds between two notes that the agent is alive: by so much a gap after a crash may be told too
+long. One write of an inode a minute."""
 
 CANARY_WAIT_S: Final = 30.0
 """Seconds that the canary may take: a queue that was full takes a few to be read."""
@@ -151,6 +156,7 @@ class Canary:
         self._lock = threading.Lock()
         self._told: frozenset[bytes] = frozenset()
         self._written_s: float | None = None
+        self._alive_s = float("-inf")
 
     def came(self, which: bytes) -> None:
         """Note that the watcher has told of the file or of a root."""
@@ -170,6 +176,16 @@ class Canary:
             return os.lstat(self.path).st_mtime_ns // 1000
         except OSError:
             return None
+
+    def keep_alive(self, now_s: float) -> None:
+        """Note that the agent still watches, if it is time; its file is not made for it.
+
+        That the watcher tells of it is no harm: whatever comes through it shows that it works.
+        """
+        if now_s - self._alive_s >= ALIVE_S:
+            self._alive_s = now_s
+            with suppress(OSError):
+                os.utime(self.path, follow_symlinks=False)
 
     def write(self) -> bool:
         """Write it; False where that fails (disk full), which is no silence of the watcher."""
@@ -300,6 +316,7 @@ class Guard:
                 gap = timekeeper.tick(self._clocks())
                 if gap is not None:
                     self._watched.lost(gap.reason, gap.scope, gap.since_us)
+                self._canary.keep_alive(next_s)
             self._tick_canary()
 
     def _open_mountinfo(self) -> int:

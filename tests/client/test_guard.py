@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from needfire_client import guard as guard_module
 from needfire_client.guard import Canary, Clocks, Guard, Timekeeper, mount_gaps
 from needfire_client.mounts import Mount
 from needfire_client.policy import Ruleset
@@ -181,3 +182,37 @@ def test_a_guard_that_fails_says_so(tmp_path: Path) -> None:
     finally:
         guard.stop()
     assert ears.losses[0][0] == "the guard failed: ValueError: a bug"
+
+
+def test_the_time_until_which_the_agent_watched_is_noted_once_a_minute(tmp_path: Path) -> None:
+    """A canary that is written once a day would say that the agent died yesterday."""
+    canary = Canary(tmp_path / "canary", interval_s=86_400)
+    canary.keep_alive(0.0)
+    assert canary.last_seen_us() is None
+    assert canary.write()
+
+    def is_noted_at(now_s: float) -> bool:
+        os.utime(canary.path, (1, 1))
+        canary.keep_alive(now_s)
+        return canary.last_seen_us() != 1_000_000
+
+    assert [is_noted_at(now_s) for now_s in (59.9, 60.0, 119.9, 120.0)] == [
+        *(False, True, False, True)
+    ]
+
+
+def test_the_guard_notes_that_the_agent_is_alive_between_canaries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard_module, "ALIVE_S", 0.0)
+    ears = Ears()
+    canary = Canary(tmp_path / "canary", interval_s=86_400)
+    canary.is_expected = False
+    guard = Guard(Ruleset(settings_of()), ears, canary, tick_s=0.02, mountinfo=Path(os.devnull))
+    guard.start()
+    try:
+        ears.wait(lambda: canary.last_seen_us() is not None, "the first canary")
+        os.utime(canary.path, (1, 1))
+        ears.wait(lambda: canary.last_seen_us() != 1_000_000, "the note")
+    finally:
+        guard.stop()
