@@ -2,19 +2,21 @@
 
 import asyncio
 import itertools
+import socket
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from needfire_protocol.errors import FormatError
+from needfire_protocol.audit.note import parse_checkpoint, parse_note
+from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.filters import FILTERS, codes_of, place_of
 from needfire_server.admin.requests import AdminRefusedError, Arguments, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.storage.audit_base import AuditQuery
 
-__all__ = ["export", "keys", "prove", "rotate", "show"]
+__all__ = ["export", "keys", "prove", "report", "rotate", "show"]
 
 _LINES: Final = 500
 """Lines that are read at a time, for each who asks."""
@@ -75,6 +77,27 @@ async def keys(subject: Subject, call: Call) -> Reply:
     """The public keys that the log had, the newest last."""
     call.arguments.check_names()
     return Reply({"keys": [str(key) for key in subject.audit.public_keys()]})
+
+
+async def report(subject: Subject, call: Call) -> Reply:
+    """What a report says of itself: whose it is, and what of the audit log is signed now."""
+    call.arguments.check_names()
+    note, key = "", ""
+    with suppress(StorageError):
+        await subject.audit.checkpoint()
+    if (shown := subject.audit.shown) is not None:
+        note, key = shown.checkpoint.note, shown.key
+    signed = parse_checkpoint(parse_note(note)) if note else None
+    return Reply(
+        {
+            "server": socket.gethostname(),
+            "user": call.user,
+            "size": 0 if signed is None else signed.size,
+            "root": "" if signed is None else signed.root.hex(),
+            "note": note,
+            "key": key,
+        }
+    )
 
 
 async def rotate(subject: Subject, call: Call) -> Reply:

@@ -31,6 +31,7 @@ _ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
     {
         "status": _ANY,
         "health": _ANY,
+        "report": _ANY,
         "commands": _ANY,
         "events": _ANY,
         "alarms-list": _ANY,

@@ -65,6 +65,7 @@ VERBS: Final[Mapping[str, _Verb]] = {
     "audit-prove": audit_verbs.prove,
     "audit-keys": audit_verbs.keys,
     "audit-rotate": audit_verbs.rotate,
+    "report": audit_verbs.report,
 }
 
 
@@ -88,6 +89,7 @@ _READING: Final = frozenset(
         "audit-export",
         "audit-prove",
         "audit-keys",
+        "report",
     }
 )
 """Verbs that change nothing."""

@@ -27,6 +27,7 @@ from needfire_server.clock import now_us
 __all__ = [
     "Form",
     "Pages",
+    "check_span",
     "filter_options",
     "form_of",
     "form_options",
@@ -115,6 +116,18 @@ class Pages:
             note(f"there may be more: --after {self.last}")
         elif self.count == self.limit:
             note(f"there may be older ones: --before {self.first}")
+
+
+def check_span(since_us: int | None, until_us: int | None, now: int) -> None:
+    """Refuse a span of time that nothing can be in.
+
+    Raises:
+        click.UsageError: it ends before it begins, or begins in the future.
+    """
+    if since_us is not None and until_us is not None and since_us >= until_us:
+        raise click.UsageError("--since is not before --until: nothing can match")
+    if since_us is not None and since_us > now:
+        raise click.UsageError("--since lies in the future: nothing can match yet")
 
 
 def _moment(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
