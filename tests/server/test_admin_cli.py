@@ -24,6 +24,7 @@ from needfire_protocol.srp import Verifier
 from needfire_server.admin.cli import cli
 from needfire_server.audit.drafts import draft_of_event
 from needfire_server.change_text import lines_of
+from needfire_server.clock import now_us
 from needfire_server.datafiles import DataFiles
 from needfire_server.states import ClientState, ClientStatus
 from needfire_testkit.admin_server import AdminServer, run_admin, start_admin
@@ -751,6 +752,23 @@ async def test_following_gives_each_event_at_once_and_none_twice(server: AdminSe
     process._transport.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("what", [("events",), ("audit", "show")])
+async def test_following_ends_when_its_time_is_over(
+    server: AdminServer, what: tuple[str, ...]
+) -> None:
+    await server.store.record(event("SERVER_UP"))
+    began_us = now_us()
+    for until_us in (began_us - 1_000_000, began_us + 2_000_000):
+        async with asyncio.timeout(60):
+            ended = await run_admin(
+                *(*what, "--follow", "--json", "--until", format_time(until_us)),
+                directory=server.directory,
+            )
+        assert ended.status == 0, ended.err
+        assert now_us() >= until_us
+        assert ended.out or until_us < began_us
+
+
 async def test_following_needs_a_server(directory: Path) -> None:
     ended = await run_admin("events", "--follow", directory=directory)
     assert ended.status == 4
@@ -807,6 +825,9 @@ async def test_a_path_of_any_bytes_is_found_as_events_show_it(server: AdminServe
         (("--follow", "--before", "3"), "no end"),
         (("--table", "--lines"), "give one of"),
         (("--after", "-1"), "not in the range"),
+        (("--after", "7", "--before", "7"), "--before is not behind --after"),
+        (("--since", "1h", "--until", "2h"), "--since is not before --until"),
+        (("--since", "2026-11-18", "--until", "2026-11-18"), "--since is not before --until"),
     ],
 )
 async def test_what_cannot_be_asked_for_is_named(
@@ -883,6 +904,30 @@ async def test_a_terminal_gets_a_table_that_no_name_can_break(server: AdminServe
     for form in ("--detail", "--json", "--lines", "--table"):
         lines = (await run_admin("events", form, directory=server.directory)).out.split("\n")
         assert all(line.isprintable() for line in lines)
+
+
+async def test_a_table_shows_whom_the_servers_own_events_are_about(server: AdminServer) -> None:
+    """And nobody else can put words into another one's mouth, or under its name."""
+    gone = replace(event(path="/x"), code="STOPPED_WITHOUT_GOODBYE", fields={"client": "web1"})
+    await server.store.record(gone)
+    await server.store.ingest("evil", STREAM, [incoming(1, gone)], received_us=NOW_US)
+    out = (await run_admin("events", "--table", directory=server.directory)).out
+    assert [line.split()[2] for line in out.splitlines()[1:]] == ["(web1)", "evil"]
+    await registered(server, "web1")
+    found = await run_admin("events", "--table", "--client", "web1", directory=server.directory)
+    assert [line.split()[2] for line in found.out.splitlines()[1:]] == ["(web1)"]
+
+
+async def test_a_long_code_moves_no_other_line(server: AdminServer) -> None:
+    codes = ("START", "MANAGED_CONFIGURATION_LOCAL_CHANGE_ROLLBACK_LAUNCHED", "EXIT")
+    for code in codes:
+        await server.store.record(replace(event(path="/x"), code=code, msg="said", fields={}))
+    out = (await run_admin("events", "--table", directory=server.directory)).out
+    heading, *rows = out.splitlines()
+    assert [row.index("said") == heading.index("WHAT") for row in rows] == [True, False, True]
+    assert {row.index(code) for row, code in zip(rows, codes, strict=True)} == {
+        heading.index("CODE")
+    }
 
 
 async def test_a_reader_that_has_enough_is_no_error(server: AdminServer) -> None:

@@ -14,6 +14,8 @@ from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.filters import FILTERS, codes_of, place_of
 from needfire_server.admin.requests import AdminRefusedError, Arguments, Reply
 from needfire_server.admin.subject import Call, Subject
+from needfire_server.admin.wakeup import wait_until
+from needfire_server.clock import now_us
 from needfire_server.storage.audit_base import AuditQuery
 
 __all__ = ["export", "keys", "prove", "report", "rotate", "show"]
@@ -131,11 +133,12 @@ async def _before_newest(subject: Subject, query: AuditQuery, limit: int | None,
 async def _records(
     subject: Subject, query: AuditQuery, after: int, end: int | None, limit: int | None = None
 ) -> AsyncGenerator[Mapping[str, Any], None]:
-    """Yield records up to ``end``, or without end; as ``event_verbs`` does with events."""
+    """Yield records up to ``end``, or as long as the query says; as ``event_verbs`` does."""
     left = limit
     is_told = False
     while left is None or left > 0:
         ticket = subject.new_events.ticket()
+        is_over = query.until_us is not None and now_us() >= query.until_us
         now = (await subject.store.audit.head()).size if end is None else end
         wanted = _LINES if left is None else min(_LINES, left)
         page = await subject.store.audit.search(
@@ -149,12 +152,13 @@ async def _records(
             continue
         if end is not None:
             return
+        if is_over:
+            return
         if not is_told:
             is_told = True
             yield {"following": True}
         # Not every record comes with an event, nor from this server.
-        with suppress(TimeoutError):
-            await asyncio.wait_for(ticket.wait(), _LOOK_S)
+        await wait_until(ticket.wait(), query.until_us, _LOOK_S)
 
 
 def _query(arguments: Arguments) -> AuditQuery:

@@ -10,6 +10,8 @@ from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.filters import FILTERS, event_class_of, place_of, severity_of
 from needfire_server.admin.requests import Arguments, Reply
 from needfire_server.admin.subject import Call, Subject
+from needfire_server.admin.wakeup import wait_until
+from needfire_server.clock import now_us
 from needfire_server.storage.base import EventQuery
 
 __all__ = ["events"]
@@ -19,7 +21,9 @@ _PAGE: Final = 100
 
 
 async def events(subject: Subject, call: Call) -> Reply:
-    """The newest events that match, oldest first; with ``follow`` also those to come, for ever.
+    """The newest events that match, oldest first; with ``follow`` also those to come.
+
+    That ends when the time of ``until_us`` has come; without it never.
 
     With ``after`` the first ones behind it. Each comes with its number, which ``after`` and
     ``before`` take: pages join without a gap and without an event twice, whatever is stored meanwhile.
@@ -73,7 +77,7 @@ async def _before_newest(subject: Subject, query: EventQuery, limit: int | None,
 async def _items(
     subject: Subject, query: EventQuery, after: int, end: int | None, limit: int | None = None
 ) -> AsyncGenerator[Mapping[str, Any], None]:
-    """Yield what is stored behind ``after``: up to ``end``, or without end.
+    """Yield what is stored behind ``after``: up to ``end``, or until the query's time is over.
 
     Who follows is told once, with ``{"following": true}``, that from here on all is new.
     """
@@ -81,6 +85,8 @@ async def _items(
     is_told = False
     while left is None or left > 0:
         ticket = subject.new_events.ticket()
+        # Before it is looked what there is: what arrives in between is still shown.
+        is_over = query.until_us is not None and now_us() >= query.until_us
         # What was looked at in vain is not looked at again when more comes.
         now = await subject.store.last_rowid() + 1 if end is None else end
         wanted = _PAGE if left is None else min(_PAGE, left)
@@ -95,10 +101,12 @@ async def _items(
             continue
         if end is not None:
             return
+        if is_over:
+            return
         if not is_told:
             is_told = True
             yield {"following": True}
-        await ticket.wait()
+        await wait_until(ticket.wait(), query.until_us)
 
 
 def _query(arguments: Arguments) -> EventQuery:

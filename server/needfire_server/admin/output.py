@@ -57,12 +57,13 @@ def print_lines(values: Mapping[str, object]) -> None:
 class TableWriter:
     """Prints rows as they come, below headings that come with the first one.
 
-    A column is as wide as what it has shown so far: what comes later cannot be known.
+    What comes later cannot be known, and columns that grew would be no columns. So a cell that is
+    too long moves what stands behind it in its own line, as far as later cells have no room to spare.
     """
 
     def __init__(self, columns: Mapping[str, int]) -> None:
         """Args:
-        columns: the least width by heading; the last column is not padded.
+        columns: the width by heading; the last column is not padded.
         """
         self._headings = tuple(columns)
         self._widths = list(columns.values())
@@ -76,10 +77,12 @@ class TableWriter:
         self._print([shown(cell) for cell in cells])
 
     def _print(self, cells: Sequence[str]) -> None:
-        self._widths = [max(pair) for pair in zip(self._widths, map(len, cells), strict=True)]
-        padded = (cell.ljust(width) for cell, width in zip(cells, self._widths, strict=True))
+        line, end = "", 0
+        for cell, width in zip(cells, self._widths, strict=True):
+            end += width + 2
+            line = f"{line}{cell}  ".ljust(end)
         # click flushes each line: whoever follows wants it now.
-        click.echo("  ".join(padded).rstrip())
+        click.echo(line.rstrip())
 
 
 def json_line(value: Mapping[str, Any]) -> str:

@@ -30,10 +30,10 @@ __all__ = ["audit"]
 _COLUMNS: Final = {
     "NUMBER": 8,
     "TIME": 20,
-    "CODE": 18,
+    "CODE": 23,
     "OUTCOME": 7,
     "SUBJECT": 8,
-    "CLIENT": 12,
+    "CLIENT": 18,
     "FIELDS": 0,
 }
 

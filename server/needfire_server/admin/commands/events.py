@@ -25,7 +25,9 @@ from needfire_server.admin.output import TableWriter, note, print_json
 
 __all__ = ["events"]
 
-_COLUMNS: Final = {"TIME": 20, "SEVERITY": 8, "CLIENT": 20, "CODE": 15, "WHAT": 0}
+_COLUMNS: Final = {"TIME": 20, "SEVERITY": 8, "CLIENT": 22, "CODE": 23, "WHAT": 0}
+"""Nearly all codes have room: the longest that an agent's or a server's life brings every week is
+STOPPED_WITHOUT_GOODBYE."""
 
 _Show = Callable[[Mapping[str, Any]], None]
 
@@ -48,6 +50,8 @@ def events(
     detail: bool,
 ) -> None:
     """Show events, oldest first: a table on a terminal, else one JSON object a line.
+
+    In the table a client in parentheses is one that the server itself speaks of.
 
     T is a time (2026-11-21T19:40:47Z; UTC where it names no zone) or an age (30s, 10m, 2h, 7d).
     PATH and DIR are written as events show them: bytes that cannot be printed as \\xNN, a backslash
@@ -86,7 +90,18 @@ def _row(event: Mapping[str, Any]) -> tuple[object, ...]:
     if isinstance(path, str) and path not in what:
         what = f"{what}  {path}"
     time = f"{event['time'][:19]}Z"
-    return time, event["severity"], event["client"], event["code"], what
+    return time, event["severity"], _whose(event), event["code"], what
+
+
+def _whose(event: Mapping[str, Any]) -> str | None:
+    """Return who said it, or in parentheses whom the server's own event is about.
+
+    What a client says of another one stays its own word, whatever its fields are.
+    """
+    said_by, about = event["client"], event["fields"].get("client")
+    if said_by is None and isinstance(about, str):
+        return f"({about})"
+    return None if said_by is None else str(said_by)
 
 
 def _event(data: Mapping[str, Any]) -> Event:

@@ -87,6 +87,8 @@ class Pages:
             raise click.UsageError(
                 "--follow shows what comes; it has no end that --before could be"
             )
+        if before is not None and after is not None and before <= after:
+            raise click.UsageError("--before is not behind --after: nothing can match")
         if limit is None and not (follow and after is not None):
             limit = _LIMIT_DEFAULT
         return cls(after, before, limit, follow)
@@ -118,16 +120,14 @@ class Pages:
             note(f"there may be older ones: --before {self.first}")
 
 
-def check_span(since_us: int | None, until_us: int | None, now: int) -> None:
+def check_span(since_us: int | None, until_us: int | None) -> None:
     """Refuse a span of time that nothing can be in.
 
     Raises:
-        click.UsageError: it ends before it begins, or begins in the future.
+        click.UsageError: it ends before it begins.
     """
     if since_us is not None and until_us is not None and since_us >= until_us:
         raise click.UsageError("--since is not before --until: nothing can match")
-    if since_us is not None and since_us > now:
-        raise click.UsageError("--since lies in the future: nothing can match yet")
 
 
 def _moment(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
@@ -172,6 +172,7 @@ def filter_options(function: _Function) -> _Function:
 
     def gather(**options: Any) -> Any:
         filters = {name: options.pop(name) for name in names}
+        check_span(filters["since_us"], filters["until_us"])
         return function(filters=filters, **options)
 
     gather.__name__, gather.__doc__ = function.__name__, function.__doc__
@@ -214,7 +215,9 @@ _FILTERS: Final = (
 def page_options(function: _Function) -> _Function:
     """Give a command ``--before``, ``--after``, ``--limit`` and ``--follow``."""
     for option in (
-        click.option("--follow", is_flag=True, help="Then wait for more, until interrupted."),
+        click.option(
+            "--follow", is_flag=True, help="Then wait for more, until --until or interrupted."
+        ),
         click.option(
             "--limit",
             type=click.IntRange(0),

@@ -83,7 +83,9 @@ def report(
     if html is not None and as_json:
         raise click.UsageError("give one of --html and --json")
     now = now_us()
-    check_span(since_us, until_us, now)
+    check_span(since_us, until_us)
+    if since_us > now:
+        raise click.UsageError("--since lies in the future: there is nothing to report of yet")
     with backend() as server:
         name = None if client is None else parse_reporter_name(client)
         evidence = _gather(server, (since_us, until_us, now), name)
