@@ -13,6 +13,7 @@ __all__ = [
     "DECISIVE",
     "ClientState",
     "ClientStatus",
+    "as_shown",
     "heard",
     "is_illegal_restart",
     "must_survive",
@@ -45,6 +46,7 @@ class ClientStatus(Enum):
     ILLEGAL = "ILLEGAL"
     """It started again without having said that it stops (documented state 8)."""
     TIMEOUT_EXCEEDED = "TIMEOUT_EXCEEDED"
+    """It was silent for too long, and that was reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,18 @@ class ClientState:
     def with_status(self, status: ClientStatus, now_us: int) -> "ClientState":
         """Return the state with another status; when it was last heard stays as it is."""
         return replace(self, status=status, latest={**self.latest, status: now_us})
+
+
+def as_shown(state: ClientState, *, is_silent: bool) -> ClientState:
+    """Return the state as people are to see it.
+
+    An agent whose silence was alarmed is dead for all that is known, long before the limit that
+    makes it overdue. What it did last is no present status then: it is TIMEOUT_EXCEEDED, since it
+    was heard last. Only shown so: its next word still decides whether it restarted illegally.
+    """
+    if not is_silent or state.is_overdue or state.last_seen_us is None:
+        return state
+    return state.with_status(ClientStatus.TIMEOUT_EXCEEDED, state.last_seen_us)
 
 
 DECISIVE: Final = frozenset(

@@ -5,12 +5,12 @@ Templates are the administrator's own HTML and stay as they are; what is put int
 
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from needfire_server.states import ClientState
+from needfire_server.states import ClientState, as_shown
 
 __all__ = ["DEFAULT_TEMPLATES", "Head", "Row", "Templates", "render", "rows_of"]
 
@@ -79,22 +79,29 @@ def rows_of(
     states: Mapping[str, ClientState],
     started_us: int,
     connected: Mapping[str, str],
+    silent: Collection[str] = (),
 ) -> Sequence[Row]:
-    """Return the rows of the clients in their order, the newest event of each first.
+    """Return the rows of the clients in their order: the present status, then the newest event.
 
     A client that was never heard has one row, as old as the server's run.
 
     Args:
         connected: which server a client is connected to.
+        silent: whose silence was reported.
     """
     rows: list[Row] = []
     for name in names:
-        state = states.get(name) or ClientState.initial(name)
+        known = states.get(name) or ClientState.initial(name)
+        state = as_shown(known, is_silent=name in silent)
         latest = dict(state.latest)
         latest.setdefault(state.status, state.last_seen_us or started_us)
         rows += (
             Row(name, status.value, time_us, status is state.status, connected.get(name))
-            for status, time_us in sorted(latest.items(), key=lambda each: each[1], reverse=True)
+            for status, time_us in sorted(
+                latest.items(),
+                key=lambda each: each[1],
+                reverse=True,
+            )
         )
     return rows
 

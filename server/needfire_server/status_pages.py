@@ -77,7 +77,8 @@ class StatusPages:
         behind = runtime.fleet.behind_relays(names)
         connected = {client: at.server for client, at in (await self._connections()).items()}
         states = runtime.fleet.states()
-        return rows_of(sorted((*names, *behind)), states, self._started_us, connected)
+        silent = {name for name, pulse in runtime.vitals.pulses().items() if pulse.is_missed}
+        return rows_of(sorted((*names, *behind)), states, self._started_us, connected, silent)
 
     def _head(self) -> Head:
         runtime = self._runtime

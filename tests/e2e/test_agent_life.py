@@ -35,7 +35,8 @@ def starts(server: ServerHome, agent: AgentHome) -> list[object]:
 def test_a_killed_agent_is_missed_within_the_limit_and_its_return_is_told(
     server_home: ServerHome, make_baselined_agent: MakeAgent
 ) -> None:
-    server_home.write_rc(misc="SilenceLimit=2\nMetricsListen=0")
+    html = server_home.directory / "status.html"
+    server_home.write_rc(misc=f"SilenceLimit=2\nMetricsListen=0\nHtmlStatusFile={html}")
     server = server_home.start()
     agent = make_baselined_agent()
     daemon = agent.start()
@@ -45,11 +46,21 @@ def test_a_killed_agent_is_missed_within_the_limit_and_its_return_is_told(
     line = server.wait_for("Stopped without goodbye")
     assert f'client="{agent.name}"' in line
     assert metrics(server)["needfire_clients_silent"] == 1
+    [status] = [json.loads(x) for x in server_home.admin("status", "--json").stdout.splitlines()]
+    assert (status["status"], status["silent"]) == ("TIMEOUT_EXCEEDED", True)
+    assert server_home.admin("status").stdout.splitlines()[1].split()[1] == "TIMEOUT_EXCEEDED"
+    wait_until(lambda: "TIMEOUT_EXCEEDED" in html.read_text(), "the page")
+    report = server_home.admin("report").stdout
+    assert (
+        f"what Stopped without goodbye, where /, from {status['last_seen']}, to now, still"
+        in report
+    )
     agent.start().wait_for("File check completed.")
     server.wait_for("Client returned")
     assert metrics(server)["needfire_reports_lost"] == 0
     [status] = [json.loads(x) for x in server_home.admin("status", "--json").stdout.splitlines()]
-    assert status["silent"] is False
+    assert (status["silent"], status["status"] != "TIMEOUT_EXCEEDED") == (False, True)
+    assert "now, still" not in server_home.admin("report").stdout
     assert abs(status["clock_difference_s"]) < 30
     assert len(status["boot_id"]) == 36
 

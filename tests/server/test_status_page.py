@@ -68,6 +68,19 @@ def test_each_client_has_its_latest_events_newest_first_and_one_present_status()
     ]
 
 
+def test_a_dead_client_is_shown_as_dead_and_not_as_what_it_did_last() -> None:
+    latest = {ClientStatus.FILECHECK: 30 * S}
+    states = {
+        "web1": ClientState("web1", ClientStatus.FILECHECK, last_seen_us=40 * S, latest=latest)
+    }
+    rows = rows_of(["web1", "web2"], states, 5 * S, {}, {"web1", "web2"})
+    assert [(row.client, row.status, row.time_us // S, row.is_present) for row in rows] == [
+        ("web1", "TIMEOUT_EXCEEDED", 40, True),
+        ("web1", "Filecheck", 30, False),
+        ("web2", "Inactive", 5, True),
+    ]
+
+
 def test_the_places_of_yules_templates_are_filled_in() -> None:
     templates = Templates("%T|%S|%L|%O|%A|%M|100% |%Z|%", "%H %S %T 5% \n", "end")
     assert render(templates, HEAD, [Row("web1", "Started", 0, False)]) == (

@@ -14,7 +14,7 @@ from needfire_server.admin.subject import Call, Subject
 from needfire_server.clock import now_us
 from needfire_server.fleet import behind_relays
 from needfire_server.registry import Registration
-from needfire_server.states import ClientState
+from needfire_server.states import ClientState, as_shown
 from needfire_server.storage.base import ClientConnection, ClientRecord
 from needfire_server.vitals import Pulse
 
@@ -152,7 +152,9 @@ def _state(
     subject: Subject, name: str, connected: Mapping[str, ClientConnection]
 ) -> dict[str, Any]:
     connection = connected.get(name)
-    state = subject.hooks.states().get(name) or ClientState.initial(name)
+    pulse = subject.hooks.pulse(name)
+    known = subject.hooks.states().get(name) or ClientState.initial(name)
+    state = as_shown(known, is_silent=pulse is not None and pulse.is_missed)
     latest = sorted(state.latest.items(), key=lambda each: each[1], reverse=True)
     return {
         "status": state.status.value,
@@ -162,7 +164,7 @@ def _state(
         "server": None if connection is None else connection.server,
         "overdue": state.is_overdue,
         "latest": {status.value: format_time(time_us) for status, time_us in latest},
-        **_pulse(subject.hooks.pulse(name)),
+        **_pulse(pulse),
     }
 
 
