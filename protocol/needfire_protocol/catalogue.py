@@ -92,6 +92,14 @@ def _words_match(entry: Entry, lowered: str) -> bool:
     return any(lowered in title for title in titles) or (len(longest) >= 8 and longest in lowered)
 
 
+def nothing_found(words: str) -> str:
+    """Return what to say of words that no entry has, and what to try instead."""
+    return (
+        f"nothing in the catalogue of {len(CATALOGUE)} events matches {words[:80]!r}; give a code, "
+        'or paste the text between the quotes of msg="…"'
+    )
+
+
 def explain(entry: Entry) -> str:
     """Return what ``explain CODE`` prints of one entry, several lines without a last newline."""
     lines = [

@@ -174,7 +174,7 @@ _DOCUMENTED_STATES: Final = (
         "whether a name or a password is right. The server's log has the reason.",
         "Look into the server's log for the same moment. 'Session key mismatch': the password is "
         "wrong. 'Not in client list': the name is not registered. 'Refused connection from': the "
-        "access lists. The name in the field client of that line is the one to register.",
+        "access lists. The name that it gives as client is the one to register.",
         {"server": "address and port"},
         state=3,
         source=_TROUBLESHOOTING,
@@ -632,7 +632,10 @@ _AGENT_ENTRIES: Final = (
         "EXIT",
         "The program stops and says so.",
         "Nothing, if somebody stopped it. An agent that is stopped protects nothing.",
-        {"program": "which program", "status": "why it stops"},
+        {
+            "program": "which program",
+            "status": "why it stops; None, as Samhain has it, where nothing is wrong",
+        },
     ),
     Entry(
         "SUSPEND",
@@ -1563,7 +1566,7 @@ _SERVER_ENTRIES: Final = (
         "AUTHZ_FAIL",
         _ADMINISTRATION,
         Severity.WARN,
-        "Authorization failed: {user} asked for {operation} of {resource}",
+        "Authorization failed: {user} may not do this: {operation} (resource: {resource})",
         "A user who has a role on the admin socket asked for something that needs another one.",
         "If the user should be able to, add them to that role in the server's configuration; if "
         "not, ask why they tried.",
@@ -1951,7 +1954,7 @@ _OUTPUT_ENTRIES: Final = (
         Severity.NOTICE,
         "Output {output} delivers again",
         "The target of an output takes events again. What waited is sent in its order; what may "
-        "have arrived before is marked with the field resent and has the same id.",
+        "have arrived before is marked as resent and has the same id.",
         "Nothing.",
         {"output": _OUTPUT, "target": "where it goes", "away_s": "seconds since it failed"},
         clears=("OUTPUT_FAILED",),

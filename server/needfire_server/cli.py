@@ -11,7 +11,8 @@ import click
 
 from needfire_protocol import __version__
 from needfire_protocol.catalogue import explain as explain_entry
-from needfire_protocol.catalogue import find_entries
+from needfire_protocol.catalogue import find_entries, nothing_found
+from needfire_protocol.counted import counted
 from needfire_protocol.errors import ConfigError, NeedfireError
 from needfire_protocol.exit_status import MEANINGS, ExitStatus
 from needfire_server.config import ServerSettings, load_server_settings, read_server_settings
@@ -108,14 +109,17 @@ def serve_command(
 @_json_option
 def check_config(file: str | None, as_json: bool) -> None:
     """Read FILE as the server would, and say what is wrong with it."""
+    from needfire_server.admin.members import notices_of_host
+
     path = file or DEFAULT_CONFIG
     settings = read_server_settings(path, HostFacts())
+    notices = [str(notice) for notice in (*settings.notices, *notices_of_host(settings))]
     if as_json:
-        _print_json({"path": path, "notices": [str(notice) for notice in settings.notices]})
+        _print_json({"path": path, "notices": notices})
         return
-    for notice in settings.notices:
+    for notice in notices:
         click.echo(f"notice: {notice}", err=True)
-    click.echo(f"{path}: no errors, {len(settings.notices)} notices")
+    click.echo(f"{path}: no errors, {counted(len(notices), 'notice')}")
 
 
 @cli.command("explain")
@@ -125,7 +129,7 @@ def explain(code: tuple[str, ...], as_json: bool) -> None:
     """Say what a code, a documented state (state 3) or words of a message mean."""
     entries = find_entries(" ".join(code))
     if not entries:
-        raise click.UsageError(f"no event has the code or the words {' '.join(code)!r}")
+        raise click.UsageError(nothing_found(" ".join(code)))
     if as_json:
         for entry in entries:
             _print_json(entry.as_data())

@@ -1,6 +1,7 @@
 """Every word that the programs report stands in the catalogue, and every entry there can be raised."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -78,6 +79,15 @@ def test_an_entry_is_named_by_the_code_of_a_program(entry: Entry) -> None:
     """One that nothing names cannot be raised; codes are never put together from pieces."""
     own = {"catalogue_entries.py", "catalogue_ssh_entries.py"}
     assert set(naming(entry.code)) - own
+
+
+@pytest.mark.parametrize("entry", CATALOGUE.values(), ids=lambda entry: entry.code)
+def test_every_field_that_an_entry_speaks_of_is_explained(entry: Entry) -> None:
+    named = {name for _, name, _, _ in Formatter().parse(entry.msg) if name}
+    for text in (entry.title or "", entry.description, entry.remedy):
+        named |= set(re.findall(r"\{([a-z_]+)\}", text))
+        named |= set(re.findall(r"\b[Ff]ield ([a-z_]+)", text))
+    assert named <= entry.fields.keys()
 
 
 @pytest.mark.parametrize("entry", PLANNED, ids=lambda entry: entry.code)

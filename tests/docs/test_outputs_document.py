@@ -35,6 +35,15 @@ def test_there_is_an_example_for_each_kind_of_target() -> None:
     assert {each.split("-")[0] for each in shown} == families
 
 
+@pytest.mark.parametrize(
+    ("directive", "names"),
+    [("OutputFormat", list(FORMATS)), ("OutputTarget", [kind.value for kind in TargetKind])],
+)
+def test_the_help_of_a_directive_names_all_that_it_takes(directive: str, names: list[str]) -> None:
+    words = set(re.findall(r"[a-z-]+", DIRECTIVES[directive.lower()].help))
+    assert set(names) <= words
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_form_is_described(name: str) -> None:
     assert f"`{name}`" in TEXT

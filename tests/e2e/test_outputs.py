@@ -179,7 +179,7 @@ def test_what_a_target_refuses_for_good_is_seen_to_with_the_admin_tool(
     assert (skipped["output"], skipped["event"]["code"]) == ("picky", "SERVER_UP")
     assert skipped["reason"] == "it ended with status 65: no"
     refused = server_home.admin("output", "retry", "picky", status=9)
-    assert "1 records are refused still" in refused.stderr
+    assert "still refused: 1 record\n" in refused.stderr
     number = str(skipped["number"])
     server_home.admin("output", "discard", "picky", "--number", number)
     nothing = server_home.admin("output", "discard", "picky", "--all", status=9)

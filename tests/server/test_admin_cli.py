@@ -145,6 +145,12 @@ async def test_explain_works_without_any_server() -> None:
     assert "SESSION_KEY_MISMATCH" in ended.out
 
 
+async def test_explain_of_nothing_known_says_what_to_try() -> None:
+    ended = await run_admin("explain", "xyzzy")
+    assert ended.status == 2
+    assert "paste the text between the quotes" in ended.err
+
+
 async def test_explain_gives_its_data_as_json() -> None:
     ended = await run_admin("explain", "SESSION_KEY_MISMATCH", "--json")
     [entry] = [json.loads(line) for line in ended.out.splitlines()]

@@ -207,6 +207,7 @@ async def test_a_verb_without_its_role_is_refused_and_recorded(tmp_path: Path) -
         assert server.codes() == ["AUTHZ_FAIL"]
         fields = server.last()
         assert (fields["resource"], fields["operation"]) == ("clients", "remove")
+        assert server.raised[-1].msg.endswith(" may not do this: remove (resource: clients)")
         assert (fields["uid"], fields["role"]) == (OWN_UID, "Administrators")
 
 
@@ -230,6 +231,10 @@ async def test_too_many_refusals_at_once_lock_the_user_out(tmp_path: Path) -> No
         assert sum("is locked out until 2" in text for text in refusals) == 25
         assert server.codes() == ["AUTHZ_FAIL"] * 5 + ["ADMIN_LOCKED"]
         assert "is locked out until" in await refusal(server, "status")
+        with pytest.raises(AdminRefusedError) as caught:
+            await ask(server, "status")
+        assert "ask an administrator" in (caught.value.hint or "")
+        assert "needfire-admin" not in (caught.value.hint or "")
 
 
 async def test_a_lock_ends_and_what_was_refused_meanwhile_is_told(tmp_path: Path) -> None:
@@ -240,7 +245,7 @@ async def test_a_lock_ends_and_what_was_refused_meanwhile_is_told(tmp_path: Path
                 await asyncio.sleep(0)
         assert server.codes() == ["AUTHZ_FAIL", "ADMIN_LOCKED", "ADMIN_UNLOCKED"]
         told: Any = (await ask(server, "status")).result["told"]
-        assert told[0].startswith("1 requests of ")
+        assert told[0].startswith("1 request of ")
 
 
 async def test_a_restart_opens_no_lock_and_forgets_no_refusal(tmp_path: Path) -> None:
@@ -270,7 +275,7 @@ async def test_who_may_ask_still_can_while_the_store_fails_and_is_told_then(
             patch.setattr(server.store, "settle_refusals", fails)
             await refusal(server, "audit-show")
             told: Any = (await ask(server, "status")).result["told"]
-            assert told[0].startswith("1 requests of ")
+            assert told[0].startswith("1 request of ")
             for _ in range(5):
                 await refusal(server, "audit-show")
             assert "is locked out until" in await refusal(server, "status")

@@ -26,6 +26,28 @@ def test_explain_gives_its_data_as_json() -> None:
     assert (entry["code"], entry["severity"], entry["class"]) == ("CLONE_DETECTED", "crit", "alarm")
 
 
+def test_explain_of_nothing_known_says_what_to_try() -> None:
+    result = CliRunner().invoke(cli, ["explain", "xyzzy"])
+    assert result.exit_code == 2
+    assert "paste the text between the quotes" in result.stderr
+
+
+def test_check_config_tells_what_this_host_does_not_have(tmp_path: Path) -> None:
+    """An output that cannot be written, and roles of nobody, would be noticed too late."""
+    rc = tmp_path / "serverrc"
+    rc.write_text(
+        "[Misc]\nRoleAuditors=no-such-user\nRoleAgents=@no-such-group\n[Outputs]\n"
+        f"OpenOutput=here\nOutputTarget=file {tmp_path}/x\n"
+        f"OpenOutput=away\nOutputTarget=file {tmp_path}/missing/x\n"
+    )
+    result = CliRunner().invoke(cli, ["check-config", str(rc)])
+    assert result.exit_code == 0
+    assert "no errors, 3 notices" in result.stdout
+    for words in ("the group @no-such-group", "the user no-such-user", f"{tmp_path}/missing;"):
+        assert words in result.stderr
+    assert "output here" not in result.stderr
+
+
 def test_check_config_gives_its_notices_as_json(tmp_path: Path) -> None:
     rc = tmp_path / "serverrc"
     rc.write_text("[Misc]\nSetUseSocket=yes\nMetricsListen=9777\n")

@@ -7,6 +7,7 @@ from needfire_client.policy import EVERYTHING, Selection
 from needfire_client.position import PositionStore
 from needfire_client.progress import ProgressBar
 from needfire_client.terminal import complain, print_json, print_line, warn
+from needfire_protocol.counted import counted
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.rc.agent import AgentSettings
 
@@ -90,7 +91,7 @@ def print_summary(result: CheckResult, *, as_json: bool) -> None:
             }
         )
         return
-    seen = f"{result.files} objects in {result.duration_s:.1f} s"
+    seen = f"{counted(result.files, 'object')} in {result.duration_s:.1f} s"
     if not result.changes:
         found = "no differences"
     else:

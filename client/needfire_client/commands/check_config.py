@@ -19,6 +19,7 @@ from needfire_client.policy import Decision
 from needfire_client.roots import with_resolved_roots
 from needfire_client.statedir import StateDir
 from needfire_client.terminal import advise, complain, print_json, print_line, warn
+from needfire_protocol.counted import counted
 from needfire_protocol.errors import ConfigError, FormatError, Problem
 from needfire_protocol.escape import escape_bytes, unescape_bytes
 from needfire_protocol.exit_status import ExitStatus
@@ -76,7 +77,7 @@ def _tell_good(path: Path, settings: AgentSettings, *, as_json: bool) -> ExitSta
         warn(f"{path}: no rule covers anything; add dir= or file= lines under a policy")
     if not as_json:
         print_line(
-            f"{path}: can be used; {len(settings.rules)} rules, {len(settings.notices)} notices"
+            f"{path}: can be used; {counted(len(settings.rules), 'rule')}, {counted(len(settings.notices), 'notice')}"
         )
     return ExitStatus.DONE
 

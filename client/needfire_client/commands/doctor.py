@@ -25,6 +25,7 @@ from needfire_client.statedir import StateDir
 from needfire_client.terminal import print_json, print_line
 from needfire_client.trial import try_watching
 from needfire_client.troubles import exit_status_of
+from needfire_protocol.counted import counted
 from needfire_protocol.errors import ConfigError, FormatError, StorageError
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.messages import RefusalCode
@@ -213,7 +214,7 @@ def _look_at_rc(
         text = f"{path} has no rule that covers anything"
         yield Finding(Verdict.WARN, "configuration", text, fix), settings
     else:
-        text = f"{path}, {len(settings.rules)} rules, {len(settings.notices)} notices"
+        text = f"{path}, {counted(len(settings.rules), 'rule')}, {counted(len(settings.notices), 'notice')}"
         yield Finding(Verdict.OK, "configuration", text), settings
 
 
@@ -301,7 +302,7 @@ def _look_at_baseline(options: Options, state: StateDir, *, has_server: bool) ->
             entries = reader.meta.entries
     except (FormatError, StorageError) as error:
         return Finding(Verdict.FAIL, "baseline", str(error), "needfire-agent init")
-    return Finding(Verdict.OK, "baseline", f"{path}, {entries} objects")
+    return Finding(Verdict.OK, "baseline", f"{path}, {counted(entries, 'object')}")
 
 
 def _look_at_watching(settings: AgentSettings | None) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from needfire_client.options import Options
 from needfire_client.progress import ProgressBar
 from needfire_client.runtime import clock_us
 from needfire_client.terminal import advise, print_json, print_line
+from needfire_protocol.counted import counted
 from needfire_protocol.exit_status import ExitStatus
 
 __all__ = ["bare_digest", "out_path", "propose", "run"]
@@ -76,7 +77,7 @@ def print_written(result: CheckResult, path: Path, *, is_kept: bool, as_json: bo
     else:
         place = f" to {path}" if is_kept else ""
         print_line(
-            f"wrote a baseline of {result.files} objects{place} in {result.duration_s:.1f} s"
+            f"wrote a baseline of {counted(result.files, 'object')}{place} in {result.duration_s:.1f} s"
         )
 
 

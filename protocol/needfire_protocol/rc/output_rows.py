@@ -53,7 +53,8 @@ OUTPUT_ROWS: Final = (
         TEXT,
         None,
         "syslog-tls log.example.org:6514",
-        "Where events go: file /PATH; syslog-udp, syslog-tcp or syslog-tls HOST:PORT; smtp, "
+        "Where events go: file /PATH; syslog-local /dev/log; syslog-udp, syslog-tcp or syslog-tls "
+        "HOST:PORT; smtp, "
         "smtp-starttls or smtps HOST:PORT; webhook https://HOST/PATH; command /PROGRAM "
         "ARGUMENTS; nats URL or kafka HOST:PORT (several with commas); relay HOST:PORT of another "
         "server (those that are to be tried, with commas).",
@@ -63,7 +64,8 @@ OUTPUT_ROWS: Final = (
         TEXT,
         None,
         "cef",
-        "Form of a record: json, ecs, cef, alert, text or classic. Without it: text for syslog "
+        "Form of a record: json, ecs, cef, alert, text, classic, signed-audit or gordium. Without "
+        "it: text for syslog "
         "and mail, json for all others.",
     ),
     _row(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any, Final
 
+from needfire_protocol.counted import counted
 from needfire_protocol.escape import printable
 from needfire_protocol.event import format_time
 from needfire_server.admin.acceptance import RULE, Accepted
@@ -129,7 +130,7 @@ def _heading_lines(head: Head) -> Iterator[tuple[str, object]]:
     if not head.size:
         yield "audit log", "nothing of it is signed"
         return
-    yield "audit log", f"{head.size} records, root hash {head.root}"
+    yield "audit log", f"{counted(head.size, 'record')}, root hash {head.root}"
     yield "its key", head.key
     yield "to verify", _HOW_TO_VERIFY
 
@@ -169,8 +170,8 @@ def _summary(name: str, client: ClientEvidence) -> Iterator[tuple[str, object]]:
     if client.quick_checks:
         yield "quick ones of them", client.quick_checks
     if client.last_check_us is not None:
-        yield "last check", f"{_time(client.last_check_us)}, {client.files} objects"
-        yield "not seen by it", f"{client.unseen} objects"
+        yield "last check", f"{_time(client.last_check_us)}, {counted(client.files, 'object')}"
+        yield "not seen by it", counted(client.unseen, "object")
     yield "longest without a check", _duration(client.longest_without_check_us)
     yield "changes", f"{client.all_changes}, not accepted: {client.unaccepted}"
 

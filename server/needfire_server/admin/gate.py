@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from needfire_protocol.counted import counted
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import format_time
 from needfire_server.admin.requests import AdminRefusedError
@@ -99,9 +100,10 @@ class Gate:
             raise _locked(peer, settled.locked_us)
         if settled.failures is None:
             return None
+        count = settled.failures.count
         return (
-            f"{settled.failures.count} requests of {peer.name} were refused since "
-            f"{format_time(settled.failures.since_us)}"
+            f"{counted(count, 'request')} of {peer.name} {'was' if count == 1 else 'were'} refused "
+            f"since {format_time(settled.failures.since_us)}"
         )
 
     async def _refuse(self, peer: PeerIdentity, verb: str, needed: str) -> None:
@@ -179,5 +181,6 @@ class Gate:
 def _locked(peer: PeerIdentity, until_us: int) -> AdminRefusedError:
     return AdminRefusedError(
         f"{peer.name} was refused too often and is locked out until {format_time(until_us)}",
-        "wait; needfire-admin events --code AUTHZ_FAIL says what was refused",
+        # Not what only others may run: of a locked user nothing is looked at.
+        "wait until then, or ask an administrator of this server: they can see what was refused",
     )

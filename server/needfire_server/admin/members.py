@@ -3,13 +3,16 @@
 import grp
 import os
 import pwd
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from needfire_protocol.errors import Problem
+from needfire_protocol.escape import printable
 from needfire_server.admin.roles import Access, Role
 from needfire_server.config import ServerSettings
 from needfire_server.lockout import LockLimits
+from needfire_server.outputs.settings import TargetKind
 
-__all__ = ["access_of", "lockout_of", "unknown_members"]
+__all__ = ["access_of", "lockout_of", "notices_of_host", "unknown_members"]
 
 
 def access_of(settings: ServerSettings) -> Access:
@@ -30,6 +33,22 @@ def access_of(settings: ServerSettings) -> Access:
 def lockout_of(settings: ServerSettings) -> LockLimits:
     """Return when users are locked out."""
     return LockLimits(settings.admin_failures_max, settings.admin_lock_s * 1_000_000)
+
+
+def notices_of_host(settings: ServerSettings) -> Iterator[Problem]:
+    """Yield what of the settings this host does not have; the file itself is right."""
+    for name in unknown_members(settings):
+        what = "group" if name.startswith("@") else "user"
+        text = f"a role is given to the {what} {name}, which this system does not know"
+        yield Problem(settings.source, None, text)
+    for output in settings.outputs:
+        directory = os.path.dirname(output.where)
+        if output.kind is TargetKind.FILE and not os.path.isdir(directory):
+            text = (
+                f"output {output.name}: there is no directory {printable(directory)}; make it, "
+                "writable for the user of the server: nothing is written until then"
+            )
+            yield Problem(settings.source, None, text)
 
 
 def unknown_members(settings: ServerSettings) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What a target is to the engine: something that takes records, or says why it does not."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from needfire_protocol.errors import NeedfireError
 from needfire_protocol.event import Event
@@ -9,6 +9,7 @@ from needfire_server.outputs.settings import OutputSettings
 from needfire_server.storage.output_cursors import StoredEvent
 
 __all__ = [
+    "CLOSED",
     "ConfirmingTarget",
     "MakeTarget",
     "NumberedTarget",
@@ -16,6 +17,8 @@ __all__ = [
     "Target",
     "TargetError",
 ]
+
+CLOSED: Final = "the connection was closed by the target"
 
 
 class TargetError(NeedfireError):
@@ -60,6 +63,10 @@ class Target(Protocol):
         """True once the connection is known to be broken: what has not settled may be lost."""
 
     @property
+    def loss(self) -> str:
+        """Why the connection is lost, for a person."""
+
+    @property
     def remark(self) -> str:
         """What a person should know of the last delivery although it succeeded; mostly empty."""
 
@@ -96,6 +103,7 @@ class ConfirmingTarget:
 
     settle_s: float = 0.0
     is_lost: bool = False
+    loss: str = CLOSED
     remark: str = ""
 
     async def open(self) -> None:

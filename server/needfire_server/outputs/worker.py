@@ -263,10 +263,8 @@ class Worker:
         """
         if self._target is None or not self._target.is_lost:
             return
-        if isinstance(self._target, NumberedTarget):
+        if isinstance(self._target, NumberedTarget) or self._unsettled:
             raise TargetError(self._target.loss)
-        if self._unsettled:
-            raise TargetError("the connection was closed by the target")
         self._let_go()
 
     async def _stay_connected(self) -> None:

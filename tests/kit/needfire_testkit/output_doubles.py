@@ -8,7 +8,7 @@ from typing import Any
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_server.outputs.settings import OutputSettings, TargetKind
-from needfire_server.outputs.target import RefusedError, TargetError
+from needfire_server.outputs.target import CLOSED, RefusedError, TargetError
 from needfire_server.storage.output_cursors import OUTPUT_PAGE, OutputCursor, Skipped
 
 __all__ = ["Crash", "MemoryStore", "ScriptedSink", "ScriptedTarget", "settings_of"]
@@ -121,6 +121,7 @@ class ScriptedTarget:
         self._on_lost = on_lost
         self._pipe: list[Event] = []
         self.is_lost = False
+        self.loss = CLOSED
         self.settle_s = sink.settle_s
         self.remark = sink.remark
 

@@ -192,11 +192,11 @@ async def test_the_store_is_verified_in_either_database(place: StorePlace) -> No
     await log.append(Draft("CLIENT_REMOVED"), Draft("CLIENT_REMOVED"))
     await log.checkpoint()
     done = await run_admin("audit", "verify", "--store", directory=place.directory)
-    assert (done.status, done.out) == (ExitStatus.DONE, "intact: 3 records, 1 checkpoints\n"), done
+    assert (done.status, done.out) == (ExitStatus.DONE, "intact: 3 records, 1 checkpoint\n"), done
     await store.audit.append([Draft("CLIENT_REMOVED")])
     store.close()
     done = await run_admin("audit", "verify", "--store", directory=place.directory)
-    assert "1 records behind the last checkpoint are not signed yet" in done.err
+    assert "behind the last checkpoint, not signed yet: 1 record\n" in done.err
 
 
 async def test_where_no_store_is_nothing_is_verified_or_made(tmp_path: Path) -> None:

@@ -292,7 +292,8 @@ async def test_a_port_where_nobody_listens_is_noticed_over_udp() -> None:
     async with asyncio.timeout(10):
         await lost.wait()
     assert target.is_lost
-    with pytest.raises(TargetError):
+    assert target.loss == "nothing listens there"
+    with pytest.raises(TargetError, match=target.loss):
         await target.deliver([event()])
     assert await target.finish() is False
 

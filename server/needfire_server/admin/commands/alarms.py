@@ -2,6 +2,7 @@
 
 import click
 
+from needfire_protocol.counted import counted
 from needfire_server.admin.context import backend, json_option, server_options
 from needfire_server.admin.output import print_json, print_table
 
@@ -60,4 +61,4 @@ def clear_alarm(
     if as_json:
         for each in cleared:
             print_json(each)
-    click.echo(f"{len(cleared)} alarms cleared", err=True)
+    click.echo(f"{counted(len(cleared), 'alarm')} cleared", err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from needfire_protocol.counted import counted
 from needfire_protocol.event import format_time
 from needfire_protocol.exit_status import ExitStatus
 from needfire_server.admin.commands.detail import detail_block, titled
@@ -185,11 +186,15 @@ def _tell(result: "Verification", *, as_json: bool) -> None:
             place = f"records {finding.first} to {finding.last}"
         click.echo(f"{finding.verdict.value}: {place}: {finding.text}")
     else:
-        click.echo(f"intact: {result.records} records, {result.checkpoints} checkpoints")
+        click.echo(
+            f"intact: {counted(result.records, 'record')}, {counted(result.checkpoints, 'checkpoint')}"
+        )
         if closing is not None:
             note(f"signed up to record {closing.size - 1} at {format_time(closing.time_us)}")
         if result.unsigned:
-            warn(f"{result.unsigned} records behind the last checkpoint are not signed yet")
+            warn(
+                f"behind the last checkpoint, not signed yet: {counted(result.unsigned, 'record')}"
+            )
 
 
 def _as_json(result: "Verification") -> dict[str, Any]:

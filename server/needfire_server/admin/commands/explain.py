@@ -3,7 +3,7 @@
 import click
 
 from needfire_protocol.catalogue import explain as explain_entry
-from needfire_protocol.catalogue import find_entries
+from needfire_protocol.catalogue import find_entries, nothing_found
 from needfire_server.admin.context import json_option
 from needfire_server.admin.output import print_json
 
@@ -18,7 +18,7 @@ def explain(code: tuple[str, ...], as_json: bool) -> None:
     words = " ".join(code)
     entries = find_entries(words)
     if not entries:
-        raise click.UsageError(f"no event has the code or the words {words!r}")
+        raise click.UsageError(nothing_found(words))
     if as_json:
         for entry in entries:
             print_json(entry.as_data())

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from needfire_protocol.counted import counted
 from needfire_protocol.errors import ConfigError, FormatError, NeedfireError
 from needfire_protocol.names import parse_client_name
 from needfire_server.admin.backend import Backend
@@ -66,9 +67,9 @@ def import_files(directory: str | None) -> None:
             except (AdminRefusedError, ConfigError, FormatError, OSError) as error:
                 refused += 1
                 complain(f"{path}: {_first_problem(error)}")
-    click.echo(f"{done} files put in place", err=True)
+    click.echo(f"{counted(done, 'file')} put in place", err=True)
     if refused:
-        raise AdminRefusedError(f"{refused} files were not put in place")
+        raise AdminRefusedError(f"not put in place: {counted(refused, 'file')}")
 
 
 @files.command("export")
@@ -86,7 +87,7 @@ def export_files(directory: str) -> None:
     with backend() as server:
         for each in server.call("files-list", {}).result["files"]:
             count += _get(server, each, directory)
-    click.echo(f"{count} files written to {directory}", err=True)
+    click.echo(f"{counted(count, 'file')} written to {directory}", err=True)
 
 
 def _owner_of(file_name: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from needfire_protocol.counted import counted
 from needfire_protocol.escape import printable
 from needfire_protocol.event import format_time
 from needfire_protocol.names import parse_client_name
@@ -59,7 +60,10 @@ def put_config(name_and_file: tuple[str, ...], for_all: bool, as_json: bool) -> 
     _say_put("configuration", put)
     if put["rules"] == 0:
         warn("no rule in it says what to watch: the host would watch nothing")
-    click.echo(f"{put['rules']} rules; the client takes it at its next start or reload", err=True)
+    click.echo(
+        f"{counted(put['rules'], 'rule')}; the client takes it at its next start or reload",
+        err=True,
+    )
 
 
 @config.command("get")
@@ -107,7 +111,7 @@ def put_baseline(
     if put["client"] is not None and not _is_same_host(put["client"], put["host"]):
         warn(f"it was made on {shown(put['host'])}, not on {put['client']}")
     click.echo(
-        f"{put['entries']} objects of {shown(put['host'])}, recorded {shown(put['created'])}; "
+        f"{counted(put['entries'], 'object')} of {shown(put['host'])}, recorded {shown(put['created'])}; "
         "the client takes it at its next start or reload",
         err=True,
     )
@@ -293,7 +297,7 @@ def import_baseline(samhain_file: str, output: str | None, host: str | None) -> 
     meta = imported.meta
     marks = ", ".join(map(str, imported.marks))
     click.echo(
-        f"{meta.entries} objects of {shown(meta.host or None)} imported (mark {marks}); "
+        f"{counted(meta.entries, 'object')} of {shown(meta.host or None)} imported (mark {marks}); "
         f"recorded {format_time(meta.created_us)}",
         err=True,
     )

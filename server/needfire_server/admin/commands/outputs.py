@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from needfire_protocol.counted import counted
 from needfire_server.admin.context import backend, json_option, server_options
 from needfire_server.admin.output import print_json, print_lines, print_table
 from needfire_server.admin.requests import AdminRefusedError
@@ -91,7 +92,7 @@ def retry_skipped(name: str, number: int | None, as_json: bool) -> None:
         result = server.call("output-retry", _chosen(name, number)).result
     _show(result, as_json=as_json)
     if result["reason"] or result["refused"]:
-        reason = result["reason"] or f"{result['refused']} records are refused still"
+        reason = result["reason"] or f"still refused: {counted(result['refused'], 'record')}"
         raise AdminRefusedError(f"output {result['name']}: {reason}")
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from needfire_protocol.counted import counted
 from needfire_protocol.exit_status import ExitStatus
 from needfire_server.admin.context import Target, json_option, server_options
 from needfire_server.admin.output import hint, print_json, print_table, warn
@@ -65,7 +66,7 @@ def rotate(context: click.Context, as_json: bool) -> None:
     if as_json:
         print_json({"key": done.after, "before": done.before, "verifiers": done.count})
     else:
-        click.echo(f"sealed {done.count} verifiers with the key {done.after}")
+        click.echo(f"sealed {counted(done.count, 'verifier')} with the key {done.after}")
     hint("copy seal.key to the other servers on this store, and to where you keep a copy of it")
     hint("seal.key.old opens backups of the store from before; take it out of the data directory")
 

@@ -17,6 +17,7 @@ from email.policy import SMTP
 from email.utils import formatdate
 from typing import Final
 
+from needfire_protocol.counted import counted
 from needfire_protocol.escape import printable
 from needfire_protocol.event import Event, format_time
 from needfire_protocol.severity import Severity
@@ -131,7 +132,7 @@ def _body(settings: OutputSettings, mail: MailSettings, events: Sequence[Event])
     counts = Counter(event.severity for event in events)
     told = ", ".join(f"{counts[s]} {s.word}" for s in sorted(counts, reverse=True))
     first, last = (format_time(f(event.time_us for event in events)) for f in (min, max))
-    parts = [f"{len(events)} events: {told}", f"from {first} to {last}"]
+    parts = [f"{counted(len(events), 'event')}: {told}", f"from {first} to {last}"]
     for severity in sorted(Severity, reverse=True):
         group = sorted(
             (event for event in events if event.severity is severity),

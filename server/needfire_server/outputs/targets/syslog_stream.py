@@ -21,7 +21,7 @@ from needfire_protocol.event import Event
 from needfire_server.outputs.formats.syslog import octet_counted
 from needfire_server.outputs.records import rendered, syslog_message
 from needfire_server.outputs.settings import OutputSettings, TargetKind
-from needfire_server.outputs.target import TargetError
+from needfire_server.outputs.target import CLOSED, TargetError
 from needfire_server.outputs.tls import client_context
 
 __all__ = ["SETTLE_S", "SyslogStreamTarget"]
@@ -42,6 +42,7 @@ class SyslogStreamTarget:
     """One connection to a receiver. Implements ``Target``."""
 
     settle_s: float = SETTLE_S
+    loss: str = CLOSED
     remark: str = ""
 
     def __init__(
@@ -155,11 +156,11 @@ class _Connection(asyncio.Protocol):
             TargetError: the connection is broken.
         """
         if self.is_lost or self._transport is None:
-            raise TargetError("the connection was closed by the target")
+            raise TargetError(CLOSED)
         self._transport.write(data)
         await self._room.wait()
         if self.is_lost:
-            raise TargetError("the connection was closed by the target")
+            raise TargetError(CLOSED)
 
     def acknowledged(self) -> int:
         if self.is_lost or self._transport is None:

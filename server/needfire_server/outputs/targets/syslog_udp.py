@@ -15,6 +15,7 @@ __all__ = ["SyslogUdpTarget"]
 
 SETTLE_S: Final = 1.0
 """Time in which a host says that nobody listens there. A datagram that is lost says nothing."""
+_LOSS: Final = "nothing listens there"
 _PAUSE_EVERY: Final = 50
 
 
@@ -22,6 +23,7 @@ class SyslogUdpTarget:
     """A connected socket, so that the system tells when the port is closed. Implements ``Target``."""
 
     settle_s: float = SETTLE_S
+    loss: str = _LOSS
     remark: str = ""
 
     def __init__(
@@ -48,7 +50,7 @@ class SyslogUdpTarget:
         assert self._transport is not None
         for number, event in enumerate(events):
             if self._watch.is_lost:
-                raise TargetError("nothing listens there")
+                raise TargetError(self.loss)
             self._transport.sendto(await rendered(self._message, event))
             if self._watch.is_too_long:
                 reason = "it is too long for a datagram"
