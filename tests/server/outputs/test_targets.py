@@ -1,6 +1,8 @@
 """Targets by themselves: files, commands, the words of mails, queues, connections."""
 
 import asyncio
+import email
+import email.policy
 import json
 import os
 import re
@@ -10,16 +12,19 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from email.header import decode_header, make_header
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaError
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.errors import Error
 
-from needfire_protocol.event import Event
+from needfire_protocol.escape import printable
+from needfire_protocol.event import Event, event_to_json, format_time
 from needfire_protocol.severity import Severity
 from needfire_server.outputs.formats.json_line import json_line
 from needfire_server.outputs.settings import MailSettings, OutputSettings, TargetKind
@@ -187,7 +192,7 @@ def test_a_summary_counts_and_puts_the_most_severe_first() -> None:
         event(severity=Severity.WARN, time_us=1, path="/1"),
     ]
     message = compose(mail_settings(), sent, hostname="log")
-    body = message.get_content()
+    body = message.get_payload(decode=True).decode()  # type: ignore[union-attr]
     assert body.startswith("3 events: 1 alert, 2 warn\nfrom 1970-01-01T00:00:00.000001Z to ")
     assert re.findall(r'"path":"(/\d)"', body) == ["/2", "/1", "/3"]
     assert message["Subject"] == "[needfire] alert server: POLICY MISSING and 2 more"
@@ -208,11 +213,66 @@ def test_no_event_brings_a_header_along(sent: Event) -> None:
     raw = compose(mail_settings(), [sent], hostname="h\r\nX: y").as_bytes()
     head = raw.split(b"\r\n\r\n")[0].replace(b"\r\n ", b" ")
     names = [line.partition(b":")[0].decode() for line in head.split(b"\r\n")]
-    assert names == [
+    assert sorted(names) == HEADERS
+    assert max(map(len, raw.split(b"\r\n"))) <= 998
+
+
+HEADERS = sorted(
+    [
         *("From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted"),
         *("X-Needfire-Events", "Content-Type", "Content-Transfer-Encoding", "MIME-Version"),
     ]
-    assert max(map(len, raw.split(b"\r\n"))) <= 998
+)
+INJECTED = "=?utf-8?q?h=0D=0ATo:_victim=40x.y=0D=0A=0D=0AAll_is_well.=0D=0A?="
+_WORDS = [
+    *(INJECTED, "=?utf-8?b?DQpYOiB5?=", "=?us-ascii?q?a?=", "=?", "?=", "=", "_", " ", "  ", "."),
+    *("From ", "\nFrom ", ":", "x" * 90, "é", "\u2028", "\x85", "\r\n", "\n.\n", "=0D=0A", "日本"),
+]
+_words = st.lists(st.sampled_from(_WORDS) | st.text(max_size=8), max_size=12).map("".join)
+
+
+@settings(deadline=None, max_examples=60)
+@given(msg=_words, path=_words, client=st.sampled_from([None, "web1", "wéb"]))
+def test_a_mail_is_read_as_what_was_written_whatever_words_an_agent_uses(
+    msg: str, path: str, client: str | None
+) -> None:
+    words, where = printable(msg, 1_024), printable(path, 20_000)
+    sent = replace(event(path=where, severity=Severity.ALERT), msg=words, client=client)
+    raw = compose(mail_settings(), [sent], hostname="log").as_bytes()
+    told = printable(f"[needfire] alert {client or 'server'}: {words}", 120)
+    lines = [
+        "1 events: 1 alert",
+        f"from {format_time(sent.time_us)} to {format_time(sent.time_us)}",
+    ]
+    body = "\n".join([*lines, "", "alert:", event_to_json(sent)]) + "\n"
+    for policy in (email.policy.default, email.policy.SMTP, email.policy.compat32):
+        read = email.message_from_bytes(raw, policy=policy)
+        assert sorted(read.keys()) == HEADERS
+        assert not read.defects
+        subject = read["Subject"]
+        if policy is email.policy.compat32:
+            subject = str(make_header(decode_header(subject)))
+        assert subject == told
+        payload = read.get_payload(decode=True)
+        assert isinstance(payload, bytes)
+        assert payload.decode().replace("\r\n", "\n") == body
+        assert read["To"] == "a@example.org, b@example.org"
+
+
+def test_an_encoded_word_of_an_agent_stays_the_text_that_it_is() -> None:
+    sent = replace(event(severity=Severity.ALERT), msg=INJECTED, client="web1")
+    raw = compose(mail_settings(), [sent], hostname="log").as_bytes()
+    assert b"victim@" not in raw
+    head = raw.partition(b"\r\n\r\n")[0]
+    assert head.count(b"\nTo:") == 1
+    read = email.message_from_bytes(raw, policy=email.policy.default)
+    assert read["Subject"] == f"[needfire] alert web1: {INJECTED}"
+
+
+def test_a_name_with_an_end_of_a_line_gets_into_no_header() -> None:
+    for name in ("out\r\nBcc: x@example.org", "out\n", "öut"):
+        with pytest.raises(ValueError, match="cannot stand in the header"):
+            compose(mail_settings(name=name), [event()], hostname="log")
 
 
 # ---- connections ----------------------------------------------------------------------------------------

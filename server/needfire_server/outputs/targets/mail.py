@@ -1,19 +1,25 @@
 """Mail through a relay (SMTP, STARTTLS or TLS from the start): alerts at once, the rest in summaries.
 
 A mail's Message-ID is made of the ids of its events, so that the same mail sent again is the same
-mail. Nothing of an event gets into a header but numbers and words of ours, and the subject, which
-is printable text by then; the message class refuses ends of lines besides.
+mail. Nothing of an event gets into a header but numbers and words of ours, and the subject. Printable
+is not harmless there: ``=?utf-8?q?=0D=0ATo:…?=`` is printable, and who decodes it has ends of lines.
+So a subject that could be taken for an encoded word is one of ours (RFC 2047), and the message
+is of the class that takes a header as it is told: EmailMessage decodes what it is given.
 """
 
 import asyncio
 import contextlib
 import hashlib
+import re
 import smtplib
 import socket
 from collections import Counter
 from collections.abc import Sequence
-from email.message import EmailMessage
-from email.policy import SMTP
+from email.charset import QP, Charset
+from email.header import Header
+from email.message import Message
+from email.mime.text import MIMEText
+from email.policy import compat32
 from email.utils import formatdate
 from typing import Final
 
@@ -33,6 +39,10 @@ __all__ = ["MailTarget", "compose"]
 SUBJECT_TEXT_MAX: Final = 120
 LINE_BYTES_MAX: Final = 8_192
 """Of one record in a mail; a thousand of them stay below what relays take."""
+_POLICY: Final = compat32.clone(linesep="\r\n", mangle_from_=False)
+_PLAIN: Final = re.compile(r"(?!.*=\?)[!-~]+(?: [!-~]+)*")
+_PLAIN_MAX: Final = 68
+"""Characters of a subject that fit in its line, so that nobody has to fold it."""
 
 
 class MailTarget(ConfirmingTarget):
@@ -75,7 +85,7 @@ class MailTarget(ConfirmingTarget):
             smtp.starttls(context=client_context(settings.tls))
         if mail.user is not None and mail.password is not None:
             smtp.login(mail.user, mail.password)
-        refused = smtp.send_message(message, mail.sender, list(mail.recipients))
+        refused = smtp.sendmail(mail.sender, list(mail.recipients), message.as_bytes())
         # The others have it. Sent again, they would have it again with every try.
         names = ", ".join(sorted(refused))
         self.remark = f"it refused {printable(names, 200)}; the others have it" if refused else ""
@@ -99,23 +109,48 @@ class MailTarget(ConfirmingTarget):
         return made
 
 
-def compose(settings: OutputSettings, events: Sequence[Event], *, hostname: str) -> EmailMessage:
+def compose(settings: OutputSettings, events: Sequence[Event], *, hostname: str) -> Message:
     """Return the mail about some events, at least one: the most severe first, then by time."""
     mail = settings.mail
     assert mail is not None
-    message = EmailMessage(policy=SMTP)
-    message["From"] = mail.sender
-    message["To"] = ", ".join(mail.recipients)
-    message["Subject"] = _subject(events)
+    charset = Charset("utf-8")
+    charset.body_encoding = QP
+    # Typed for the name of a character set alone; documented for a Charset as well.
+    message = MIMEText(_body(settings, mail, events), _charset=charset, policy=_POLICY)  # type: ignore[arg-type]
     newest_us = max(event.received_us or event.time_us for event in events)
-    message["Date"] = formatdate(newest_us // 1_000_000)
     ids = ",".join(event.id for event in events)
     digest = hashlib.sha256(ids.encode()).hexdigest()[:32]
-    message["Message-ID"] = f"<{digest}.{settings.name}@{_ascii(hostname)}>"
-    message["Auto-Submitted"] = "auto-generated"
-    message["X-Needfire-Events"] = str(len(events))
-    message.set_content(_body(settings, mail, events), cte="quoted-printable")
+    headers = {
+        "From": mail.sender,
+        "To": ", ".join(mail.recipients),
+        "Date": formatdate(newest_us // 1_000_000),
+        "Message-ID": f"<{digest}.{settings.name}@{_ascii(hostname)}>",
+        "Auto-Submitted": "auto-generated",
+        "X-Needfire-Events": str(len(events)),
+    }
+    for name, value in headers.items():
+        message[name] = _checked(value)
+    # Typed for text alone; documented for a Header as well.
+    message["Subject"] = _header(_subject(events))  # type: ignore[assignment]
     return message
+
+
+def _checked(value: str) -> str:
+    """Return what is written into a header as it is.
+
+    Raises:
+        ValueError: it is not one line of printable ASCII.
+    """
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError(f"{printable(value, 80)!r} cannot stand in the header of a mail")
+    return value
+
+
+def _header(text: str) -> str | Header:
+    """Return what stands for a text of others in a header, so that it is read as that text."""
+    if len(text) <= _PLAIN_MAX and _PLAIN.fullmatch(text) is not None:
+        return text
+    return Header(text, "utf-8", header_name="Subject")
 
 
 def _subject(events: Sequence[Event]) -> str:
