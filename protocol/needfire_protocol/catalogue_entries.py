@@ -2048,12 +2048,30 @@ _OUTPUT_ENTRIES: Final = (
         _ALARM,
         Severity.ERR,
         "Output {output}: a record was refused for good and set aside: {reason}",
-        "The target of an output refused a record three times for what it is, for example its size. It "
-        "was set aside so that those behind it are not held up, and is kept until a person sees to "
-        "it. More may follow without another alarm, up to 1,000; then the output waits.",
+        "The target of an output refused a record for what it is, for example its size. It was set "
+        "aside so that those behind it are not held up, and is kept. It is sent twice more by "
+        "itself, after a minute and after ten; then it waits for a person. More may follow without "
+        "another alarm, up to 1,000 of each client.",
         "needfire-admin output skipped NAME shows the records. Correct what the reason names, then "
         "needfire-admin output retry NAME, or give them up: needfire-admin output discard NAME.",
         {"output": _OUTPUT, "reason": "what the target said"},
+        about="output",
+    ),
+    Entry(
+        "OUTPUT_RECORDS_GIVEN_UP",
+        _ALARM,
+        Severity.CRIT,
+        "Output {output}: {count} refused records of {about} are given up",
+        "1,000 records of a client are set aside for an output already, and its target refuses more "
+        "of them, while it takes those of others or nobody else's was tried. They count as dropped; "
+        "the store has them still. Told of the 1st, 10th, 100th and so on.",
+        "Look at what the client sends: needfire-admin output skipped NAME. See to what is set aside, "
+        "then there is room again.",
+        {
+            "output": _OUTPUT,
+            "about": "client whose records they are, or the server itself",
+            "count": "records given up since the output began to work",
+        },
         about="output",
     ),
     Entry(

@@ -5,12 +5,16 @@
 The store is the buffer: nothing is copied, nothing is dropped, and reports are taken as fast as
 ever while a target is slow or away. A crash between two of the steps means that something is sent
 again, and then it is marked, because ``attempted`` was on disk before the first byte went out.
+
+A record that the target refuses for good is set aside at once, in the same commit as the cursor
+behind it, and gets its other chances beside those that follow. The back-off is for a target that is
+away; an agent whose records are refused holds up nobody else's.
 """
 
 import asyncio
 import random
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -23,8 +27,9 @@ from needfire_server.clock import monotonic_s, now_us
 from needfire_server.outputs.backoff import Backoff
 from needfire_server.outputs.gathering import delivery_size, due_in_s, leading
 from needfire_server.outputs.records import marked
+from needfire_server.outputs.second_chances import SecondChances
 from needfire_server.outputs.settings import OutputSettings
-from needfire_server.outputs.suspects import Suspects
+from needfire_server.outputs.suspects import Suspects, source_of
 from needfire_server.outputs.target import (
     MakeTarget,
     NumberedTarget,
@@ -49,8 +54,8 @@ UNSELECTED_MAX: Final = 5_000
 """Events that were not selected and that a crash makes us look at again."""
 STORE_PAUSE_S: Final = 1.0
 SKIPPED_MAX: Final = 1_000
-"""Records of an output that may be set aside. A target that refuses everything has a fault of its
-own: it must not move the whole store there."""
+"""Records of one client that an output may have set aside. What comes beyond is given up, and told:
+an output that waited there would wait for all clients."""
 GATHER_S: Final = 0.1
 """Events that come within this time are read, sent and confirmed together: one by one, each would
 cost the store two commits more."""
@@ -123,8 +128,10 @@ class Worker:
         self._level = _Level.FINE
         self._away_since_s = 0.0
         self._suspects = Suspects()
-        self._in_hand: Sequence[StoredEvent] = ()
-        """What was handed over last and is not known to be delivered."""
+        self._second_chances = SecondChances()
+        self._given_up: Counter[str | None] = Counter()
+        self._set_aside_of: dict[str | None, int] = {}
+        """By source, as far as it was asked for; too many at most: others may see to some."""
 
     def notify(self) -> None:
         """Say that the store has new events."""
@@ -154,8 +161,6 @@ class Worker:
                 try:
                     await self._pump()
                     await self._finish()
-                except RefusedError as error:
-                    await self._refused(error)
                 except (TargetError, OSError, ssl.SSLError) as error:
                     await self._failed(reason_of(error))
                 except StorageError:
@@ -191,7 +196,8 @@ class Worker:
             await self._save()
             if self._is_stopping:
                 return
-            await self._idle(held)
+            if not await self._retry_one():
+                await self._idle(held)
 
     async def _note_removed(self, position: int, page: Sequence[StoredEvent]) -> None:
         """Count what the store no longer has, and say so."""
@@ -210,11 +216,41 @@ class Worker:
                 self.cursor.confirmed, delivery_size(self.settings.mail)
             )
             count = leading(held, most)
-            batch, held = held[:count], held[count:]
-            await self._send(batch, batch[-1][0] if held else position)
+            batch, rest = held[:count], held[count:]
+            try:
+                await self._send(batch, batch[-1][0] if rest else position)
+                held = rest
+            except RefusedError as error:
+                held = await self._past_refusal(error, batch) + rest
         if not held and not self._unsettled:
             self.cursor = self.cursor.passed(position)
         return held
+
+    async def _past_refusal(
+        self, error: RefusedError, batch: Sequence[StoredEvent]
+    ) -> list[StoredEvent]:
+        """Find the record that is refused for good, and set it aside; return what is left to send.
+
+        At once and without reading again: whoever sends records that are refused must not be able
+        to make this slow for the others.
+
+        Raises:
+            TargetError: the target may be to blame, or something before it may be lost.
+            StorageError: it could not be set aside.
+        """
+        left = list(batch[error.delivered :])
+        suspects = left[:1] if error.is_next else left
+        if self._unsettled or not suspects:
+            raise error
+        self._let_go()
+        if not self._suspects.narrowed(suspects):
+            return left
+        number, event = left[0]
+        if not self._suspects.is_certain:
+            raise error
+        if not await self._set_aside(number, event, reason_of(error)):
+            raise error
+        return left[1:]
 
     # ---- sending ---------------------------------------------------------------------------------
 
@@ -227,7 +263,6 @@ class Worker:
             await self._save(force=True)
         again = sum(number <= seen for number, _ in batch)
         self.cursor = replace(self.cursor, retried=self.cursor.retried + again)
-        self._in_hand = batch
         try:
             if isinstance(target, NumberedTarget):
                 await target.deliver_numbered(batch)
@@ -236,7 +271,7 @@ class Worker:
         except TargetError as error:
             if error.delivered:
                 self._confirm(batch[error.delivered - 1][0], error.delivered)
-                self._in_hand = batch[error.delivered :]
+                self._suspects.taken()
             raise
         self._works(target.remark)
         if target.settle_s == 0:
@@ -325,6 +360,8 @@ class Worker:
         if self._unsettled:
             # What is due and not acknowledged yet is asked about again soon.
             waits.append(max(self._unsettled[0].due_s - self._clock_s(), 0.2))
+        if (retry_s := self._second_chances.wait_s(self._clock_s())) is not None:
+            waits.append(max(retry_s, 0.2))
         await self._sleep(min(waits) if waits else None)
         if not self._is_stopping:
             await asyncio.sleep(GATHER_S)
@@ -365,39 +402,88 @@ class Worker:
         wait_s = self._backoff.failed(self._clock_s(), random.random())  # noqa: S311 - no secret
         await self._pause(wait_s)
 
-    async def _refused(self, error: RefusedError) -> None:
-        """Find the record that is refused for good, and set it aside once that is certain."""
-        suspects = self._in_hand[:1] if error.is_next else self._in_hand
-        if self._unsettled or not suspects:
-            # What came before it may be lost, and comes first.
-            await self._failed(reason_of(error))
-            return
-        if not self._suspects.narrowed([number for number, _ in suspects]):
-            return
-        try:
-            if self._suspects.is_certain and await self._set_aside(*suspects[0], reason_of(error)):
-                return
-        except StorageError:
-            await self._pause(STORE_PAUSE_S)
-            return
-        await self._failed(reason_of(error))
-
     async def _set_aside(self, number: int, event: Event, reason: str) -> bool:
         """Keep a record for a person to see to, and go on behind it; False where there is no room."""
-        name = self.settings.name
-        count = (await self._store.skipped_counts()).get(name, 0)
-        if count >= SKIPPED_MAX:
-            return False
+        name, source = self.settings.name, source_of(event)
+        if await self._room_of(source) <= 0:
+            return await self._give_up(number, source)
+        is_first = not any(self._set_aside_of.values()) and not (
+            (await self._store.skipped_counts()).get(name, 0)
+        )
         cursor = self.cursor.passed(number)
         skipped = Skipped(name, number, event, printable(reason, REASON_TEXT_MAX), self._clock_us())
         await self._store.skip(cursor, skipped)
         self.cursor = self._saved = cursor
-        if count == 0:
+        self._set_aside_of[source] += 1
+        self._second_chances.add(number, self._clock_s())
+        if is_first:
             self._raise_event("OUTPUT_RECORD_SKIPPED", output=name, reason=skipped.reason)
+        return True
+
+    async def _room_of(self, source: str | None) -> int:
+        """Return how many more records of a client may be set aside."""
+        # Counted by the store only where need be: with each record it would be slow for all others.
+        if self._set_aside_of.get(source, SKIPPED_MAX) >= SKIPPED_MAX:
+            found = await self._store.skipped_of(self.settings.name, source)
+            self._set_aside_of[source] = found
+        return SKIPPED_MAX - self._set_aside_of[source]
+
+    async def _give_up(self, number: int, source: str | None) -> bool:
+        """Pass over a record for which there is no room; False where the target may be to blame."""
+        if self._suspects.is_target_to_blame:
+            return False
+        self._given_up[source] += 1
+        count = self._given_up[source]
+        if set(str(count)[1:]) <= {"0"} and str(count)[0] == "1":
+            # The first, the tenth, the hundredth: a flood must not become one of our own.
+            self._raise_event(
+                "OUTPUT_RECORDS_GIVEN_UP",
+                output=self.settings.name,
+                about=source or "the server itself",
+                count=count,
+            )
+        self.cursor = replace(self.cursor.passed(number), dropped=self.cursor.dropped + 1)
+        await self._save(force=True)
+        return True
+
+    async def _retry_one(self) -> bool:
+        """Send one of the records that are set aside once more, where one is due; False: none is.
+
+        Only when nothing else is to be sent. A target that keeps the highest number has passed it.
+
+        Raises:
+            TargetError, OSError, ssl.SSLError: the target is away.
+            StorageError: what was sent may come again.
+        """
+        if self._unsettled or self._second_chances.wait_s(self._clock_s()) != 0.0:
+            return False
+        target = await self._opened()
+        # Forgotten before it is sent: one that makes the target fail has its number of tries as well.
+        if (due := self._second_chances.take(self._clock_s())) is None:
+            return False
+        number, tries = due
+        name = self.settings.name
+        found = [
+            each for each in await self._store.skipped(name, number - 1, 1) if each.number == number
+        ]
+        if not found or isinstance(target, NumberedTarget) or target.settle_s > 0:
+            return True
+        try:
+            await _deliver(target, [marked(found[0].event, is_resent=True)])
+        except RefusedError:
+            self._second_chances.add(number, self._clock_s(), tries=tries)
+            self._let_go()
+            return True
+        self._works(target.remark)
+        if await self._store.forget_skipped(name, [number]):
+            self.count(sent=1)
+            if not (await self._store.skipped_counts()).get(name):
+                self._raise_event("OUTPUT_SKIPPED_HANDLED", output=name)
         return True
 
     def count(self, *, sent: int = 0, dropped: int = 0) -> None:
         """Count what became of records that were set aside."""
+        self._set_aside_of.clear()
         cursor = self.cursor
         self.cursor = replace(cursor, sent=cursor.sent + sent, dropped=cursor.dropped + dropped)
 
@@ -405,6 +491,7 @@ class Worker:
         if remark and remark != self.reason:
             self._raise_event("OUTPUT_REMARK", output=self.settings.name, reason=remark)
         self.reason = remark
+        self._suspects.taken()
         if self.state is WorkerState.AWAY:
             self.state = WorkerState.WORKING
             self._raise_event(

@@ -100,6 +100,12 @@ class OutputStore(Protocol):
     async def skipped_counts(self) -> Mapping[str, int]:
         """Return how many events are set aside, by output."""
 
+    async def skipped_of(self, output: str, source: str | None) -> int:
+        """Return how many events of a client, and of those that it speaks for, are set aside.
+
+        None: of the server's own.
+        """
+
     async def skipped(self, output: str, after: int, limit: int = OUTPUT_PAGE) -> Sequence[Skipped]:
         """Return what is set aside for an output behind a number, in order."""
 
@@ -118,6 +124,8 @@ class _Cursors(Protocol):
     async def skip_event(self, cursor: OutputCursor, skipped: Skipped) -> None: ...
 
     async def skipped_counts(self) -> Mapping[str, int]: ...
+
+    async def skipped_of(self, output: str, source: str | None) -> int: ...
 
     async def skipped_events(self, output: str, after: int, limit: int) -> Sequence[Skipped]: ...
 
@@ -151,6 +159,9 @@ class CursorStore:
 
     async def skipped_counts(self) -> Mapping[str, int]:
         return await self._store.skipped_counts()
+
+    async def skipped_of(self, output: str, source: str | None) -> int:
+        return await self._store.skipped_of(output, source)
 
     async def skipped(self, output: str, after: int, limit: int = OUTPUT_PAGE) -> Sequence[Skipped]:
         return await self._store.skipped_events(output, after, limit)

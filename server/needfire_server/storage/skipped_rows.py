@@ -9,7 +9,7 @@ from needfire_server.storage import output_cursors, tables
 from needfire_server.storage.event_rows import EVENT_COLUMNS, event_of_row, row_of_event
 from needfire_server.storage.output_cursors import OutputCursor, Skipped
 
-__all__ = ["counts", "forget", "load", "skip"]
+__all__ = ["count_of", "counts", "forget", "load", "skip"]
 
 _T: Final = tables.output_skipped
 
@@ -32,6 +32,15 @@ def counts(connection: sa.Connection) -> dict[str, int]:
     """Return how many events are set aside, by output."""
     found = connection.execute(sa.select(_T.c.output, sa.func.count()).group_by(_T.c.output))
     return {row[0]: row[1] for row in found}
+
+
+def count_of(connection: sa.Connection, output: str, source: str | None) -> int:
+    """Return how many events of a client, and of those that it speaks for, are set aside."""
+    client = _T.c.client
+    below = client.startswith(f"{source}/", autoescape=True)
+    is_its = client.is_(None) if source is None else sa.or_(client == source, below)
+    wanted = sa.select(sa.func.count()).select_from(_T).where(_T.c.output == output, is_its)
+    return connection.execute(wanted).scalar_one()
 
 
 def load(connection: sa.Connection, output: str, after: int, limit: int) -> list[Skipped]:

@@ -406,6 +406,9 @@ class DatabaseStore:
     async def skipped_counts(self) -> Mapping[str, int]:
         return await self._read(skipped_rows.counts)
 
+    async def skipped_of(self, output: str, source: str | None) -> int:
+        return await self._read(skipped_rows.count_of, output, source)
+
     async def skipped_events(self, output: str, after: int, limit: int) -> Sequence[Skipped]:
         return await self._read(skipped_rows.load, output, after, limit)
 

@@ -8,6 +8,7 @@ from typing import Any
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_server.outputs.settings import OutputSettings, TargetKind
+from needfire_server.outputs.suspects import source_of
 from needfire_server.outputs.target import CLOSED, RefusedError, TargetError
 from needfire_server.storage.output_cursors import OUTPUT_PAGE, OutputCursor, Skipped
 
@@ -68,6 +69,10 @@ class MemoryStore:
     async def skipped_counts(self) -> dict[str, int]:
         self._check()
         return {"out": len(self.skips)}
+
+    async def skipped_of(self, output: str, source: str | None) -> int:
+        self._check()
+        return sum(source_of(each.event) == source for each in self.skips.values())
 
     async def skipped(self, output: str, after: int, limit: int = OUTPUT_PAGE) -> list[Skipped]:
         return [each for number, each in sorted(self.skips.items()) if number > after][:limit]

@@ -14,8 +14,9 @@ from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_server.outputs import worker as worker_module
 from needfire_server.outputs.backoff import Backoff
 from needfire_server.outputs.engine import OutputEngine, Retried
+from needfire_server.outputs.second_chances import AFTER_S, RECORDS_MAX, SecondChances
 from needfire_server.outputs.settings import MailSettings, OutputSettings, TargetKind
-from needfire_server.outputs.suspects import REFUSALS_MAX, Suspects
+from needfire_server.outputs.suspects import REFUSALS_MAX, SOURCES_MAX, Suspects
 from needfire_server.outputs.target import RefusedError
 from needfire_server.outputs.targets import make_target
 from needfire_server.outputs.worker import Worker, WorkerState
@@ -34,6 +35,8 @@ class Bench:
     sink: ScriptedSink
     store: MemoryStore = field(default_factory=MemoryStore)
     raised: list[str] = field(default_factory=list)
+    backoff: Backoff = field(default_factory=lambda: Backoff(first_s=0.0))
+    now_s: float = 1_000.0
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Worker]:
@@ -43,7 +46,8 @@ class Bench:
             self.store,
             make_target=self.sink.make,
             raise_event=lambda code, /, **_fields: self.raised.append(code),
-            backoff=Backoff(first_s=0.0),
+            backoff=self.backoff,
+            clock_s=lambda: self.now_s,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.run())
@@ -87,31 +91,147 @@ async def test_a_target_that_refuses_everything_is_waited_for_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker_module, "SKIPPED_MAX", 2)
-    bench = Bench(ScriptedSink(poison=frozenset(f"/{n}" for n in range(5))))
-    bench.store.add(*(event(path=f"/{n}") for n in range(5)))
+    bench = Bench(ScriptedSink(poison=frozenset(f"/{n}" for n in range(12))))
+    bench.store.add(*(event(path=f"/{n}").received(f"web{n % 4}", 1) for n in range(12)))
     async with bench.working() as worker:
-        await until(lambda: len(bench.store.skips) == 2, "two of them")
+        await until(lambda: len(bench.store.skips) == 8, "two of each")
         await until(lambda: worker.state is WorkerState.AWAY, "the rest")
         tries = bench.sink.opened
         await until(lambda: bench.sink.opened > tries + REFUSALS_MAX, "more tries")
-        assert worker.cursor.confirmed == 2
+        assert worker.cursor.confirmed == 8
         bench.sink.poison = frozenset()
-        await until(lambda: worker.cursor.confirmed == 5, "the end")
-    assert (len(bench.sink.got), len(bench.store.skips)) == (3, 2)
+        await until(lambda: worker.cursor.confirmed == 12, "the end")
+    assert (len(bench.sink.got), len(bench.store.skips)) == (4, 8)
+    assert bench.raised.count("OUTPUT_FAILED") == 1
+    assert "OUTPUT_RECORDS_GIVEN_UP" not in bench.raised
+    assert worker.cursor.dropped == 0
 
 
-def test_one_refusal_makes_nothing_certain() -> None:
+class NoBackoff(Backoff):
+    """Notes that somebody wanted to wait."""
+
+    asked = 0
+
+    def failed(self, now_s: float, random_0_to_1: float) -> float:
+        self.asked += 1
+        return 0.0
+
+
+@pytest.mark.parametrize("count", [1, 5, 200, 201])
+async def test_a_client_whose_records_are_refused_holds_up_nobody_else_s(count: int) -> None:
+    bench = Bench(ScriptedSink(poison=frozenset({"/poison"})))
+    bench.backoff = NoBackoff()
+    bench.store.add(*(event(path="/poison").received("web1", 1) for _ in range(count)))
+    bench.store.add(*(event(path=f"/{n}").received("web2", 1) for n in range(3)))
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.confirmed == count + 3, "the honest ones")
+        assert worker.state is WorkerState.WORKING
+    assert paths(bench.sink.got) == ["/0", "/1", "/2"]
+    assert len(bench.store.skips) == count
+    assert bench.raised == ["OUTPUT_RECORD_SKIPPED"]
+    assert bench.backoff.asked == 0
+
+
+async def test_what_a_client_sends_beyond_its_room_is_given_up_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "SKIPPED_MAX", 3)
+    bench = Bench(ScriptedSink(poison=frozenset({"/poison"})))
+    names = ["web1", "web1/a", "web1/b", "web1", "web1", "web2", "web1"]
+    bench.store.add(*(event(path="/poison").received(name, 1) for name in names))
+    bench.store.add(event(path="/poison"), event(path="/honest").received("web3", 1))
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.confirmed == len(names) + 2, "the end")
+    kept = [each.event.client for each in bench.store.skips.values()]
+    assert kept == ["web1", "web1/a", "web1/b", "web2", None]
+    assert (worker.cursor.dropped, bench.store.saved["out"].dropped) == (3, 3)
+    assert bench.raised.count("OUTPUT_RECORDS_GIVEN_UP") == 1, "the first of three"
+    assert paths(bench.sink.got) == ["/honest"]
+
+
+async def test_what_was_refused_by_mistake_is_taken_beside_those_that_follow() -> None:
+    bench = Bench(ScriptedSink(poison=frozenset({"/1", "/2"})))
+    bench.store.add(*(event(path=f"/{n}") for n in range(4)))
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.confirmed == 4, "the others")
+        bench.sink.poison = frozenset({"/2"})
+        bench.now_s += AFTER_S[0]
+        worker.notify()
+        await until(lambda: len(bench.store.skips) == 1, "the first of them")
+        await until(lambda: worker._second_chances.wait_s(bench.now_s) == AFTER_S[1], "the second")
+        assert "OUTPUT_SKIPPED_HANDLED" not in bench.raised
+        bench.sink.poison = frozenset()
+        bench.now_s += AFTER_S[1]
+        worker.notify()
+        await until(lambda: not bench.store.skips, "both")
+    assert paths(bench.sink.got) == ["/0", "/3", "/1", "/2"]
+    assert [each.fields.get("resent") for each in bench.sink.got[2:]] == [True, True]
+    assert bench.raised == ["OUTPUT_RECORD_SKIPPED", "OUTPUT_SKIPPED_HANDLED"]
+    assert bench.store.saved["out"].sent == 4
+
+
+async def test_what_is_refused_each_time_is_left_to_a_person() -> None:
+    bench = Bench(ScriptedSink(poison=frozenset({"/1"})))
+    bench.store.add(event(path="/1"))
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.confirmed == 1, "the refusal")
+        for wait_s in AFTER_S:
+            tries = bench.sink.opened
+            bench.now_s += wait_s
+            worker.notify()
+            await until(lambda tries=tries: bench.sink.opened > tries, "another try")  # type: ignore[misc]
+        await until(lambda: worker._second_chances.wait_s(bench.now_s) is None, "the last one")
+    assert len(bench.store.skips) == 1
+    assert worker.state is WorkerState.STOPPED
+
+
+async def test_a_record_that_a_person_gave_up_meanwhile_is_not_sent() -> None:
+    bench = Bench(ScriptedSink(poison=frozenset({"/1"})))
+    bench.store.add(event(path="/1"))
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.confirmed == 1, "the refusal")
+        bench.sink.poison = frozenset()
+        bench.store.skips.clear()
+        bench.now_s += AFTER_S[0]
+        worker.notify()
+        await until(lambda: worker._second_chances.wait_s(bench.now_s) is None, "a look")
+    assert bench.sink.got == []
+
+
+def test_second_chances_are_bounded_and_come_in_order() -> None:
+    chances = SecondChances()
+    chances.add(1, 5.0, tries=1)
+    chances.add(2, 5.0)
+    assert chances.take(5.0 + AFTER_S[0] - 0.1) is None
+    assert chances.wait_s(5.0) == AFTER_S[0]
+    assert chances.take(5.0 + AFTER_S[0]) == (2, 1)
+    assert chances.take(5.0 + AFTER_S[1]) == (1, 2)
+    chances.add(3, 5.0, tries=len(AFTER_S))
+    assert chances.wait_s(9.0) is None
+    for number in range(RECORDS_MAX + 1):
+        chances.add(number, 0.0)
+    assert len(chances._due) == RECORDS_MAX
+
+
+def test_one_refusal_makes_nothing_certain_where_the_target_may_be_to_blame() -> None:
     suspects = Suspects()
-    assert not suspects.narrowed(range(1, 101))
+    numbered = [(n, event().received(f"web{n}", 1)) for n in range(1, 101)]
+    assert not suspects.narrowed(numbered)
     assert (suspects.delivery_size(0, 200), suspects.delivery_size(100, 200)) == (50, 200)
+    for n in range(SOURCES_MAX - 1):
+        assert suspects.narrowed(numbered[n : n + 1])
+        assert suspects.is_certain, "two clients say nothing of the target"
+        assert not suspects.is_target_to_blame
+    for n in (7, 8):
+        assert suspects.narrowed(numbered[n : n + 1])
+        assert not suspects.is_certain, "another one"
     for _ in range(REFUSALS_MAX - 1):
-        assert suspects.narrowed([7])
-        assert not suspects.is_certain
-    assert suspects.narrowed([8])
-    assert not suspects.is_certain, "another one"
-    for _ in range(REFUSALS_MAX - 1):
-        suspects.narrowed([8])
+        suspects.narrowed(numbered[8:9])
     assert suspects.is_certain
+    assert suspects.is_target_to_blame
+    suspects.taken()
+    suspects.narrowed(numbered[9:10])
+    assert suspects.is_certain, "it takes others again"
 
 
 # ---- in the store -------------------------------------------------------------------
@@ -196,13 +316,19 @@ async def test_what_is_set_aside_outlives_its_event_and_is_sent_or_given_up(
 
 
 async def test_an_event_is_set_aside_together_with_the_cursor(store: DatabaseStore) -> None:
-    skipped = Skipped("out", 7, event(), "no", 1)
+    skipped = Skipped("out", 7, event().received("web_1/a", 1), "no", 1)
     cursors = CursorStore(store)
     await cursors.skip(OutputCursor("out", 7, 7), skipped)
     await cursors.skip(OutputCursor("out", 7, 7), skipped)
     assert await store.output_cursors() == [OutputCursor("out", 7, 7)]
     assert list(await cursors.skipped("out", 0)) == [skipped]
     assert await cursors.forget_skipped("other", [7]) == 0
+    of = [
+        await cursors.skipped_of("out", name) for name in ("web_1", "web_1/a", "webx1", "w", None)
+    ]
+    assert of == [1, 1, 0, 0, 0]
+    await cursors.skip(OutputCursor("out", 8, 8), replace(skipped, number=8, event=event()))
+    assert await cursors.skipped_of("out", None) == 1
 
 
 # ---- real receivers -------------------------------------------------------------------
