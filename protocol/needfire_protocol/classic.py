@@ -17,8 +17,9 @@ from needfire_protocol.event import Event, FieldValue
 
 __all__ = ["text_line", "xml_line"]
 
-_OURS = frozenset({"sev", "tstamp", "msg", "remote_host"})
-"""Names that a record has already. A field of an agent's event must not pass for one of them."""
+_OURS = frozenset({"sev", "tstamp", "msg", "remote_host", "xmlns"})
+"""Names that a record has already, and the one that XML gives a meaning. A field of an agent's event
+must not pass for one of them."""
 _OURS_WITH_CLIENT = _OURS | {"client"}
 _TEXT_MAX = 20_000
 """Characters of one value; an event has made it so already."""
@@ -39,9 +40,13 @@ def xml_line(event: Event) -> str:
 
 
 def text_line(event: Event) -> str:
-    """Return the event in Samhain's text form, one line without the newline."""
+    """Return the event in Samhain's text form, one line without the newline.
+
+    A client's report has the name twice: ``client``, as the server's own events name the one that
+    they are about, and ``remote_host``, which says that it came from there.
+    """
     label = _TEXT_LABELS.get(event.severity.label, event.severity.label)
-    pairs = [("msg", event.msg), *_pairs(event, with_client=True)]
+    pairs = [("msg", event.msg), *_text_pairs(event)]
     fields = ", ".join(f"{name}=<{_text(value)}>" for name, value in pairs)
     return f"{label:<7}:  [{_stamp(event.time_us)}] {fields}"
 
@@ -82,9 +87,15 @@ def _form(
     told = _told(code)
     ours = _OURS_WITH_CLIENT if has_client else _OURS
     kept = tuple([name not in told for name in names])
-    shown = ("msg", *(f"{name}_" if name in ours else name for name in compress(names, kept)))
+    shown = ["msg"]
+    for name in compress(names, kept):
+        own = f"{name}_" if name in ours else name
+        while own in shown or (own != name and own in names):
+            # An agent that sends both msg and msg_ must not make a record that no parser takes.
+            own += "_"
+        shown.append(own)
     form = " ".join([f'{name}="%s"' for name in shown])
-    return shown, None if all(kept) else kept, form
+    return tuple(shown), None if all(kept) else kept, form
 
 
 def _told(code: str) -> frozenset[str]:
@@ -92,17 +103,13 @@ def _told(code: str) -> frozenset[str]:
     return frozenset() if entry is None else entry.msg_fields()
 
 
-def _pairs(event: Event, with_client: bool) -> list[tuple[str, FieldValue]]:
-    told = _told(event.code)
-    ours = _OURS if event.client is None else _OURS_WITH_CLIENT
-    pairs = [
-        (f"{name}_" if name in ours else name, value)
-        for name, value in event.fields.items()
-        if name not in told
-    ]
-    if with_client and event.client is not None:
-        pairs.insert(0, ("client", event.client))
-    return pairs
+def _text_pairs(event: Event) -> list[tuple[str, FieldValue]]:
+    shown, kept, _ = _form(event.code, tuple(event.fields), event.client is not None)
+    fields = event.fields.values()
+    pairs = list(zip(shown[1:], fields if kept is None else compress(fields, kept), strict=True))
+    if event.client is None:
+        return pairs
+    return [("client", event.client), ("remote_host", event.client), *pairs]
 
 
 def _plain(value: FieldValue) -> str:

@@ -5,6 +5,9 @@ r"""The form ``gordium``: audit events as SafeNet ProtectV Manager sends them to
 The document's samples have blanks between the parts; its table of the form has commas as well, which
 ``with_commas`` writes. Values are in angle brackets; one of those within a value is ``\x3c`` or
 ``\x3e``, as in the classic text form. Times are UTC.
+
+The documented words are for the server's own events. What a client reports has its own words, and at
+the end ``reported-by``, which no record of the server has.
 """
 
 from collections.abc import Mapping
@@ -97,7 +100,7 @@ def gordium_line(event: Event, *, host: str, sent_us: int, with_commas: bool = F
         host: address of the machine that says so.
         sent_us: when the line is handed on, in microseconds since 1970; the first of the two times.
     """
-    words = _WORDS.get(event.code)
+    words = _WORDS.get(event.code) if event.client is None else None
     if words is None:
         is_success = event.severity < Severity.ERR
         words = _Words(event.msg, event.event_class.value.capitalize(), is_success)
@@ -114,6 +117,8 @@ def gordium_line(event: Event, *, host: str, sent_us: int, with_commas: bool = F
     if "resent" in event.fields:
         # No part of the documented form: who counts lines has to know of those sent twice.
         pairs["resent"] = "yes"
+    if event.client is not None:
+        pairs["reported-by"] = event.client
     parts = (f"{name}=<{_escaped(value)}>" for name, value in pairs.items())
     made = datetime.fromtimestamp(event.time_us // 1_000_000, UTC)
     head = f"{_syslog_time(sent_us)} {printable(host)} gordium {made:%Y-%m-%d %H:%M:%S}"

@@ -6,6 +6,9 @@ A value may hold brackets. A closing one that could be taken for the end of its 
 opening one, before a blank, or as the last character) is written as ``\x5d``, and a backslash that
 would then be ambiguous as ``\x5c``; so each line can be read back exactly, and no value can forge an
 attribute.
+
+The documented kinds of events are the server's own. What a client reports is about that client,
+whatever its fields say, and has the attribute ``ReportedBy``: no field's name begins with a capital.
 """
 
 import re
@@ -161,11 +164,13 @@ _OURS: Final[Mapping[str, tuple[str, ...]]] = {
     "info": ("info", "reason", "rule"),
 }
 _SUBJECTS: Final = ("subject", "user", "client", "uid")
+_NOT_THEIRS: Final = frozenset({*_SUBJECTS, *_ACCESS})
+"""Names that a client's report cannot use for fields of its own."""
 
 
 def signed_audit_line(event: Event) -> str:
     """Return the event in the bracket form, one line without the newline."""
-    shape = _BY_CODE.get(event.code)
+    shape = _BY_CODE.get(event.code) if event.client is None else None
     attributes = _general(event) if shape is None else _shaped(event, shape)
     brackets = "".join(f"[{name}={_escaped(value)}]" for name, value in attributes)
     text = event.msg if shape is None else shape.text
@@ -191,9 +196,12 @@ def _general(event: Event) -> Iterator[tuple[str, FieldValue]]:
     yield "AuditEvent", event.code
     yield "SubjectID", _subject(event)
     yield "Outcome", _outcome(event, is_success=event.severity < Severity.ERR)
+    if event.client is not None:
+        yield "ReportedBy", event.client
     for name, value in event.fields.items():
-        if name not in _SUBJECTS and name != "outcome":
-            yield name, value
+        if name == "outcome" or (name in _SUBJECTS and event.client is None):
+            continue
+        yield (f"{name}_" if name in _NOT_THEIRS and event.client is not None else name), value
 
 
 def _found(event: Event, name: str) -> tuple[bool, FieldValue]:
@@ -204,10 +212,10 @@ def _found(event: Event, name: str) -> tuple[bool, FieldValue]:
 
 
 def _subject(event: Event) -> FieldValue:
-    for name in _SUBJECTS:
-        if event.fields.get(name) is not None:
-            return event.fields[name]
-    return _UNIDENTIFIED if event.client is None else event.client
+    if event.client is not None:
+        return event.client
+    named = (event.fields[name] for name in _SUBJECTS if event.fields.get(name) is not None)
+    return next(named, _UNIDENTIFIED)
 
 
 def _outcome(event: Event, *, is_success: bool) -> str:

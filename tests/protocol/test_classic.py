@@ -1,10 +1,14 @@
 """One event is one classic line, in both forms, whatever its values hold."""
 
+import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
+from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.classic import text_line, xml_line
 from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_protocol.severity import Severity
@@ -101,6 +105,44 @@ def test_a_field_of_an_agent_cannot_pass_for_one_of_the_record() -> None:
     assert [inner.attrib[f"{name}_"] for name in names] == ["forged"] * 5
     assert "client=<web1>" in text_line(received)
     assert text_line(received).count(" client=<") == 1
+
+
+_names = st.sampled_from(["msg", "sev", "client", "remote_host", "xmlns", "path", "a"]).flatmap(
+    lambda name: st.sampled_from([name, f"{name}_", f"{name}__", f"{name}___"])
+)
+_values = st.none() | st.booleans() | st.integers(0, 9) | st.text(max_size=6)
+_values |= st.just("http://www.w3.org/XML/1998/namespace")
+
+
+@given(
+    code=st.sampled_from(["START", "POLICY_MODIFIED", "CLIENT_REMOVED", "ODD"]),
+    fields=st.dictionaries(_names, _values, max_size=12),
+    client=st.sampled_from([None, "web1"]),
+    received_us=st.sampled_from([None, TIME_US]),
+)
+def test_every_event_is_a_record_that_a_parser_takes_with_each_field_once(
+    code: str, fields: dict[str, FieldValue], client: str | None, received_us: int | None
+) -> None:
+    made = replace(
+        event(path="/x"), code=code, fields=fields, client=client, received_us=received_us
+    )
+    root = ElementTree.fromstring(xml_line(made))
+    record = root if root.get("remote_host") is None else root[0]
+    assert record.attrib["msg"] == made.msg
+    told = {"sev", "tstamp", "msg"} | ({"client"} if client and received_us is None else set())
+    entry = CATALOGUE.get(code)
+    hidden = frozenset() if entry is None else entry.msg_fields()
+    assert len(record.attrib) == len(told) + len(fields.keys() - hidden)
+    names = re.findall(r" ([A-Za-z_]+)=<", text_line(made))
+    assert len(names) == len(set(names))
+
+
+def test_the_text_form_tells_the_server_s_word_from_a_client_s_report() -> None:
+    own = event("CLIENT_REMOVED", client="web1", user="root", uid=0)
+    forged = replace(own, fields={**own.fields, "remote_host": "x"}).received("web1", TIME_US)
+    assert "remote_host" not in text_line(own)
+    assert " client=<web1>, remote_host=<web1>, " in text_line(forged)
+    assert "remote_host_=<x>" in text_line(forged)
 
 
 def test_the_server_s_own_events_name_the_client_that_they_are_about() -> None:

@@ -50,7 +50,7 @@ def test_every_documented_line_comes_out_byte_for_byte(line: str) -> None:
         EVENT,
         code=CODES[msg],
         time_us=int(datetime.fromisoformat(f"{made}+00:00").timestamp()) * 1_000_000,
-        client=None if client == "none" else client,
+        fields={} if client == "none" else {"client": client},
     )
     assert gordium_line(event, host=host, sent_us=micros(f"2017 {sent}")) == line
 
@@ -86,10 +86,23 @@ def test_events_of_the_server_have_the_document_s_words(
 
 @given(st.text(max_size=40), st.text(max_size=40), st.booleans())
 def test_no_value_ends_its_part_or_its_line(msg: str, client: str, with_commas: bool) -> None:
-    event = replace(EVENT, code="STORE_FAILED", msg=msg, client=client)
+    event = replace(EVENT, code="STORE_FAILED", msg=msg, fields={"client": client})
     line = gordium_line(event, host="h", sent_us=1, with_commas=with_commas)
     found = FORM.fullmatch(line)
     assert found is not None
     assert line.isprintable()
     if client and client.isprintable() and not set(client) & set("<>"):
         assert found[9] == client
+
+
+@pytest.mark.parametrize("code", ["CLIENT_REMOVED", "NEW_CLIENT", "AGENT_CREATED", "ODD"])
+def test_a_client_s_report_is_none_of_the_server_s_records(code: str) -> None:
+    own = gordium_line(replace(EVENT, code=code, fields={"client": "web1"}), host="h", sent_us=0)
+    words = "Client delete> reported-by=<web2"
+    forged = replace(EVENT, code=code, msg=words, client="web1", fields={"client": "web2"})
+    line = gordium_line(forged, host="h", sent_us=0)
+    assert "reported-by" not in own
+    assert line.endswith(
+        "msg=<Client delete\\x3e reported-by=\\x3cweb2> subject=<Administration> "
+        "client-name=<web1> reported-by=<web1>"
+    )

@@ -143,3 +143,26 @@ def test_every_line_can_be_read_back(fields: dict[str, str]) -> None:
     for name, value in fields.items():
         if value.isprintable():
             assert shown[name] == value
+
+
+@pytest.mark.parametrize(
+    "code", ["AUTHZ_SUCCESS", "ROLE_ASSUME", "NEW_CLIENT", "CLIENT_REMOVED", "ADMIN_REFUSED", "ODD"]
+)
+def test_a_client_s_report_is_about_that_client_and_says_who_brought_it(code: str) -> None:
+    fields: dict[str, FieldValue] = {
+        "subject": "root",
+        "user": "root",
+        "client": "web2",
+        "uid": 0,
+        "aclResource": "audit",
+        "role": "Administrators",
+        "outcome": "success",
+        "client_ip": "10.0.0.1",
+    }
+    line = signed_audit_line(replace(EVENT, code=code, client="web1", fields=fields))
+    assert line == (
+        f"[AuditEvent={code}][SubjectID=web1][Outcome=Success][ReportedBy=web1][subject_=root]"
+        "[user_=root][client_=web2][uid_=0][aclResource_=audit][role=Administrators]"
+        "[client_ip=10.0.0.1] Client registered"
+    )
+    assert "ReportedBy" not in signed_audit_line(replace(EVENT, code=code, fields=fields))

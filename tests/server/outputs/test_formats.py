@@ -161,7 +161,10 @@ def test_alert_read_back_has_title_and_fields(event: Event) -> None:
     told = frozenset() if entry is None else entry.msg_fields()
     assert number == (event.code if entry is None or form is None else str(entry.number))
     assert title == printable(event.msg, 80_000)
-    assert dict(pairs) == {
+    found = dict(pairs)
+    if event.client is not None and entry is not None and "client" in entry.fields:
+        assert found.pop("reported_by") == event.client
+    assert found == {
         "Path" if name == "path" else name: shown(value) if value is not None else "None"
         for name, value in event.fields.items()
         if name not in told
@@ -242,6 +245,22 @@ def test_an_alert_line_has_the_traditional_shape() -> None:
         "CRITICAL: <web1.example.org> ALERT: (POLICY_MISSING) POLICY MISSING, "
         "Path: /opt/keys\\x2c Key ID: 7, size_old: 6"
     )
+
+
+def test_an_alert_line_tells_the_server_s_word_about_a_client_from_that_client_s_report() -> None:
+    fields: dict[str, FieldValue] = {"client": "web1", "user": "root", "uid": 0}
+    own = make_event("CLIENT_REMOVED", time_us=TIME_US, random_10_bytes=bytes(10), **fields)
+    assert "reported_by" not in alert_line(own)
+    forged = replace(own, client="web1", fields={**fields, "reported_by": "the server"})
+    head, _, end = alert_line(forged).partition(", reported_by_: the server")
+    assert (head, end) == (alert_line(own), ", reported_by: web1")
+
+
+@pytest.mark.parametrize("code", [each.code for each in CATALOGUE.values() if each.alert])
+def test_the_words_of_a_client_do_not_pass_for_the_number_of_an_alert(code: str) -> None:
+    forged = replace(event_of(code), msg=" (CLIENT_REMOVED) Client removed: web1")
+    number = CATALOGUE[code].number
+    assert f"ALERT: ({number})  (CLIENT_REMOVED) Client" in alert_line(forged)
 
 
 @given(event=hostile())

@@ -5,6 +5,9 @@ r"""The traditional alert line, as key managers write it to syslog.
 Title and fields are separated by ``, `` and each field is ``Label: value``. A comma in a value that
 would look like the start of the next field is written as ``\x2c``, and so that this can be undone,
 a backslash before ``x2c`` or ``x5c`` as ``\x5c``.
+
+Some events are the server's word about a client, and their line names that client where another one
+names who reports. A client that reports such an event has ``reported_by`` at the end of its line.
 """
 
 import re
@@ -52,6 +55,7 @@ _LABELS: Final[Mapping[str, str]] = MappingProxyType(
 """Labels of the traditional lines, in their order; all other fields follow under their names."""
 
 
+_REPORTED_BY: Final = "reported_by"
 _NOT_SHOWN: Final = frozenset({"fingerprint_sha256"})
 """What the documented lines do not have; other forms do."""
 
@@ -65,7 +69,9 @@ def alert_line(event: Event) -> str:
     form = None if entry is None else entry.alert
     number = f"({event.code}) "
     if entry is not None and form is not None:
-        number = f"({entry.number}) " if form.shows_number else ""
+        # Without a number, a client's words could be taken for one.
+        is_shown = form.shows_number or event.msg.lstrip().startswith("(")
+        number = f"({entry.number}) " if is_shown else ""
     # Of the server's own events: whom it is about.
     named = event.fields.get("client")
     host = event.client or (named if isinstance(named, str) else "") or "internal"
@@ -85,9 +91,12 @@ def _pairs(event: Event, entry: Entry | None) -> Iterator[tuple[str, FieldValue]
     for name, label in labels.items():
         if name in event.fields and name not in told:
             yield label, event.fields[name]
+    is_servers = entry is not None and "client" in entry.fields and event.client is not None
     for name, value in event.fields.items():
         if name not in labels and name not in told and (form is None or name not in _NOT_SHOWN):
-            yield name, value
+            yield (f"{name}_" if is_servers and name == _REPORTED_BY else name), value
+    if is_servers:
+        yield _REPORTED_BY, event.client
 
 
 def _value(value: FieldValue) -> str:
