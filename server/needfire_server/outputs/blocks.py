@@ -411,7 +411,7 @@ def _address(text: str) -> tuple[str, int]:
         or re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) is None
         or not 1 <= int(port) <= 65_535
     ):
-        raise FormatError(f"{printable(text, 80)!r} is not HOST:PORT or [IPv6]:PORT")
+        raise FormatError(f"{_shown(text)!r} is not HOST:PORT or [IPv6]:PORT")
     return bare, int(port)
 
 
@@ -429,29 +429,40 @@ def _argv(text: str, account: Account) -> tuple[str, ...]:
 def _addresses(kind: TargetKind, text: str) -> tuple[str, ...]:
     found = tuple(each.strip() for each in text.split(",") if each.strip())
     if not found:
-        raise FormatError(f"{printable(text, 80)!r} names no address")
+        raise FormatError(f"{_shown(text)!r} names no address")
     for each in found:
         scheme, separator, rest = each.rpartition("://")
         if kind is TargetKind.NATS and scheme not in ("nats", "tls"):
-            raise FormatError(f"{printable(each, 80)!r} is not nats://HOST:PORT or tls://HOST:PORT")
+            raise FormatError(f"{_shown(each)!r} is not nats://HOST:PORT or tls://HOST:PORT")
         if kind is TargetKind.KAFKA and scheme not in ("", "tls"):
-            raise FormatError(f"{printable(each, 80)!r} is not HOST:PORT or tls://HOST:PORT")
+            raise FormatError(f"{_shown(each)!r} is not HOST:PORT or tls://HOST:PORT")
         if kind is TargetKind.RELAY and separator:
-            raise FormatError(f"{printable(each, 80)!r} is not HOST:PORT")
+            raise FormatError(f"{_shown(each)!r} is not HOST:PORT")
         _address(rest if separator else each)
     if len({each.rpartition("://")[0] for each in found}) > 1:
         raise FormatError("either all of the addresses are encrypted (tls://) or none")
     return found
 
 
+def _shown(text: str) -> str:
+    """Return of an address what a finding may show: no user with his password, no path."""
+    before, separator, rest = text.partition("://")
+    scheme, rest = (before + separator, rest) if separator else ("", before)
+    if "@" in rest:
+        return printable(f"{scheme}***", 80)
+    host, slash, _ = rest.partition("/")
+    return printable(f"{scheme}{host}{'/…' if slash else ''}", 80)
+
+
 def _check_url(text: str) -> None:
     try:
         url = urlsplit(text)
         host, port = url.hostname, url.port
-    except ValueError as error:
-        raise FormatError(f"{printable(text, 80)!r} is no URL: {error}") from None
+    except ValueError:
+        # What the library says may quote a password.
+        raise FormatError(f"{_shown(text)!r} is no URL like https://HOST/PATH") from None
     if url.scheme not in ("https", "http") or not host or port == 0 or not text.isascii():
-        raise FormatError(f"{printable(text, 80)!r} is no URL like https://HOST/PATH")
+        raise FormatError(f"{_shown(text)!r} is no URL like https://HOST/PATH")
     if " " in text or url.fragment or url.username is not None:
         raise FormatError("the URL holds a blank, a fragment or a user; none of them is sent")
     if url.scheme == "http" and not _is_loopback(host):

@@ -111,8 +111,14 @@ class OutputSettings:
 
     @property
     def shown_target(self) -> str:
-        """Where it goes, for people and logs. The path of a webhook may be a secret by itself."""
+        """Where it goes, for people and logs.
+
+        The path of a webhook may be a secret by itself, and so may an argument of a program: those
+        who start a program have few other ways to give it one.
+        """
+        if self.kind is TargetKind.COMMAND:
+            return f"{self.kind.value} {self.argv[0]}{' …' if self.argv[1:] else ''}"
         if self.kind is not TargetKind.WEBHOOK:
             return f"{self.kind.value} {self.where}"
         url = urlsplit(self.where)
-        return f"{self.kind.value} {url.scheme}://{url.netloc}/…"
+        return f"{self.kind.value} {url.scheme}://{url.netloc.rpartition('@')[2]}/…"

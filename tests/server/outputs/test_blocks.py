@@ -222,6 +222,34 @@ def test_the_path_of_a_webhook_is_not_shown(secrets: dict[str, Path]) -> None:
     assert "kkkk" not in repr(found)
 
 
+def test_the_arguments_of_a_program_are_not_shown(tmp_path: Path) -> None:
+    program = tmp_path / "page"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    [alone] = outputs_of(f"OpenOutput = x\nOutputTarget = command {program}\n")
+    assert alone.shown_target == f"command {program}"
+    [found] = outputs_of(f"OpenOutput = x\nOutputTarget = command {program} T0KEN -p T0KEN\n")
+    assert found.shown_target == f"command {program} …"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("nats nats://nf:T0KEN@h:1", "kafka nf:T0KEN@h:1", "smtp nf:T0KEN@h:25"),
+        *(
+            "webhook https://nf:T0KEN@h/T0KEN",
+            "webhook https://nf:T0KEN@h:x/",
+            "nats http://h/T0KEN",
+        ),
+        *("webhook ftp://nf:T0KEN@h/T0KEN", "syslog-tcp https://h/T0KEN", "relay nf:T0KEN@h:1"),
+    ],
+)
+def test_a_finding_about_an_address_shows_no_password_in_it(target: str) -> None:
+    [*found] = errors_of(f"OpenOutput = x\nOutputTarget = {target}\n")
+    assert found
+    assert not any("T0KEN" in said for _, said in found)
+
+
 def test_a_program_that_others_can_replace_is_refused(tmp_path: Path) -> None:
     program = tmp_path / "page"
     program.write_text("#!/bin/sh\n")
