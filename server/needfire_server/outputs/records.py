@@ -1,5 +1,6 @@
 """How an event becomes what a target sends: marked where it is sent again, in the output's form."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -11,7 +12,7 @@ from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.shortening import fitting, text_size
 from needfire_server.outputs.threads import in_thread
 
-__all__ = ["RECORD_BYTES_MAX", "line_of", "marked", "rendered", "syslog_message"]
+__all__ = ["RECORD_BYTES_MAX", "identity_of", "line_of", "marked", "rendered", "syslog_message"]
 
 _RESENT: Final = "resent"
 
@@ -34,6 +35,19 @@ def marked(event: Event, *, is_resent: bool) -> Event:
     if is_resent:
         fields[_RESENT] = True
     return event if fields == event.fields else replace(event, fields=fields)
+
+
+def identity_of(event: Event) -> str:
+    """Return by what a receiver may leave an event out that it has: no agent can choose another's.
+
+    The id of an event is its agent's word, who could give it the id of another client's event, so
+    that the one that comes second is left out. So the server's own words are in it as well: who
+    sent it, and when it came. It is the same each time the event is sent.
+    """
+    if event.client is None:
+        return event.id
+    told = f"{event.client} {event.received_us} {event.id}"
+    return f"{event.id}.{hashlib.sha256(told.encode()).hexdigest()[:32]}"
 
 
 def line_of(settings: OutputSettings) -> Callable[[Event], bytes]:

@@ -27,6 +27,7 @@ from needfire_protocol.escape import printable
 from needfire_protocol.event import Event, event_to_json, format_time
 from needfire_protocol.severity import Severity
 from needfire_server.outputs.formats.json_line import json_line
+from needfire_server.outputs.records import identity_of, marked
 from needfire_server.outputs.settings import MailSettings, OutputSettings, TargetKind
 from needfire_server.outputs.target import TargetError
 from needfire_server.outputs.targets import kafka
@@ -275,6 +276,18 @@ def test_a_name_with_an_end_of_a_line_gets_into_no_header() -> None:
             compose(mail_settings(name=name), [event()], hostname="log")
 
 
+def test_no_agent_can_choose_the_identity_of_another_one_s_event() -> None:
+    said = event()
+    events = [said, *(said.received(name, at) for name in ("web1", "web2") for at in (1, 2))]
+    names = [identity_of(each) for each in events]
+    assert len(set(names)) == len(events)
+    assert names[0] == said.id, "the server's own are its own choice"
+    assert names == [identity_of(each) for each in events], "the same each time"
+    assert identity_of(marked(events[1], is_resent=True)) == names[1], "sent again as well"
+    mails = {compose(mail_settings(), [each], hostname="log")["Message-ID"] for each in events}
+    assert len(mails) == len(events)
+
+
 # ---- connections ----------------------------------------------------------------------------------------
 
 
@@ -456,7 +469,12 @@ async def test_kafka_gets_each_record_with_its_host_and_id(monkeypatch: pytest.M
     said = event().received("web1", 1)
     await target.deliver([said])
     assert producer.sent == [
-        ("security.fim", json_line(said).encode(), b"web1", [("event-id", said.id.encode())])
+        (
+            "security.fim",
+            json_line(said).encode(),
+            b"web1",
+            [("event-id", identity_of(said).encode())],
+        )
     ]
     producer.refuses = True
     with pytest.raises(TargetError, match="not enough replicas"):

@@ -14,7 +14,7 @@ from aiokafka.errors import (
 from aiokafka.structs import RecordMetadata
 
 from needfire_protocol.event import Event
-from needfire_server.outputs.records import line_of, rendered
+from needfire_server.outputs.records import identity_of, line_of, rendered
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
 from needfire_server.outputs.tls import client_context
@@ -67,7 +67,7 @@ class KafkaTarget(ConfirmingTarget):
             self._settings.topic,
             await rendered(self._line, event),
             key=(event.client or "").encode() or None,
-            headers=[("event-id", event.id.encode())],
+            headers=[("event-id", identity_of(event).encode())],
         )
         return confirmation
 

@@ -1,6 +1,6 @@
 """Mail through a relay (SMTP, STARTTLS or TLS from the start): alerts at once, the rest in summaries.
 
-A mail's Message-ID is made of the ids of its events, so that the same mail sent again is the same
+A mail's Message-ID is made of the identities of its events, so that the same mail sent again is the same
 mail. Nothing of an event gets into a header but numbers and words of ours, and the subject. Printable
 is not harmless there: ``=?utf-8?q?=0D=0ATo:…?=`` is printable, and who decodes it has ends of lines.
 So a subject that could be taken for an encoded word is one of ours (RFC 2047), and the message
@@ -27,7 +27,7 @@ from needfire_protocol.counted import counted
 from needfire_protocol.escape import printable
 from needfire_protocol.event import Event, format_time
 from needfire_protocol.severity import Severity
-from needfire_server.outputs.records import line_of
+from needfire_server.outputs.records import identity_of, line_of
 from needfire_server.outputs.settings import MailSettings, OutputSettings, TargetKind
 from needfire_server.outputs.shortening import fitting
 from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
@@ -118,7 +118,7 @@ def compose(settings: OutputSettings, events: Sequence[Event], *, hostname: str)
     # Typed for the name of a character set alone; documented for a Charset as well.
     message = MIMEText(_body(settings, mail, events), _charset=charset, policy=_POLICY)  # type: ignore[arg-type]
     newest_us = max(event.received_us or event.time_us for event in events)
-    ids = ",".join(event.id for event in events)
+    ids = ",".join(identity_of(event) for event in events)
     digest = hashlib.sha256(ids.encode()).hexdigest()[:32]
     headers = {
         "From": mail.sender,

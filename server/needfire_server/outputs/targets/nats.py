@@ -14,7 +14,7 @@ from nats.errors import MaxPayloadError
 from nats.js.errors import APIError
 
 from needfire_protocol.event import Event
-from needfire_server.outputs.records import line_of, rendered
+from needfire_server.outputs.records import identity_of, line_of, rendered
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
 from needfire_server.outputs.tls import client_context
@@ -59,7 +59,7 @@ class NatsTarget(ConfirmingTarget):
                 await stream.publish(
                     self._settings.topic,
                     await rendered(self._line, event),
-                    headers={"Nats-Msg-Id": event.id},
+                    headers={"Nats-Msg-Id": identity_of(event)},
                 )
             except MaxPayloadError as error:
                 raise RefusedError(str(error), delivered=number, is_next=True) from None

@@ -3,7 +3,7 @@
     POST /path          webhook-id: BATCH   webhook-timestamp: SECONDS   webhook-signature: v1,BASE64
     one record a line   signed: BATCH.SECONDS.BODY with HMAC-SHA256
 
-The id is made of the ids of the events in the body, so that the same batch has the same id again.
+The id is made of the identities of the events in the body, so that the same batch has the same id again.
 Redirects are not followed: they would carry the records to a place that nobody configured.
 """
 
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from needfire_protocol import __version__
 from needfire_protocol.escape import printable
 from needfire_protocol.event import Event
-from needfire_server.outputs.records import line_of
+from needfire_server.outputs.records import identity_of, line_of
 from needfire_server.outputs.settings import OutputSettings
 from needfire_server.outputs.target import ConfirmingTarget, RefusedError, TargetError
 from needfire_server.outputs.threads import in_thread
@@ -55,7 +55,7 @@ class WebhookTarget(ConfirmingTarget):
         self._connection: http.client.HTTPConnection | None = None
 
     async def deliver(self, events: Sequence[Event]) -> None:
-        ids = ",".join(event.id for event in events)
+        ids = ",".join(identity_of(event) for event in events)
         batch_id = "msg_" + hashlib.sha256(ids.encode()).hexdigest()[:32]
         limit_s = self._settings.time_limit_s
         try:
