@@ -242,7 +242,7 @@ def test_a_mail_is_read_as_what_was_written_whatever_words_an_agent_uses(
     raw = compose(mail_settings(), [sent], hostname="log").as_bytes()
     told = printable(f"[needfire] alert {client or 'server'}: {words}", 120)
     lines = [
-        "1 events: 1 alert",
+        "1 event: 1 alert",
         f"from {format_time(sent.time_us)} to {format_time(sent.time_us)}",
     ]
     body = "\n".join([*lines, "", "alert:", event_to_json(sent)]) + "\n"
