@@ -41,6 +41,11 @@ def modified(hours: float, path: str = "/etc/passwd", **fields: Any) -> Any:
     return event("POLICY_MODIFIED", hours, policy="ReadOnly", change="C---", path=path, **fields)
 
 
+def reported(code: str, **fields: Any) -> Any:
+    """What a client may say: not what the catalogue says that it should."""
+    return {**modified(1), "code": code, "fields": fields}
+
+
 def gathered(
     *events: Any,
     names: tuple[str, ...] = (),
@@ -426,6 +431,50 @@ def test_more_paths_than_are_listed_are_counted(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(evidence_module, "CHANGES_MAX", 3)
     client = gathered(*(modified(1, f"/f{number}") for number in range(10))).clients["web1"]
     assert (len(client.changes), client.changes_not_listed) == (3, 7)
+
+
+def test_what_one_client_makes_up_takes_no_room_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evidence_module, "CHANGES_OF_CLIENT_MAX", 3)
+    many = [modified(1, f"/f{number}") for number in range(4)]
+    other = json.loads(json.dumps(modified(2)).replace("web1", "web2"))
+    evidence = gathered(*many, other)
+    assert evidence.clients["web1"].changes_not_listed == 1
+    assert list(evidence.clients["web2"].changes) == ["/etc/passwd"]
+
+
+def test_no_client_accepts_anything_in_the_name_of_an_administrator() -> None:
+    put = {"user": "root", "hash": "sha256:0", "path": "file.web1"}
+    evidence = gathered(modified(1), event("BASELINE_PUT", 2, **put))
+    assert evidence.clients["web1"].unaccepted == 1
+    assert not evidence.clients["web1"].accepted
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        reported("POLICY_MODIFIED", policy="ReadOnly"),
+        reported("POLICY_MODIFIED", path=5),
+        reported("POLICY_MISSING", path=None),
+        reported("CHECK_COMPLETED", files="abc"),
+        reported("CHECK_COMPLETED", files=1, skipped="many"),
+        reported("BASELINE_PUT"),
+    ],
+)
+def test_no_report_of_a_client_keeps_the_evidence_from_anybody(odd: Any) -> None:
+    evidence = gathered(odd, modified(2), reported("COVERAGE_GAP", scope=7, **{"from": 1}))
+    client = evidence.clients["web1"]
+    assert list(client.changes) == ["/etc/passwd"]
+    assert client.checks == 0
+    told = [gap.text for gap in client.gaps if gap.code == "REPORTS_MALFORMED"]
+    assert len(told) == (odd["code"] != "BASELINE_PUT")
+    for text in (
+        *as_text(evidence, HEAD),
+        *as_html(evidence, HEAD),
+        json.dumps(as_json(evidence, HEAD)),
+    ):
+        assert isinstance(text, str)
 
 
 def test_what_is_no_event_is_an_error_and_not_left_out() -> None:

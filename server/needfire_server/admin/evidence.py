@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from needfire_protocol.catalogue import CATALOGUE
+from needfire_protocol.counted import counted
 from needfire_protocol.errors import FormatError
 from needfire_protocol.event import format_time, parse_time
 from needfire_server.admin.absences import (
@@ -28,6 +29,7 @@ from needfire_server.admin.acceptance import Accepted, accepted_by, accepted_of
 
 __all__ = [
     "CHANGES_MAX",
+    "CHANGES_OF_CLIENT_MAX",
     "CLASSES",
     "EVERY_CLIENT",
     "Accepted",
@@ -43,8 +45,10 @@ CLASSES: Final = ("integrity", "alarm", "system", "provisioning")
 """The classes of events that say anything here."""
 EVERY_CLIENT: Final = ""
 """Whose evidence a file is that was put in place for all clients."""
-CHANGES_MAX: Final = 50_000
+CHANGES_MAX: Final = 100_000
 """Different changes that are listed, of all clients together; the rest is counted."""
+CHANGES_OF_CLIENT_MAX: Final = 10_000
+"""Of one client: what it makes up must not push what others report out of the list."""
 _CHANGES_OF_PATH_MAX: Final = 10
 """Different changes of one path that are listed, the newest among them: a file that changes all the
 time must not take the room of others."""
@@ -176,6 +180,9 @@ class ClientEvidence:
     gaps_not_listed: int = 0
     accepted: list[Accepted] = field(default_factory=list)
     accepted_not_listed: int = 0
+    changes_listed: int = 0
+    malformed: int = 0
+    """Its reports that lack what such a report says: they prove nothing."""
 
     @property
     def all_changes(self) -> int:
@@ -230,14 +237,22 @@ class Evidence:
     def add_all(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Take events in their JSON form; what says nothing here is passed over.
 
+        A client may report what it likes: what is not as expected is counted as a gap of its own,
+        so that no client keeps the others' evidence from anybody.
+
         Raises:
-            FormatError: one is no event.
+            FormatError: one of the server's own is no event.
         """
         for event in events:
             try:
                 self._add(event)
             except (KeyError, TypeError, ValueError) as error:
-                raise FormatError(f"an event of the server is not as expected: {error}") from None
+                client = event.get("client")
+                if not isinstance(client, str):
+                    raise FormatError(
+                        f"an event of the server is not as expected: {error}"
+                    ) from None
+                self._of(client).malformed += 1
 
     def add_before(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Take what came before the span: which absences had begun then.
@@ -269,21 +284,25 @@ class Evidence:
                     _measure_group(group, self.until_us)
                 self._add_absences(name, client)
                 self._accept(name, client)
+                if client.malformed:
+                    self._add_gap(client, _gap_of_malformed(client.malformed, self.until_us))
 
     def _add(self, event: Mapping[str, Any]) -> None:
         code, fields = event["code"], event["fields"]
         name = event["client"] or fields.get("client") or EVERY_CLIENT
         time_us, arrived_us = parse_time(event["time"]), _arrived_us(event)
-        if code in _PUT and (name == EVERY_CLIENT or self._is_wanted(name)):
-            self._add_put(name, accepted_of(_PUT[code], fields, time_us))
+        if code in _PUT:
+            # Only the server's own word: else an agent accepts its changes in anybody's name.
+            if event["client"] is None and (name == EVERY_CLIENT or self._is_wanted(name)):
+                self._add_put(name, accepted_of(_PUT[code], fields, time_us))
             return
         if not self._is_wanted(name) or min(time_us, arrived_us) >= self.until_us:
             return
         if event["client"]:
             self._heard_us[name] = min(arrived_us, self._heard_us.get(name, arrived_us))
-        if code in _CHANGES and name:
+        if code in _CHANGES and event["client"]:
             self._add_change(self._of(name), event, arrived_us)
-        elif code == "CHECK_COMPLETED" and name and fields.get("mode") != "init":
+        elif code == "CHECK_COMPLETED" and event["client"] and fields.get("mode") != "init":
             if fields.get("groups"):
                 self._add_group_check(name, fields, time_us)
             else:
@@ -343,7 +362,8 @@ class Evidence:
         self, client: ClientEvidence, event: Mapping[str, Any], arrived_us: int
     ) -> None:
         change = _change_of(event, arrived_us)
-        known = client.changes.get(event["fields"]["path"], [])
+        path = _text_of(event["fields"], "path")
+        known = client.changes.get(path, [])
         if known and known[-1].state == change.state:
             last = known[-1]
             last.reports, last.last_us = last.reports + 1, arrived_us
@@ -352,21 +372,22 @@ class Evidence:
             # The state that it is in now says more than one in between.
             known[-1] = change
             client.changes_not_listed += 1
-        elif self._listed >= CHANGES_MAX:
+        elif self._listed >= CHANGES_MAX or client.changes_listed >= CHANGES_OF_CLIENT_MAX:
             client.changes_not_listed += 1
         else:
             self._listed += 1
-            client.changes.setdefault(event["fields"]["path"], []).append(change)
+            client.changes_listed += 1
+            client.changes.setdefault(path, []).append(change)
 
     def _add_check(self, name: str, fields: Mapping[str, Any], time_us: int) -> None:
+        files, unseen = int(fields.get("files") or 0), int(fields.get("skipped") or 0)
         client = self._of(name)
         self._measure(name, client, time_us)
         client.checks += 1
         client.quick_checks += bool(fields.get("quick_groups"))
         client.first_check_us = time_us if client.first_check_us is None else client.first_check_us
         client.last_check_us = time_us
-        client.files = int(fields.get("files") or 0)
-        client.unseen = int(fields.get("skipped") or 0)
+        client.files, client.unseen = files, unseen
         for group in client.groups.values():
             _note_group_check(group, time_us)
 
@@ -440,10 +461,26 @@ def _gap_of(event: Mapping[str, Any], time_us: int) -> Gap:
         time_us,
         event["code"],
         event["msg"],
-        fields.get("scope") or fields.get("path"),
-        fields.get("from") or fields.get("since") or fields.get("last"),
-        fields.get("to"),
+        _some_text(fields, "scope", "path"),
+        _some_text(fields, "from", "since", "last"),
+        _some_text(fields, "to"),
     )
+
+
+def _gap_of_malformed(count: int, until_us: int) -> Gap:
+    reports = counted(count, "report")
+    text = f"{reports} of this client lack what such a report says, and count as nothing here"
+    return Gap(until_us, "REPORTS_MALFORMED", text, None, None, None)
+
+
+def _text_of(fields: Mapping[str, Any], name: str) -> str:
+    if not isinstance(value := fields[name], str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _some_text(fields: Mapping[str, Any], *names: str) -> str | None:
+    return next((str(fields[name]) for name in names if fields.get(name)), None)
 
 
 def _gap_of_absence(absence: Absence) -> Gap:
