@@ -1,6 +1,7 @@
 """Which of the server's own events are wanted, and which of them the store keeps.
 
-Pure. What agents report is not asked: it is stored because it was promised to be.
+Pure. What agents report is not asked: it is stored because it was promised to be. Nor is the audit
+log, which records the same whatever is set here.
 """
 
 from dataclasses import dataclass

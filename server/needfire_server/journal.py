@@ -74,22 +74,22 @@ class Journal:
     ) -> Event | None:
         """Log an event of the server's own and hand it to the store; return it.
 
-        None where nobody wants it: its class is switched off, or neither log nor store nor
-        audit log takes it.
+        None where nobody wants it: neither log nor store nor audit log takes it.
         What each of thousands of connections would say is then not even put into words.
+        A class that is switched off is kept from log and store only: who can change the
+        configuration must not be able to choose what goes on record.
         """
         entry = CATALOGUE[code]
         level = entry.severity if severity is None else severity
-        is_kept = self.classes.persists(entry.event_class, level)
+        is_wanted = self.classes.takes(entry.event_class)
+        is_kept = is_wanted and self.classes.persists(entry.event_class, level)
         is_recorded = has_record(code, entry.event_class)
-        if not self.classes.takes(entry.event_class) or not (
-            is_kept or is_recorded or self._logbook.takes(level)
-        ):
+        if not (is_kept or is_recorded or (is_wanted and self._logbook.takes(level))):
             return None
         event = make_event(
             code, severity, time_us=now_us(), random_10_bytes=os.urandom(10), **fields
         )
-        if self._logbook.write(event):
+        if self._logbook.write(event) if is_wanted else self._logbook.admits(event):
             item = event if is_kept else None, draft_of_event(event)
             try:
                 if item != (None, None):

@@ -121,14 +121,18 @@ class Logbook:
 
         False where the address that caused it has caused too many: then do not store it either.
         """
+        if not self.admits(event):
+            return False
+        self._write_own(event)
+        return True
+
+    def admits(self, event: Event) -> bool:
+        """Count an event; False where the address that caused it has caused too many."""
         now = self._clock()
         if now >= self._collect_at:
             self._report_suppressed(now)
         source = _stranger(event)
-        if source is not None and not self._limiter.admit(source, now):
-            return False
-        self._write_own(event)
-        return True
+        return source is None or self._limiter.admit(source, now)
 
     def write_reports(self, events: Sequence[Event]) -> None:
         """Write what one client reported, whatever its severity; one write for all of it.

@@ -629,7 +629,8 @@ _CLASSES: Final = tuple(
             BOOLEAN,
             "yes",
             "no",
-            f"Whether the server's own events of the class {name} are logged, kept and sent on.",
+            f"Whether the server's own events of the class {name} are logged, kept and sent on. "
+            "The signed audit log has them in any case.",
             server=Honoured(f"enable_{name}"),
             is_ours=True,
         ),

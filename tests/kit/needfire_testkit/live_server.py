@@ -285,8 +285,8 @@ class _ListeningJournal(Journal):
         super().__init__(logbook, store_path="the store", on_recorded=lambda: None)
         self._said = said
 
-    def raise_event(self, code: str, severity: Any = None, /, **fields: Any) -> Event:
+    def raise_event(self, code: str, severity: Any = None, /, **fields: Any) -> Event | None:
         event = super().raise_event(code, severity, **fields)
-        assert event is not None, "the test's log takes everything"
-        self._said.append(event)
+        if event is not None:
+            self._said.append(event)
         return event
