@@ -1621,7 +1621,10 @@ _SERVER_ENTRIES: Final = (
         "Keep a copy of the data directory before anything else. Run needfire-admin audit verify "
         "--store, with a key and a checkpoint that were kept elsewhere (each agent keeps one in "
         "its state directory, audit-checkpoint). Find out who could write there. An export from "
-        "before shows what the record said.",
+        "before shows what the record said. Until the store holds again what was signed (restored "
+        "from an export or a backup; of what was inserted, the rows deleted that verify names), the "
+        "server does not vouch for its log to agents, and each of them raises "
+        "AUDIT_LOG_INCONSISTENT. It looks again by itself, and says so with AUDIT_LOG_INTACT.",
         {
             "verdict": "changed, removed, inserted, reordered, cut off, wrong key or missing "
             "checkpoint",
@@ -1629,6 +1632,17 @@ _SERVER_ENTRIES: Final = (
             "record_last": "the last one that it may be",
             "reason": "what was found",
         },
+    ),
+    Entry(
+        "AUDIT_LOG_INTACT",
+        _SYSTEM,
+        Severity.NOTICE,
+        "Audit log: intact again, was wrong from record {record}",
+        "The audit log in the store is what was signed again, and what the server read before "
+        "AUDIT_LOG_TAMPERED. It vouches for its log to agents again.",
+        "Find out who mended it, and who did what had to be mended. The alarm AUDIT_LOG_TAMPERED "
+        "holds until somebody clears it (needfire-admin alarms clear).",
+        {"record": "number of the first record that was bad"},
     ),
     Entry(
         "AUDIT_LOG_INCONSISTENT",
@@ -1682,7 +1696,10 @@ _SERVER_ENTRIES: Final = (
         "written either: agents keep their reports, and requests that would change something are "
         "refused. Everybody who is logged in and every output that takes alerts is told until it is "
         "mended.",
-        "Mend what the reason names; the server goes on by itself.",
+        "Mend what the reason names; the server goes on by itself. Where it says that somebody put "
+        "a record into the database, the log was tampered with: keep a copy of the data directory, "
+        "let needfire-admin audit verify --store name the record (inserted), and delete its row from "
+        "the table audit_records.",
         {"reason": "what the system said", "path": "the store"},
     ),
     Entry(

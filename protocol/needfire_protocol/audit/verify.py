@@ -88,6 +88,7 @@ class Verification:
         checkpoints: checkpoints that hold.
         closing: what the log says it ends with; to be believed only without a finding.
         unsigned: records behind the last checkpoint, which nothing signed covers yet.
+        root: of the tree over all records; to be believed only without a finding.
     """
 
     finding: Finding | None
@@ -95,6 +96,7 @@ class Verification:
     checkpoints: int
     closing: Checkpoint | None
     unsigned: int = 0
+    root: bytes = b""
 
 
 def verify(
@@ -242,6 +244,7 @@ class _Check:
             self._checkpoints,
             self._closing,
             max(0, records - self._covered),
+            self._root(),
         )
 
     # ---- the beginning -------------------------------------------------------------------------

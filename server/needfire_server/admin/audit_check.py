@@ -14,8 +14,8 @@ from needfire_protocol.audit.note import (
 )
 from needfire_protocol.audit.verify import Verification, verify
 from needfire_protocol.errors import FormatError, StorageError
-from needfire_server.audit.export import log_lines
 from needfire_server.audit.keys import AuditFiles, read_public_keys
+from needfire_server.audit.stored import check_stored
 
 __all__ = ["check_file", "check_store", "read_anchor", "read_keys"]
 
@@ -46,15 +46,14 @@ def check_store(directory: str, keys: tuple[PublicKey, ...], anchor: Note | None
     become_owner(directory)
     with AuditReader(reading_engine(directory)) as reader:
         while True:
-            stored, head, closing = reader.public_keys(), reader.head(), reader.last_checkpoint()
+            stored, closing, head = reader.public_keys(), reader.last_checkpoint(), reader.head()
             if stored == reader.public_keys():
                 # All of one moment: no server changed the key meanwhile.
                 break
         if closing is None:
             raise StorageError(f"{reader.name}: nothing of its audit log was ever signed")
         named = [PublicKey.parse(each.key) for each in stored]
-        lines = log_lines(reader, named, closing, size=max(head.size, closing.size))
-        return verify(lines, keys, anchor=anchor, is_live=True, size=head.size)
+        return check_stored(reader, named, keys, closing, head, anchor)
 
 
 def read_keys(key: str | None, directory: str) -> tuple[PublicKey, ...]:

@@ -20,13 +20,14 @@ from needfire_protocol.audit.note import (
     sign_note,
 )
 from needfire_protocol.audit.record import KEY_HANDED_OVER, KEY_MADE, Draft
-from needfire_protocol.audit.verify import Finding, Verdict, Verification, verify
+from needfire_protocol.audit.verify import Finding, Verdict, Verification
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.limits import AUDIT_HANDOVERS_MAX
 from needfire_server import clock
 from needfire_server.audit.export import log_lines
 from needfire_server.audit.keys import AuditFiles
 from needfire_server.audit.scrub import Scrubber
+from needfire_server.audit.stored import check_stored
 from needfire_server.storage.audit_base import AuditTables, StoredCheckpoint, StoredKey
 
 __all__ = ["AuditLog", "Inclusion", "Shown"]
@@ -73,6 +74,7 @@ class AuditLog:
         self._looking = asyncio.Lock()
         self._looks = 0
         self._scrubber = Scrubber(tables)
+        self._is_another = False
         self.key_trouble: str | None = None
         """Why nothing can be signed; None while it can. Each checkpoint tries again."""
         self.finding: Finding | None = None
@@ -250,6 +252,12 @@ class AuditLog:
 
         None where nothing was ever signed.
         """
+        result = await self._whole()
+        if result is not None:
+            self.finding = self.finding or result.finding
+        return result
+
+    async def _whole(self) -> Verification | None:
         anchor = self._anchor()
         while True:
             keys = self._keys
@@ -260,9 +268,11 @@ class AuditLog:
                 break
         if closing is None:
             return None
-        result = await asyncio.to_thread(self._verify, closing, keys, anchor, head.size)
-        self.finding = self.finding or result.finding
-        return result
+        # Any of the keys: a crash may have come before the latest one signed anything.
+        named = [PublicKey.parse(each.key) for each in keys]
+        return await asyncio.to_thread(
+            check_stored, self._tables, named, named, closing, head, anchor
+        )
 
     async def check_recent(self) -> Finding | None:
         """Read what is new, and the next part of what is old; return what is wrong, once.
@@ -275,23 +285,23 @@ class AuditLog:
         self.finding = await asyncio.to_thread(self._scrubber.step)
         if self.finding is not None:
             # The whole log tells better which record it is, unless all of it was made anew.
-            noticed, self.finding = self.finding, None
-            result = await self.check_all()
+            result = await self._whole()
             better = None if result is None else result.finding
-            self.finding = noticed if better is None else better
+            self.finding = self.finding if better is None else better
         return self.finding
 
-    def _verify(
-        self,
-        closing: StoredCheckpoint,
-        stored: Sequence[StoredKey],
-        anchor: Note | None,
-        size: int,
-    ) -> Verification:
-        # Any of them: a crash may have come before the latest one signed anything.
-        keys = [PublicKey.parse(each.key) for each in stored]
-        lines = log_lines(self._tables, keys, closing, size=size)
-        return verify(lines, keys, anchor=anchor, is_live=True, size=size)
+    async def check_again(self) -> Finding | None:
+        """Read the whole log once more after a finding; return what is wrong now.
+
+        Once nothing is, neither by its signatures nor by what was read of it before, this server
+        vouches for its log again. That another log was put in place is not mended by anything.
+        """
+        if self.finding is None or self._is_another:
+            return self.finding
+        result = await self._whole()
+        found = None if result is None else result.finding
+        self.finding = found or await asyncio.to_thread(self._scrubber.read_all)
+        return self.finding
 
     def _anchor(self) -> Note | None:
         kept = self._files.kept_checkpoint()
@@ -363,6 +373,7 @@ class AuditLog:
         if kept != named[: len(kept)]:
             text = f"the store names other keys than {self._files.public_path} did"
             self.finding = Finding(Verdict.WRONG_KEY, 0, 0, 0, text)
+            self._is_another = True
 
     def _show(self, checkpoint: StoredCheckpoint | None) -> None:
         if checkpoint is None or not self._is_news(checkpoint):

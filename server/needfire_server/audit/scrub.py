@@ -10,6 +10,7 @@ from typing import Final
 from needfire_protocol.audit.merkle import Frontier, leaf_hash
 from needfire_protocol.audit.record import FIRST_PREVIOUS, parse_head
 from needfire_protocol.audit.verify import Finding, Verdict
+from needfire_server.audit.stored import stray_finding
 from needfire_server.storage.audit_base import AuditPages
 
 __all__ = ["PART_RECORDS", "Scrubber"]
@@ -39,7 +40,19 @@ class Scrubber:
             self._next += 1
             if finding is not None:
                 return finding
-        return self._read_tail()
+        return stray_finding(self._tables) or self._read_tail()
+
+    def read_all(self) -> Finding | None:
+        """Read all that was read before, and what is new; return the first thing that is not right.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        for part in range(len(self._parts)):
+            finding = self._read_again(part)
+            if finding is not None:
+                return finding
+        return stray_finding(self._tables) or self._read_tail()
 
     def _read_again(self, part: int) -> Finding | None:
         first = part * PART_RECORDS

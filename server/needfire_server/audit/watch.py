@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from typing import Final
 
 from needfire_protocol.audit.verify import Finding
@@ -14,6 +15,9 @@ __all__ = ["watch_audit_log"]
 
 _AGAIN_S: Final = 5
 """How often what could not be signed is tried again: people are told until it works."""
+_REST: Final = 20
+"""How much longer than it took the whole log is left alone before it is read again, while something
+is wrong with it: of millions of records that takes a minute."""
 _ROUNDS: Final = 3
 """Where servers share a store, one that has no key waits so long before it says that none signs."""
 
@@ -27,9 +31,10 @@ async def watch_audit_log(runtime: Runtime) -> None:
     """
     signer = _Signer(runtime)
     signer.tell_of_key()
-    told = await _check(runtime, None, is_first=True)
+    checker = _Checker(runtime)
+    await checker.check_all()
     while True:
-        told = await _check(runtime, told, is_first=False)
+        await checker.check_recent()
         interval_s = runtime.settings.audit_checkpoint_interval_s
         await asyncio.sleep(interval_s if await signer.sign() else min(interval_s, _AGAIN_S))
 
@@ -93,22 +98,42 @@ class _Signer:
         return runtime.audit.key_trouble if is_overdue else None
 
 
-async def _check(runtime: Runtime, told: Finding | None, *, is_first: bool) -> Finding | None:
-    """Check, and tell what is found unless that was told already; return what was told."""
-    try:
-        if is_first:
-            await runtime.audit.check_all()
-        else:
-            await runtime.audit.check_recent()
-    except StorageError as error:
-        runtime.journal.store_failed(error)
-    finding = runtime.audit.finding
-    if finding is not None and finding != told:
-        runtime.journal.raise_event(
-            "AUDIT_LOG_TAMPERED",
-            verdict=finding.verdict.value,
-            record=finding.first,
-            record_last=finding.last,
-            reason=finding.text,
-        )
-    return finding
+class _Checker:
+    """Checks, and knows what of it was told."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._told: Finding | None = None
+        self._again_at = 0.0
+
+    async def check_all(self) -> None:
+        """Read the whole log, and tell what is wrong with it."""
+        await self._tell(self._runtime.audit.check_all())
+
+    async def check_recent(self) -> None:
+        """Read on; where something is wrong, look whether it still is."""
+        audit, now = self._runtime.audit, asyncio.get_running_loop().time
+        if audit.finding is None:
+            await self._tell(audit.check_recent())
+        elif now() >= self._again_at:
+            began = now()
+            await self._tell(audit.check_again())
+            self._again_at = now() + _REST * (now() - began)
+
+    async def _tell(self, checking: Awaitable[object]) -> None:
+        try:
+            await checking
+        except StorageError as error:
+            self._runtime.journal.store_failed(error)
+        finding, told = self._runtime.audit.finding, self._told
+        self._told = finding
+        if finding is None and told is not None:
+            self._runtime.journal.raise_event("AUDIT_LOG_INTACT", record=told.first)
+        elif finding is not None and finding != told:
+            self._runtime.journal.raise_event(
+                "AUDIT_LOG_TAMPERED",
+                verdict=finding.verdict.value,
+                record=finding.first,
+                record_last=finding.last,
+                reason=finding.text,
+            )

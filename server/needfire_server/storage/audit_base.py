@@ -18,6 +18,7 @@ __all__ = [
     "AuditWriteError",
     "StoredCheckpoint",
     "StoredKey",
+    "Stray",
 ]
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -63,6 +64,14 @@ class StoredKey:
 
     key: str
     signature: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A record where the server has written none: outside of the ``size`` that the log has."""
+
+    number: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,9 @@ class AuditPages(Protocol):
 
     def checkpoints_now(self, after: int, count: int) -> list[StoredCheckpoint]:
         """Return checkpoints behind a number, in order."""
+
+    def stray_now(self) -> Stray | None:
+        """Return the first record that the log has no place for, looked for at one moment."""
 
 
 class AuditTables(AuditPages, Protocol):

@@ -3,7 +3,7 @@
 from types import TracebackType
 
 from needfire_server.storage import audit_statements
-from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint, StoredKey
+from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint, StoredKey, Stray
 from needfire_server.storage.engine import Engine
 from needfire_server.storage.reading import read_now
 
@@ -56,3 +56,6 @@ class AuditReader:
 
     def checkpoints_now(self, after: int, count: int) -> list[StoredCheckpoint]:
         return read_now(self._engine, audit_statements.checkpoints, after, count)
+
+    def stray_now(self) -> Stray | None:
+        return read_now(self._engine, audit_statements.stray)

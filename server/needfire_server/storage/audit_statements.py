@@ -14,8 +14,8 @@ from needfire_protocol.audit.merkle import HASH_BYTES, Frontier, leaf_hash, node
 from needfire_protocol.audit.record import FIRST_PREVIOUS, Moment, encode_record
 from needfire_protocol.errors import StorageError
 from needfire_server import clock
-from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint, StoredKey
-from needfire_server.storage.engine import Transaction
+from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint, StoredKey, Stray
+from needfire_server.storage.engine import Transaction, is_taken
 from needfire_server.storage.tables import (
     audit_checkpoints,
     audit_head,
@@ -33,6 +33,7 @@ __all__ = [
     "keys",
     "last_checkpoint",
     "records",
+    "stray",
     "subtrees",
 ]
 
@@ -56,9 +57,23 @@ def append(transaction: Transaction) -> None:
             node for node in frontier.completed(previous) if node[0] and node[0] % LEVEL_STEP == 0
         ]
         frontier.append(previous)
-    transaction.insert_many("audit_records", ("number", "record"), lines)
+    _insert(transaction, lines)
     transaction.insert_many("audit_nodes", ("level", "position", "hash"), nodes)
     _save_head(transaction, AuditHead(previous, frontier))
+
+
+def _insert(transaction: Transaction, lines: Sequence[tuple[int, bytes]]) -> None:
+    try:
+        transaction.insert_many("audit_records", ("number", "record"), lines)
+    except transaction.engine.errors as error:
+        if not is_taken(error):
+            raise
+        # Only one server writes at a time, and each begins where the log ends.
+        raise StorageError(
+            f"{transaction.engine.name}: the audit log ends before record {lines[0][0]}, and there "
+            "is a record in audit_records that the server did not write: somebody put it there; "
+            "needfire-admin audit verify --store says which one"
+        ) from error
 
 
 def head(connection: sa.Connection) -> AuditHead:
@@ -147,6 +162,20 @@ def records(connection: sa.Connection, first: int, count: int) -> list[tuple[int
     number, record = audit_records.c.number, audit_records.c.record
     wanted = sa.select(number, record).where(number >= first).order_by(number).limit(count)
     return [(row[0], row[1]) for row in connection.execute(wanted)]
+
+
+def stray(connection: sa.Connection) -> Stray | None:
+    """Return the first record before 0, or where the next one is to stand or behind that.
+
+    One statement, so that a server which writes meanwhile makes none.
+    """
+    number = audit_records.c.number
+    size = sa.func.coalesce(sa.select(audit_head.c.size).scalar_subquery(), 0)
+    before = sa.select(sa.func.min(number)).where(number < 0).scalar_subquery()
+    behind = sa.select(sa.func.min(number)).where(number >= size).scalar_subquery()
+    row = connection.execute(sa.select(before, behind, size)).one()
+    found = row[1] if row[0] is None else row[0]
+    return None if found is None else Stray(found, row[2])
 
 
 def subtrees(connection: sa.Connection, wanted: Sequence[tuple[int, int]]) -> list[bytes]:

@@ -11,6 +11,7 @@ from needfire_server.storage.audit_base import (
     AuditQuery,
     StoredCheckpoint,
     StoredKey,
+    Stray,
 )
 from needfire_server.storage.engine import Engine, Transaction
 from needfire_server.storage.reading import read_now
@@ -83,3 +84,6 @@ class DatabaseAuditTables:
 
     def checkpoints_now(self, after: int, count: int) -> list[StoredCheckpoint]:
         return read_now(self._engine, audit_statements.checkpoints, after, count)
+
+    def stray_now(self) -> Stray | None:
+        return read_now(self._engine, audit_statements.stray)

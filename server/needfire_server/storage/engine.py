@@ -18,7 +18,16 @@ from needfire_protocol.audit.record import Draft
 from needfire_protocol.event import Event
 from needfire_server.storage.audit_base import AuditOf
 
-__all__ = ["Engine", "Listeners", "Participant", "StreamKey", "Transaction", "Wakes", "is_full"]
+__all__ = [
+    "Engine",
+    "Listeners",
+    "Participant",
+    "StreamKey",
+    "Transaction",
+    "Wakes",
+    "is_full",
+    "is_taken",
+]
 
 T = TypeVar("T")
 
@@ -53,7 +62,21 @@ def is_full(error: BaseException) -> bool:
     return code == sqlite3.SQLITE_FULL or getattr(error, "sqlstate", None) == _DISK_FULL
 
 
+def is_taken(error: BaseException) -> bool:
+    """Tell whether a driver's error says that a row with this key is there already."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code in _TAKEN or getattr(error, "sqlstate", None) == _UNIQUE_VIOLATION
+
+
+_TAKEN: Final = frozenset(
+    {
+        sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
+        sqlite3.SQLITE_CONSTRAINT_ROWID,
+        sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+    }
+)
 _DISK_FULL: Final = "53100"
+_UNIQUE_VIOLATION: Final = "23505"
 """PostgreSQL's manual, appendix A."""
 
 

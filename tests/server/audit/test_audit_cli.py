@@ -6,6 +6,7 @@ import re
 import sqlite3
 import sys
 from asyncio.subprocess import PIPE, create_subprocess_exec
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,25 @@ async def test_the_store_is_verified_beside_a_running_server(tmp_path: Path) -> 
         done = await run_admin("audit", "verify", "--store", directory=tmp_path)
         assert done.status == ExitStatus.DIFFERENCES
         assert done.out.startswith("removed: record 1: ")
+
+
+@pytest.mark.parametrize("number", ["size", "5000"])
+async def test_a_record_that_is_planted_behind_the_log_is_found(
+    tmp_path: Path, number: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    await exported(data, tmp_path / "audit.log")
+    with closing(sqlite3.connect(data / "needfire.sqlite", isolation_level=None)) as store:
+        (size,) = store.execute("SELECT size FROM audit_head").fetchone()
+        place = size if number == "size" else int(number)
+        store.execute(
+            "INSERT INTO audit_records SELECT ?, record FROM audit_records WHERE number = 3",
+            (place,),
+        )
+    done = await run_admin("audit", "verify", "--store", directory=data)
+    assert done.status == ExitStatus.DIFFERENCES
+    assert done.out.startswith(f"inserted: record {place}: the server has written {size} records")
 
 
 async def test_a_checkpoint_that_was_kept_finds_an_older_export(tmp_path: Path) -> None:

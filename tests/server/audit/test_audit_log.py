@@ -14,12 +14,13 @@ import pytest
 
 from needfire_protocol.audit.merkle import is_consistent, is_included, leaf_hash
 from needfire_protocol.audit.note import parse_checkpoint, parse_note
-from needfire_protocol.audit.record import Draft, parse_record
-from needfire_protocol.audit.verify import Verdict, verify
+from needfire_protocol.audit.record import Draft, Moment, encode_record, parse_record
+from needfire_protocol.audit.verify import Finding, Verdict, verify
 from needfire_protocol.errors import StorageError
 from needfire_server.audit.drafts import draft_of_event
 from needfire_server.audit.log import AuditLog
-from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint
+from needfire_server.audit.stored import check_stored
+from needfire_server.storage.audit_base import AuditHead, AuditWriteError, StoredCheckpoint
 from needfire_server.storage.engine import Transaction
 from needfire_server.storage.sqlite import SqliteStore
 from needfire_server.storage.store import DatabaseStore
@@ -373,6 +374,123 @@ async def test_a_running_server_notices_what_is_changed_under_it(
         assert await log.consistency(2, 5_000) == ()
 
 
+async def plant(store: DatabaseStore, rows: list[tuple[int, bytes]]) -> None:
+    """Put records into the table only, as somebody with the rights of the server's user can."""
+
+    def work(transaction: Transaction) -> None:
+        transaction.insert_many("audit_records", ("number", "record"), rows)
+
+    await asyncio.to_thread(store.write_now, work)
+
+
+async def checked(store: DatabaseStore, log: AuditLog) -> Finding | None:
+    """What ``audit verify --store`` says."""
+    keys = log.public_keys()
+    last, head = await store.audit.last_checkpoint(), await store.audit.head()
+    assert last is not None
+    return check_stored(store.audit, keys, keys, last, head, None).finding
+
+
+@pytest.mark.parametrize("number", [-7, 21, 22, 5_000])
+@pytest.mark.parametrize("is_linked", [False, True])
+async def test_a_record_that_is_planted_outside_of_the_log_is_inserted(
+    place: StorePlace, number: int, is_linked: bool
+) -> None:
+    async with opened(place) as (store, log):
+        await log.append(*drafts(20))
+        await log.checkpoint()
+        assert await log.check_recent() is None
+        head = await store.audit.head()
+        line = encode_record(number, head.previous, Moment(NOW_US, 1), drafts(1, "forged")[0])
+        if not is_linked:
+            line = store.audit.records_now(3, 1)[0][1]
+        await plant(store, [(number, line)])
+        # The running server, and a check of the store from outside, alike.
+        for result in (
+            await log.check_recent(),
+            await checked(store, log),
+        ):
+            assert result is not None
+            assert (result.verdict, result.first, result.last) == (
+                Verdict.INSERTED,
+                number,
+                number,
+            )
+            assert "has written 21 records" in result.text
+
+
+async def test_a_record_in_the_place_of_the_next_one_is_told_in_words(place: StorePlace) -> None:
+    async with opened(place) as (store, log):
+        await log.append(*drafts(3))
+        await log.checkpoint()
+        await plant(store, [(4, b"planted")])
+        for _ in range(2):
+            with pytest.raises(
+                AuditWriteError, match=r"record 4, and there is a record .* did not write"
+            ):
+                await log.append(*drafts(2))
+        finding = await log.check_recent()
+        assert finding is not None
+        assert (finding.verdict, finding.first) == (Verdict.INSERTED, 4)
+        await asyncio.to_thread(
+            store.write_now, lambda it: it.run("DELETE FROM audit_records WHERE number = ?", [(4,)])
+        )
+        await log.append(*drafts(2))
+        assert await log.check_again() is None
+        assert log.finding is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("DELETE FROM audit_head", "says 0 records, and 4 are signed"),
+        (
+            "UPDATE audit_head SET frontier = zeroblob(length(frontier))",
+            "is not that of its records",
+        ),
+    ],
+)
+async def test_a_state_that_is_not_that_of_the_records_is_changed(
+    tmp_path: Path, statement: str, words: str
+) -> None:
+    async with opened(tmp_path) as (store, log):
+        await log.append(*drafts(3))
+        await log.checkpoint()
+        doctor(tmp_path, statement)
+        finding = await checked(store, log)
+        assert finding is not None
+        assert (finding.verdict, words in finding.text) == (Verdict.CHANGED, True)
+
+
+async def test_a_server_vouches_for_its_log_again_once_the_store_is_mended(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    async with opened(directory) as (_store, log):
+        await log.append(*drafts(5_000))
+        await log.checkpoint()
+        assert await log.check_recent() is None
+        for before, after, number in (("act 7", "act X", 8), ("act 4998", "act X", 4_999)):
+            doctor(directory, doctored(f'{before}"', f'{after}"', number))
+            assert await log.check_recent() is not None
+            assert await log.check_again() is not None
+            assert await log.consistency(2, 5_000) == ()
+            await log.append(*drafts(1))
+            await log.checkpoint()
+            doctor(directory, doctored(f'{after}"', f'{before}"', number))
+            assert await log.check_again() is None
+            assert await log.consistency(2, 5_000) != ()
+            assert await log.check_recent() is None
+
+
+async def test_another_log_in_the_place_of_the_log_is_mended_by_nothing(tmp_path: Path) -> None:
+    await _grow(tmp_path, 10)
+    (tmp_path / "data" / "needfire.sqlite").unlink()
+    async with opened(tmp_path / "data") as (_store, log):
+        await log.checkpoint()
+        assert await log.check_again() == log.finding
+        assert log.finding is not None
+
+
 async def test_a_history_that_is_made_anew_under_a_running_server_is_noticed(
     tmp_path: Path,
 ) -> None:
@@ -394,6 +512,8 @@ async def test_a_history_that_is_made_anew_under_a_running_server_is_noticed(
         finding = await log.check_recent()
         assert finding is not None
         assert finding.verdict is Verdict.CHANGED
+        # By its signatures it is right; it is not what was read before.
+        assert await log.check_again() is not None
 
 
 _TABLES = ("audit_records", "audit_head", "audit_nodes", "audit_checkpoints")

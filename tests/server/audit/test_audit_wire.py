@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,8 +119,6 @@ async def test_a_proof_that_no_checkpoint_calls_for_is_refused(
 
 
 async def test_a_key_that_is_missing_and_a_store_that_was_changed_are_told(tmp_path: Path) -> None:
-    import sqlite3
-
     async with live_server(tmp_path) as live:
         live.runtime.audit.key_trouble = "x.key: No such file or directory"
         await live.runtime.audit.checkpoint()
@@ -135,6 +135,37 @@ async def test_a_key_that_is_missing_and_a_store_that_was_changed_are_told(tmp_p
         tampered = next(event for event in live.said if event.code == "AUDIT_LOG_TAMPERED")
         assert (tampered.fields["verdict"], tampered.fields["record"]) == ("changed", 0)
         assert "AUDIT_KEY_MISSING" in [event.code for event in live.said]
+
+
+async def test_a_planted_record_and_its_end_are_told(tmp_path: Path) -> None:
+    async with live_server(tmp_path) as live:
+        live.runtime.settings = replace(live.runtime.settings, audit_checkpoint_interval_s=0)
+        await live.runtime.audit.checkpoint()
+        size = (await live.runtime.store.audit.head()).size
+        with closing(sqlite3.connect(tmp_path / "needfire.sqlite", isolation_level=None)) as store:
+            store.execute(
+                "INSERT INTO audit_records SELECT ?, record FROM audit_records WHERE number = 0",
+                (size,),
+            )
+            running = asyncio.get_running_loop()
+            tasks = [
+                running.create_task(watch_audit_log(live.runtime)),
+                running.create_task(live.runtime.journal.store_waiting(live.runtime.store)),
+            ]
+            try:
+                tampered = await live.until_said("AUDIT_LOG_TAMPERED")
+                assert tampered.fields["verdict"] == "inserted"
+                assert (tampered.fields["record"], tampered.severity) == (size, Severity.CRIT)
+                failed = await live.until_said("AUDIT_LOG_FAILED")
+                assert "somebody put it there" in str(failed.fields["reason"])
+                assert "somebody put it there" in str(live.runtime.journal.warning)
+                store.execute("DELETE FROM audit_records WHERE number = ?", (size,))
+                assert (await live.until_said("AUDIT_LOG_INTACT")).fields["record"] == size
+                await live.until_said("AUDIT_LOG_RECOVERED")
+            finally:
+                for task in tasks:
+                    task.cancel()
+        assert live.codes().count("AUDIT_LOG_TAMPERED") == 1
 
 
 async def test_a_server_without_the_key_says_when_no_other_one_signs_for_it(
