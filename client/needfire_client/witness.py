@@ -7,11 +7,18 @@
 The first log that a server shows is believed: it came over a connection on which the server proved
 itself. After a contradiction the new log is followed, so that each rewriting is told once and the
 next one is noticed too; the evidence stays.
+
+A server that proves nothing has not contradicted itself: it does not vouch for what it knows to be
+wrong, and may do so again once that is mended. So what was kept stays, each new checkpoint asks
+again, and it is told once and then at an interval, until a proof comes or a contradiction; across
+restarts, for evidence about the checkpoint that is kept says that it was told. What is no
+checkpoint at all is told as seldom.
 """
 
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -27,6 +34,10 @@ _EVIDENCE_FILES_MAX: Final = 16
 _FILE_BYTES_MAX: Final = 16 * 1024
 _UNANSWERED_MAX: Final = 3
 """Proofs that a server may owe before that counts as having none."""
+_REMIND_S: Final = 24 * 3600.0
+"""How often it is told again that a server proves nothing, or shows what is no checkpoint."""
+_UNANSWERED: Final = "the server does not prove that it goes on from the one that was kept"
+_NO_PROOF: Final = "the server has no proof that it goes on from the one that was kept"
 
 
 class Witness:
@@ -35,14 +46,24 @@ class Witness:
     Args:
         path: where the checkpoint is kept.
         report: raises an event of the agent.
+        clock: seconds of a clock that only goes forward.
     """
 
-    def __init__(self, path: Path, report: Callable[..., object]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        report: Callable[..., object],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._path = path
         self._keys_path = path.with_name("audit-keys")
         self._evidence = path.with_name("audit-evidence")
         self._report = report
         self._kept = self._load()
+        self._unproven_told_at = clock() if self._is_evident() else None
+        self._none_told_at: float | None = None
         self._offer: Offer | None = None
         self._unanswered = 0
 
@@ -61,7 +82,10 @@ class Witness:
                 [each.decode() for each in message.handovers],
             )
         except (FormatError, UnicodeDecodeError) as error:
-            self._contradicted(f"its checkpoint is none: {error}", None)
+            if self._is_due(self._none_told_at):
+                self._none_told_at = self._clock()
+                self._tell(f"its checkpoint is none: {error}", None)
+            self._offer, self._unanswered = None, 0
             return None
         kept = self._kept
         if kept is None:
@@ -74,7 +98,9 @@ class Witness:
                 self._unanswered += 1
                 self._offer = offer
                 return AuditProofRequest(old, new)
-            reason = "the server does not prove that it goes on from the one that was kept"
+            self._offer, self._unanswered = None, 0
+            self._unproven(_UNANSWERED, offer.sighting)
+            return None
         if reason is not None:
             self._contradicted(reason, offer.sighting)
         return None
@@ -89,13 +115,39 @@ class Witness:
             return
         self._offer, self._unanswered = None, 0
         if is_grown(kept, offer.sighting, proof.hashes):
-            self._keep(offer.sighting)
-        else:
-            what = "proves" if proof.hashes else "can prove"
-            reason = f"nothing {what} that it goes on from the one that was kept"
+            self._proven(kept, offer.sighting)
+        elif proof.hashes:
+            reason = "nothing proves that it goes on from the one that was kept"
             self._contradicted(reason, offer.sighting)
+        else:
+            self._unproven(_NO_PROOF, offer.sighting)
 
-    def _contradicted(self, reason: str, offered: Sighting | None) -> None:
+    def _proven(self, kept: Sighting, offered: Sighting) -> None:
+        self._keep(offered)
+        if (self._unproven_told_at, self._none_told_at) != (None, None):
+            self._unproven_told_at = self._none_told_at = None
+            self._report(
+                "AUDIT_LOG_CONSISTENT",
+                size=offered.checkpoint.size,
+                kept_size=kept.checkpoint.size,
+            )
+
+    def _unproven(self, reason: str, offered: Sighting) -> None:
+        """Tell that there is no proof, now and at an interval; what is kept may be proved yet."""
+        if self._is_due(self._unproven_told_at):
+            self._unproven_told_at = self._clock()
+            self._tell(reason, offered)
+
+    def _is_due(self, told_at: float | None) -> bool:
+        return told_at is None or self._clock() - told_at >= _REMIND_S
+
+    def _contradicted(self, reason: str, offered: Sighting) -> None:
+        self._tell(reason, offered)
+        self._offer, self._unanswered = None, 0
+        self._unproven_told_at = None
+        self._keep(offered)
+
+    def _tell(self, reason: str, offered: Sighting | None) -> None:
         kept = self._kept
         evidence = self._write_evidence(reason, offered)
         self._report(
@@ -105,9 +157,6 @@ class Witness:
             kept_size=None if kept is None else kept.checkpoint.size,
             evidence=evidence,
         )
-        self._offer, self._unanswered = None, 0
-        if offered is not None:
-            self._keep(offered)
 
     def _keep(self, sighting: Sighting) -> None:
         before = self._kept
@@ -133,6 +182,14 @@ class Witness:
             return None
         return None
 
+    def _is_evident(self) -> bool:
+        """Whether it was told already that nothing goes on from what is kept."""
+        if self._kept is None:
+            return False
+        wanted = {(self._kept.note, reason) for reason in (_UNANSWERED, _NO_PROOF)}
+        numbers = range(1, _EVIDENCE_FILES_MAX + 1)
+        return any(_of_file(self._evidence / f"{each}.json") in wanted for each in numbers)
+
     def _write_evidence(self, reason: str, offered: Sighting | None) -> str | None:
         data = {
             "reason": reason,
@@ -145,11 +202,24 @@ class Witness:
             self._evidence.mkdir(mode=0o700, exist_ok=True)
             for number in range(1, _EVIDENCE_FILES_MAX + 1):
                 path = self._evidence / f"{number}.json"
-                if not path.exists():
+                if path.exists():
+                    # What is told again has its evidence already.
+                    if _of_file(path) == (str(data["kept"]), reason):
+                        return str(path)
+                else:
                     _write(path, json.dumps(data, indent=2) + "\n")
                     return str(path)
         except OSError:
             return None
+        return None
+
+
+def _of_file(path: Path) -> tuple[str, str] | None:
+    """Return which checkpoint evidence is about, and what does not fit."""
+    try:
+        found = json.loads(path.read_bytes()[:_FILE_BYTES_MAX])
+        return str(found["kept"]), str(found["reason"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

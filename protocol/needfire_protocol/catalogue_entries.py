@@ -1652,17 +1652,39 @@ _SERVER_ENTRIES: Final = (
         "The checkpoint of its audit log that the server shows does not go on from the one that "
         "this agent has kept: the server's history was rewritten or cut off, an older copy of its "
         "store was put in place, or somebody else answers as the server. Each agent notices by "
-        "itself; a server that was set up anew is noticed once by all of them.",
+        "itself; a server that was set up anew is noticed once by all of them. Where the server has "
+        "no proof, it may be that it knows its store to be tampered with (AUDIT_LOG_TAMPERED): the "
+        "agent keeps the checkpoint of before, asks again with each new one, and tells it again "
+        "once a day until AUDIT_LOG_CONSISTENT. After any other contradiction it goes on with the "
+        "new log.",
         "Find out whether the server's store was restored or made anew on purpose. If not, keep "
         "copies of the server's data directory and of this agent's audit-evidence directory, and "
-        "run on the server: needfire-admin audit verify --store --checkpoint FILE, with the "
-        "checkpoint of before from there. The agent has gone on with the new log.",
+        "run on the server: needfire-admin audit verify --store --checkpoint FILE, with the file "
+        "that evidence names. It says whether what the agent saw is still in the log, and if not, "
+        "what is wrong.",
         {
             "reason": "what does not fit",
             "size": "records of the log that is shown now",
             "kept_size": "records of the log that was kept",
             "evidence": "file with both checkpoints",
         },
+        about="kept_size",
+    ),
+    Entry(
+        "AUDIT_LOG_CONSISTENT",
+        _ALARM,
+        Severity.NOTICE,
+        "Audit log of the server goes on from the one of before",
+        "The server has proved that its audit log is the one that this agent has kept, and more. It "
+        "did not when it was asked before.",
+        "Nothing, where you know what was mended on the server. Else find out there: "
+        "needfire-admin events --code AUDIT_LOG_TAMPERED.",
+        {
+            "size": "records of the log that is shown now",
+            "kept_size": "records of the log that was kept",
+        },
+        clears=("AUDIT_LOG_INCONSISTENT",),
+        about="kept_size",
     ),
     Entry(
         "AUDIT_KEY_MISSING",

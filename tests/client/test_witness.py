@@ -14,6 +14,8 @@ from needfire_protocol.audit.note import parse_checkpoint, parse_note
 from needfire_protocol.messages import AuditCheckpoint, AuditProof, AuditProofRequest
 from needfire_testkit.audit_logs import AuditLog, private_key, subtree_of
 
+DAY_S = 24 * 3600.0
+
 
 @dataclass
 class Agent:
@@ -21,16 +23,20 @@ class Agent:
 
     directory: Path
     reports: list[dict[str, Any]] = field(default_factory=list)
+    mended: list[dict[str, Any]] = field(default_factory=list)
+    now_s: float = 1_000.0
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        self.witness = Witness(self.directory / "audit-checkpoint", self._report)
+        self.witness = Witness(
+            self.directory / "audit-checkpoint", self._report, clock=lambda: self.now_s
+        )
 
     def _report(self, code: str, **fields: Any) -> None:
-        assert code == "AUDIT_LOG_INCONSISTENT"
-        self.reports.append(fields)
+        told = {"AUDIT_LOG_INCONSISTENT": self.reports, "AUDIT_LOG_CONSISTENT": self.mended}
+        told[code].append(fields)
 
     def kept_size(self) -> int:
         return parse_checkpoint(parse_note((self.directory / "audit-checkpoint").read_text())).size
@@ -154,7 +160,74 @@ def test_a_server_that_proves_nothing_is_noticed(agent: Agent) -> None:
     request = agent.witness.hear(shown(log))
     assert request is not None
     agent.witness.hear(AuditProof(request.old, request.new, ()))
-    assert "can prove" in agent.reports[0]["reason"]
+    assert "has no proof" in agent.reports[0]["reason"]
+
+
+def refuse(agent: Agent, log: AuditLog) -> None:
+    """The server shows a new checkpoint and does not vouch for it."""
+    grow(log)
+    request = agent.witness.hear(shown(log))
+    assert request is not None
+    agent.witness.hear(AuditProof(request.old, request.new, ()))
+
+
+def test_a_server_that_does_not_vouch_for_its_log_is_told_once_a_day(agent: Agent) -> None:
+    log = AuditLog()
+    grow(log)
+    visit(agent, log)
+    for _ in range(50):
+        agent.now_s += 60
+        refuse(agent, log)
+        agent.restart()
+    (told,) = agent.reports
+    assert told["kept_size"] == agent.kept_size() == 8
+    agent.now_s += DAY_S - 1
+    refuse(agent, log)
+    assert len(agent.reports) == 1
+    agent.now_s += 1
+    refuse(agent, log)
+    refuse(agent, log)
+    first, again = agent.reports
+    # It is the same thing, with the evidence that is there.
+    assert (again["evidence"], again["kept_size"]) == (first["evidence"], 8)
+    assert len(list((agent.directory / "audit-evidence").iterdir())) == 1
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_server_that_vouches_for_its_log_again_ends_it(agent: Agent, is_restarted: bool) -> None:
+    log = AuditLog()
+    grow(log)
+    visit(agent, log)
+    refuse(agent, log)
+    refuse(agent, log)
+    if is_restarted:
+        agent.restart()
+    grow(log)
+    visit(agent, log)
+    assert agent.kept_size() == log.frontier.size
+    assert agent.mended == [{"size": log.frontier.size, "kept_size": 8}]
+    grow(log)
+    visit(agent, log)
+    assert (len(agent.reports), len(agent.mended)) == (1, 1)
+    # The next time is another one.
+    refuse(agent, log)
+    assert len(agent.reports) == 2
+    assert agent.reports[0]["evidence"] != agent.reports[1]["evidence"]
+
+
+def test_a_contradiction_after_no_proof_is_told_and_followed(agent: Agent) -> None:
+    log, rewritten = AuditLog(), AuditLog(word="rewritten")
+    grow(log)
+    visit(agent, log)
+    refuse(agent, log)
+    grow(rewritten, 40)
+    visit(agent, rewritten)
+    assert len(agent.reports) == 2
+    assert "nothing proves" in agent.reports[1]["reason"]
+    grow(rewritten)
+    visit(agent, rewritten)
+    assert (len(agent.reports), agent.mended) == (2, [])
+    assert agent.kept_size() == rewritten.frontier.size
 
 
 def test_a_server_that_never_answers_is_noticed(agent: Agent) -> None:
@@ -200,12 +273,21 @@ def test_what_is_no_checkpoint_is_told(agent: Agent, note: bytes | None, key: by
     assert agent.kept_size() == 8
 
 
+def test_what_is_no_checkpoint_is_told_once_a_day(agent: Agent) -> None:
+    for count in (1, 2):
+        for _ in range(10):
+            agent.witness.hear(AuditCheckpoint(b"none", b"none", ()))
+        assert len(agent.reports) == count
+        agent.now_s += DAY_S
+    assert len(list((agent.directory / "audit-evidence").iterdir())) == 1
+
+
 def test_evidence_is_bounded(agent: Agent) -> None:
-    log = AuditLog()
-    grow(log)
-    for _ in range(40):
-        agent.witness.hear(AuditCheckpoint(b"none", b"none", ()))
-    assert len(agent.reports) == 40
+    for number in range(40):
+        other = AuditLog(origin=f"needfire.audit/{number}")
+        grow(other)
+        visit(agent, other)
+    assert len(agent.reports) == 39
     assert len(list((agent.directory / "audit-evidence").iterdir())) == 16
 
 

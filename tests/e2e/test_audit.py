@@ -95,11 +95,63 @@ def test_agents_notice_that_an_older_store_was_put_in_place(
     # It says so in its own log, and to the server, where people look.
     wait_until(lambda: server_home.events("--code", "AUDIT_LOG_INCONSISTENT"), "the report")
     (evidence,) = (agent.state / "audit-evidence").iterdir()
-    (tmp_path / "kept").write_text(json.loads(evidence.read_text())["kept"])
     done = server_home.admin(
-        *("audit", "verify", "--store", "--checkpoint", str(tmp_path / "kept")), status=1
+        *("audit", "verify", "--store", "--checkpoint", str(evidence)), status=1
     )
     assert done.stdout.startswith(("cut off: ", "changed: "))
+
+
+def test_tampering_is_told_once_by_an_agent_and_ends_when_the_store_is_mended(
+    server_home: ServerHome, make_baselined_agent: MakeAgent
+) -> None:
+    server_home.write_rc(misc="AuditCheckpointInterval=1")
+    server_home.start()
+    agent = make_baselined_agent()
+    daemon = agent.start()
+    daemon.wait_for("File check completed.")
+    kept = agent.state / "audit-checkpoint"
+    wait_until(kept.exists, "the first checkpoint at the agent")
+    change = (
+        "UPDATE audit_records SET record = "
+        "CAST(replace(CAST(record AS TEXT), ?, ?) AS BLOB) WHERE number = 0"
+    )
+    with closing(
+        sqlite3.connect(server_home.data / "needfire.sqlite", isolation_level=None, timeout=30)
+    ) as store:
+        store.execute(change, ("success", "failure"))
+        server_home.running.wait_for("Audit log: changed at record 0")
+        # What arrives makes another checkpoint.
+        (agent.tree / "before").write_text("x")
+        daemon.wait_for("Audit log of the server is not the one of before")
+        (evidence,) = (agent.state / "audit-evidence").iterdir()
+        done = server_home.admin(
+            *("audit", "verify", "--store", "--checkpoint", str(evidence)), status=1
+        )
+        assert done.stdout.startswith("changed: record 0")
+        for number in range(2):
+            # Each is a batch that arrives, so that there is a new checkpoint to ask about.
+            size = recorded(server_home)
+            (agent.tree / f"new{number}").write_text("x")
+            wait_until(partial(is_signed_beyond, store, size), "another checkpoint")
+        store.execute(change, ("failure", "success"))
+        server_home.running.wait_for("Audit log: intact again, was wrong from record 0")
+        (agent.tree / "after").write_text("x")
+        daemon.wait_for("Audit log of the server goes on from the one of before")
+        wait_until(lambda: told(store, "AUDIT_LOG_CONSISTENT") == 1, "the report")
+        assert told(store, "AUDIT_LOG_INCONSISTENT") == 1
+    alarms = server_home.admin("alarms", "list", "--json").stdout
+    assert "AUDIT_LOG_TAMPERED" in alarms
+    assert "AUDIT_LOG_INCONSISTENT" not in alarms
+
+
+def told(store: sqlite3.Connection, code: str) -> int:
+    (count,) = store.execute("SELECT count(*) FROM events WHERE code = ?", (code,)).fetchone()
+    return int(count)
+
+
+def is_signed_beyond(store: sqlite3.Connection, size: int) -> bool:
+    (signed,) = store.execute("SELECT max(size) FROM audit_checkpoints").fetchone()
+    return int(signed) > size
 
 
 def test_a_start_tells_of_a_store_that_was_changed_meanwhile(

@@ -1,5 +1,6 @@
 """What ``audit verify`` holds against what: a file or the store, keys, and a checkpoint that was kept."""
 
+import json
 import os
 from collections.abc import Iterator
 from typing import IO, Final
@@ -20,6 +21,8 @@ from needfire_server.audit.stored import check_stored
 __all__ = ["check_file", "check_store", "read_anchor", "read_keys"]
 
 _KEYS_BYTES_MAX: Final = 256 * 1024
+_ANCHOR_BYTES_MAX: Final = 8 * NOTE_BYTES_MAX
+"""Evidence holds two notes and their keys, as JSON writes them."""
 
 
 def check_file(stream: IO[bytes], keys: tuple[PublicKey, ...], anchor: Note | None) -> Verification:
@@ -76,17 +79,38 @@ def read_keys(key: str | None, directory: str) -> tuple[PublicKey, ...]:
 
 
 def read_anchor(path: str) -> Note:
-    """Return the checkpoint in a file.
+    """Return the checkpoint in a file: of a note, or the kept one of an agent's evidence.
+
+    How many newlines end a note is not looked at: who copies one by hand easily gets another number.
 
     Raises:
         FormatError: it is none.
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
-        data = file.read(NOTE_BYTES_MAX + 1)
+        data = file.read(_ANCHOR_BYTES_MAX + 1)
+    if len(data) > _ANCHOR_BYTES_MAX:
+        raise FormatError(f"{path} is no checkpoint: it has more than {_ANCHOR_BYTES_MAX} bytes")
     try:
-        found = parse_note(data.decode())
+        text = data.decode()
+        if text.startswith("{"):
+            text = _kept(text)
+        found = parse_note(text.rstrip("\n") + "\n")
         parse_checkpoint(found)
     except (UnicodeDecodeError, FormatError) as error:
         raise FormatError(f"{path} is no checkpoint: {error}") from None
     return found
+
+
+def _kept(text: str) -> str:
+    """Return what an agent had kept when it wrote its evidence (``audit-evidence/N.json``)."""
+    try:
+        evidence = json.loads(text)
+    except (ValueError, RecursionError):
+        raise FormatError("it is neither a note nor the evidence of an agent") from None
+    if type(evidence) is not dict or "kept" not in evidence:
+        raise FormatError("it is JSON, and not the evidence of an agent")
+    kept = evidence["kept"]
+    if type(kept) is not str:
+        raise FormatError("the agent that wrote it had kept none")
+    return kept

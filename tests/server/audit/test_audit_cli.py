@@ -11,13 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from needfire_protocol.audit.note import PublicKey
+from needfire_client.witness import Witness
+from needfire_protocol.audit.note import PublicKey, parse_checkpoint, parse_note
 from needfire_protocol.audit.record import Draft
+from needfire_protocol.errors import FormatError
 from needfire_protocol.exit_status import ExitStatus
+from needfire_protocol.messages import AuditCheckpoint
+from needfire_server.admin.audit_check import read_anchor
 from needfire_server.admin.offline import OfflineStore
 from needfire_server.audit.log import AuditLog
 from needfire_server.storage.opening import how_to_open
 from needfire_testkit.admin_server import AdminServer, Ended, run_admin
+from needfire_testkit.audit_logs import grown_log
 from needfire_testkit.server_store import verifier
 from needfire_testkit.stores import StorePlace
 
@@ -123,6 +128,44 @@ async def test_a_checkpoint_that_was_kept_finds_an_older_export(tmp_path: Path) 
     assert done.status == ExitStatus.DIFFERENCES
     assert done.out.startswith("cut off: ")
     assert (await verified("--key", key, "--checkpoint", kept, new)).status == ExitStatus.DONE
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\n\n"])
+def test_a_note_is_a_checkpoint_whatever_number_of_newlines_ends_it(
+    tmp_path: Path, ending: str
+) -> None:
+    log = grown_log(9)
+    kept = tmp_path / "kept"
+    kept.write_text(log.notes[-1].rstrip("\n") + ending)
+    assert parse_checkpoint(read_anchor(str(kept))).size == 9
+
+
+def test_what_an_agent_writes_as_evidence_holds_the_checkpoint_of_before(tmp_path: Path) -> None:
+    witness = Witness(tmp_path / "audit-checkpoint", lambda *_, **__: None)
+    log, other = grown_log(9), grown_log(7, hand_over_at=3)
+    for each in (log, other):
+        witness.hear(AuditCheckpoint(each.notes[-1].encode(), str(each.key).encode(), ()))
+    (evidence,) = (tmp_path / "audit-evidence").iterdir()
+    assert read_anchor(str(evidence)) == parse_note(log.notes[-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}", "not the evidence of an agent"),
+        ("{", "neither a note nor the evidence"),
+        ('{"kept": null}', "had kept none"),
+        ('{"kept": "text"}', "an empty line, and signatures"),
+        ("x" * 40_000, "more than 32768 bytes"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_with_the_reason(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text(text)
+    with pytest.raises(FormatError, match=words):
+        read_anchor(str(kept))
 
 
 async def test_a_new_key_is_made_and_both_verify(tmp_path: Path) -> None:

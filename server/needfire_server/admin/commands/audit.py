@@ -52,7 +52,8 @@ def audit() -> None:
     "--checkpoint",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="A checkpoint that was kept elsewhere: the log must contain what it covers.",
+    help="A checkpoint that was kept elsewhere, or the evidence of an agent "
+    "(audit-evidence/N.json): the log must contain what it covers.",
 )
 @json_option
 @server_options
