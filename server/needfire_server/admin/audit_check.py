@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import IO, Final
 
-from needfire_protocol.audit.export import LINE_BYTES_MAX
+from needfire_protocol.audit.export import LINE_BYTES_MAX, parse_header
 from needfire_protocol.audit.note import (
     NOTE_BYTES_MAX,
     Note,
@@ -18,7 +20,7 @@ from needfire_protocol.errors import FormatError, StorageError
 from needfire_server.audit.keys import AuditFiles, read_public_keys
 from needfire_server.audit.stored import check_stored
 
-__all__ = ["check_file", "check_store", "read_anchor", "read_keys"]
+__all__ = ["check_export", "check_file", "check_store", "read_anchor", "read_keys"]
 
 _KEYS_BYTES_MAX: Final = 256 * 1024
 _ANCHOR_BYTES_MAX: Final = 8 * NOTE_BYTES_MAX
@@ -29,6 +31,22 @@ def check_file(stream: IO[bytes], keys: tuple[PublicKey, ...], anchor: Note | No
     """Check an exported log, in memory that does not grow with it."""
     lines: Iterator[bytes] = iter(lambda: stream.readline(LINE_BYTES_MAX), b"")
     return verify(lines, keys, anchor=anchor)
+
+
+def check_export(lines: Iterator[bytes]) -> Verification:
+    """Check an export with the keys that it names itself: whether it is of one piece.
+
+    Reads the lines to their end, whatever is wrong with them.
+    """
+    first = next(lines, b"")
+    try:
+        header = parse_header(first.removesuffix(b"\n"))
+    except FormatError:
+        header = None
+    keys = () if header is None else header.keys
+    result = verify(chain([first], lines), keys)
+    deque(lines, maxlen=0)
+    return result
 
 
 def check_store(directory: str, keys: tuple[PublicKey, ...], anchor: Note | None) -> Verification:

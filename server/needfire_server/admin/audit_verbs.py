@@ -63,6 +63,8 @@ async def prove(subject: Subject, call: Call) -> Reply:
         raise AdminRefusedError(
             f"there is no signed record {number}", "needfire-admin audit show --limit 10"
         )
+    if not found.holds:
+        raise await _refusal(subject, number)
     return Reply(
         {
             "record": found.line.decode("ascii"),
@@ -71,7 +73,22 @@ async def prove(subject: Subject, call: Call) -> Reply:
             "hashes": [each.hex() for each in found.proof],
             "checkpoint": found.checkpoint.note,
             "key": str(found.key),
+            "handovers": list(found.handovers),
         }
+    )
+
+
+async def _refusal(subject: Subject, number: int) -> AdminRefusedError:
+    """Return why there is no proof, in the words of a check of the whole log."""
+    if subject.audit.finding is None:
+        await subject.audit.check_all()
+    finding = subject.audit.finding
+    said = "the store holds something else than was signed"
+    if finding is not None:
+        said = f"{finding.verdict.value}: record {finding.first}: {finding.text}"
+    return AdminRefusedError(
+        f"nothing proves record {number}, because the audit log is not what was signed: {said}",
+        "needfire-admin audit verify --store",
     )
 
 

@@ -8,13 +8,19 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from needfire_protocol.audit.merkle import consistency_proof, inclusion_proof
+from needfire_protocol.audit.merkle import (
+    consistency_proof,
+    inclusion_proof,
+    is_included,
+    leaf_hash,
+)
 from needfire_protocol.audit.note import (
     Checkpoint,
     Note,
     PublicKey,
     handover_note,
     handover_text,
+    parse_checkpoint,
     parse_note,
     public_key_of,
     sign_note,
@@ -28,7 +34,12 @@ from needfire_server.audit.export import log_lines
 from needfire_server.audit.keys import AuditFiles
 from needfire_server.audit.scrub import Scrubber
 from needfire_server.audit.stored import check_stored
-from needfire_server.storage.audit_base import AuditTables, StoredCheckpoint, StoredKey
+from needfire_server.storage.audit_base import (
+    AuditIncompleteError,
+    AuditTables,
+    StoredCheckpoint,
+    StoredKey,
+)
 
 __all__ = ["AuditLog", "Inclusion", "Shown"]
 
@@ -47,13 +58,29 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Inclusion:
-    """A record with what shows that it is in the log."""
+    """A record with what shows that it is in the log, and what leads from older keys to the signer.
+
+    Attributes:
+        line: empty where the store does not have it any more.
+        handovers: notes by which each key named the next one, the first one first.
+    """
 
     number: int
     line: bytes
     checkpoint: StoredCheckpoint
     proof: tuple[bytes, ...]
     key: PublicKey
+    handovers: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether it shows that; not where the store holds something else than was signed."""
+        note = parse_note(self.checkpoint.note)
+        signed = parse_checkpoint(note)
+        leaf = leaf_hash(self.line)
+        return self.key.verifies(note) and is_included(
+            leaf, self.number, signed.size, signed.root, self.proof
+        )
 
 
 class AuditLog:
@@ -224,12 +251,21 @@ class AuditLog:
             StorageError: the log lacks something.
         """
         checkpoint = await self.checkpoint()
-        rows = await asyncio.to_thread(self._tables.records_now, number, 1)
-        if checkpoint is None or not 0 <= number < checkpoint.size or not rows:
+        if checkpoint is None or not 0 <= number < checkpoint.size:
             return None
+        rows = await asyncio.to_thread(self._tables.records_now, number, 1)
+        line = rows[0][1] if rows and rows[0][0] == number else b""
         size = checkpoint.size
-        proof = await self._proof(lambda subtree: inclusion_proof(number, size, subtree))
-        return Inclusion(number, rows[0][1], checkpoint, proof, self.public_keys()[-1])
+        try:
+            proof = await self._proof(lambda subtree: inclusion_proof(number, size, subtree))
+        except AuditIncompleteError:
+            # There is none that holds; who asks is told what is wrong.
+            proof, line = (), b""
+        keys, note = self.public_keys(), parse_note(checkpoint.note)
+        # The latest key may be one that has signed nothing yet.
+        signer = next((i for i in range(len(keys) - 1, 0, -1) if keys[i].verifies(note)), 0)
+        handovers = _handovers(self._keys[: signer + 1], len(keys))
+        return Inclusion(number, line, checkpoint, proof, keys[signer], handovers)
 
     async def _proof(
         self, make: Callable[[Callable[[int, int], bytes]], list[bytes]]
@@ -382,12 +418,16 @@ class AuditLog:
         note = parse_note(checkpoint.note)
         signer = max((i for i, key in enumerate(keys) if key.verifies(note)), default=None)
         if signer is not None:
-            self._shown = Shown(checkpoint, str(keys[signer]), _handovers(self._keys[: signer + 1]))
+            self._shown = Shown(
+                checkpoint,
+                str(keys[signer]),
+                _handovers(self._keys[: signer + 1], AUDIT_HANDOVERS_MAX),
+            )
 
 
-def _handovers(keys: Sequence[StoredKey]) -> tuple[str, ...]:
+def _handovers(keys: Sequence[StoredKey], at_most: int) -> tuple[str, ...]:
     return tuple(
         handover_note(PublicKey.parse(each.key), each.signature)
-        for each in keys[-AUDIT_HANDOVERS_MAX:]
+        for each in keys[-at_most:]
         if each.signature is not None
     )

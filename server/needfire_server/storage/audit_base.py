@@ -10,6 +10,7 @@ from needfire_protocol.errors import StorageError
 
 __all__ = [
     "AuditHead",
+    "AuditIncompleteError",
     "AuditOf",
     "AuditPage",
     "AuditPages",
@@ -29,6 +30,10 @@ AuditOf: TypeAlias = Callable[[T_contra], Draft | None]
 
 class AuditWriteError(StorageError):
     """The audit log's part of a write failed, and so all of it: there is no write off the record."""
+
+
+class AuditIncompleteError(StorageError):
+    """A record, or a node of the tree, is not there any more."""
 
 
 @dataclass(frozen=True, slots=True)

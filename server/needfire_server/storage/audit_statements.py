@@ -14,7 +14,13 @@ from needfire_protocol.audit.merkle import HASH_BYTES, Frontier, leaf_hash, node
 from needfire_protocol.audit.record import FIRST_PREVIOUS, Moment, encode_record
 from needfire_protocol.errors import StorageError
 from needfire_server import clock
-from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint, StoredKey, Stray
+from needfire_server.storage.audit_base import (
+    AuditHead,
+    AuditIncompleteError,
+    StoredCheckpoint,
+    StoredKey,
+    Stray,
+)
 from needfire_server.storage.engine import Transaction, is_taken
 from needfire_server.storage.tables import (
     audit_checkpoints,
@@ -182,7 +188,7 @@ def subtrees(connection: sa.Connection, wanted: Sequence[tuple[int, int]]) -> li
     """Return the hashes of full subtrees.
 
     Raises:
-        StorageError: a record or a node of it is missing.
+        AuditIncompleteError: a record or a node of it is missing.
     """
     return [_subtree(connection, level, position) for level, position in wanted]
 
@@ -204,5 +210,5 @@ def _subtree(connection: sa.Connection, level: int, position: int) -> bytes:
 def _one(connection: sa.Connection, wanted: sa.Select[Any], position: int) -> bytes:
     found: bytes | None = connection.execute(wanted).scalar()
     if found is None:
-        raise StorageError(f"the audit log lacks what stands at {position}")
+        raise AuditIncompleteError(f"the audit log lacks what stands at {position}")
     return found

@@ -8,6 +8,7 @@ import sys
 from asyncio.subprocess import PIPE, create_subprocess_exec
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -207,8 +208,71 @@ async def test_the_documented_program_checks_a_proof(tmp_path: Path) -> None:
     assert await _checked(program, tmp_path, proof, key) == (0, proof["record"])
     forged = {**proof, "record": proof["record"].replace("success", "failure")}
     assert (await _checked(program, tmp_path, forged, key))[0] != 0
-    other = (await run_admin("audit", "rotate", directory=data)).out.strip()
-    assert (await _checked(program, tmp_path, proof, other))[0] != 0
+    proofs, keys = await asyncio.to_thread(_proofs_after_rotations, data)
+    assert keys[0] == key
+    assert (await _checked(program, tmp_path, proof, keys[1]))[0] != 0
+    # Whoever noted any key checks what the newest one signed; and nobody else's.
+    for each in keys:
+        assert await _checked(program, tmp_path, proofs[-1], each) == (0, proof["record"])
+    stranger = str(PublicKey(PublicKey.parse(key).name, bytes(range(32))))
+    assert (await _checked(program, tmp_path, proofs[-1], stranger))[0] != 0
+    gap = {**proofs[-1], "handovers": proofs[-1]["handovers"][1:]}
+    assert (await _checked(program, tmp_path, gap, key))[0] != 0
+    swapped = proofs[-1]["handovers"][0].replace(keys[1], keys[2])
+    lied = {**proofs[-1], "handovers": [swapped]}
+    assert (await _checked(program, tmp_path, lied, key))[0] != 0
+
+
+def _proofs_after_rotations(data: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    proofs = []
+    with OfflineStore(str(data)) as store:
+        for _ in range(2):
+            store.call("audit-rotate", {})
+            proofs.append(dict(store.call("audit-prove", {"number": 4}).result))
+        keys = store.call("audit-keys", {}).result["keys"]
+    assert [len(each["handovers"]) for each in proofs] == [1, 2]
+    return proofs, keys
+
+
+async def test_a_doctored_log_is_neither_proved_nor_exported_without_a_word(
+    tmp_path: Path,
+) -> None:
+    data, log = tmp_path / "data", tmp_path / "audit.log"
+    data.mkdir(mode=0o700)
+    await exported(data, log)
+    whole = log.read_text().count("\n")
+    with closing(sqlite3.connect(data / "needfire.sqlite", isolation_level=None)) as store:
+        store.execute(
+            "UPDATE audit_records SET record = "
+            "CAST(replace(CAST(record AS TEXT), 'web', 'ftp') AS BLOB) WHERE number = 4"
+        )
+    done = await run_admin("audit", "prove", "4", directory=data)
+    assert (done.status, done.out) == (ExitStatus.REFUSED, "")
+    assert "nothing proves record 4" in done.err
+    assert "changed: record 4" in done.err
+    done = await run_admin("audit", "export", log, directory=data)
+    assert done.status == ExitStatus.DIFFERENCES
+    assert "does not verify: changed: record 4" in done.err
+    # All of it is written: it is evidence too.
+    assert log.read_text().count("\n") > whole
+
+
+async def test_a_record_that_is_not_there_any_more_has_no_proof(tmp_path: Path) -> None:
+    store = StorePlace(tmp_path).open()
+    log = await AuditLog.open(store.audit, str(tmp_path))
+    await log.append(*[Draft("CLIENT_REMOVED")] * 40)
+    await log.checkpoint()
+    whole = await log.inclusion(20)
+    assert whole is not None
+    assert whole.holds
+    with closing(sqlite3.connect(tmp_path / "needfire.sqlite", isolation_level=None)) as database:
+        database.execute("DELETE FROM audit_records WHERE number = 40")
+        database.execute("UPDATE audit_records SET record = X'00' WHERE number = 20")
+    for number in (20, 40):
+        found = await log.inclusion(number)
+        assert found is not None
+        assert not found.holds
+    store.close()
 
 
 async def _checked(program: str, directory: Path, proof: object, key: str) -> tuple[int, str]:

@@ -208,6 +208,9 @@ async def test_a_table_and_a_block_can_be_had_of_records(tmp_path: Path) -> None
         )
         assert "explain:" in block.out
         assert "  role:" in block.out
+        # As the event has it, and not as the catalogue has it for all of them.
+        assert "{" not in block.out
+        assert "a\\x1b[2J may not do this" in block.out
         assert all(line.isprintable() for line in block.out.splitlines())
 
 

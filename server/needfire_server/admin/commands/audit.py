@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
@@ -21,10 +21,10 @@ from needfire_server.admin.commands.reading import (
     page_options,
 )
 from needfire_server.admin.context import Target, backend, json_option, server_options
-from needfire_server.admin.output import TableWriter, note, print_json, warn
+from needfire_server.admin.output import TableWriter, hint, note, print_json, warn
 
 if TYPE_CHECKING:
-    from needfire_protocol.audit.verify import Verification
+    from needfire_protocol.audit.verify import Finding, Verification
 
 __all__ = ["audit"]
 
@@ -95,10 +95,26 @@ def verify_log(
 @click.argument("file", type=click.Path(dir_okay=False))
 @server_options
 def export_log(file: str) -> None:
-    """Write the whole log to FILE, or to standard output (-), for others to verify."""
+    """Write the whole log to FILE, or to standard output (-), for others to verify.
+
+    Ends with status 1 where what was written does not verify, and says so.
+    """
+    # A fifth of the program's start, and not needed for most verbs.
+    from needfire_server.admin.audit_check import check_export
+
     with backend() as server, click.open_file(file, "wb") as out:
-        for item in server.stream("audit-export", {}):
-            out.write(item["line"].encode("ascii") + b"\n")
+        finding = check_export(_written(server.stream("audit-export", {}), out)).finding
+    if finding is not None:
+        warn(f"what was written does not verify: {_words(finding)}")
+        hint("needfire-admin audit verify --store; docs/audit.md says what to do")
+        sys.exit(ExitStatus.DIFFERENCES)
+
+
+def _written(items: Iterable[Mapping[str, Any]], out: IO[bytes]) -> Iterator[bytes]:
+    for item in items:
+        line = item["line"].encode("ascii") + b"\n"
+        out.write(line)
+        yield line
 
 
 @audit.command("show")
@@ -182,10 +198,7 @@ def _tell(result: "Verification", *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_as_json(result)))
     elif finding is not None:
-        place = f"record {finding.first}"
-        if finding.last != finding.first:
-            place = f"records {finding.first} to {finding.last}"
-        click.echo(f"{finding.verdict.value}: {place}: {finding.text}")
+        click.echo(_words(finding))
     else:
         click.echo(
             f"intact: {counted(result.records, 'record')}, {counted(result.checkpoints, 'checkpoint')}"
@@ -196,6 +209,13 @@ def _tell(result: "Verification", *, as_json: bool) -> None:
             warn(
                 f"behind the last checkpoint, not signed yet: {counted(result.unsigned, 'record')}"
             )
+
+
+def _words(finding: "Finding") -> str:
+    place = f"record {finding.first}"
+    if finding.last != finding.first:
+        place = f"records {finding.first} to {finding.last}"
+    return f"{finding.verdict.value}: {place}: {finding.text}"
 
 
 def _as_json(result: "Verification") -> dict[str, Any]:

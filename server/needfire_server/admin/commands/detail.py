@@ -1,11 +1,14 @@
 """Everything about one event or record as a block of lines, for ``--detail``."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from needfire_protocol.catalogue import CATALOGUE
+from needfire_protocol.catalogue_entry import Entry
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
+from needfire_protocol.event import MSG_TEXT_MAX
 from needfire_server.admin.output import shown
 from needfire_server.change_text import lines_of
 
@@ -35,7 +38,18 @@ def titled(data: Mapping[str, Any]) -> dict[str, Any]:
         # From a newer agent, which has more.
         return dict(data)
     title = data.get("msg", "") if entry.title is None else entry.title
-    return {**data, "title": title or entry.msg, "explain": f"needfire-admin explain {code}"}
+    return {
+        **data,
+        "title": title or _msg(entry, data),
+        "explain": f"needfire-admin explain {code}",
+    }
+
+
+def _msg(entry: Entry, data: Mapping[str, Any]) -> str:
+    """Return the text of a record, which does not hold it: filled in as that of an event."""
+    values = {"user": data.get("subject"), "client": data.get("client"), **data["fields"]}
+    shown = {name: "" if value is None else str(value) for name, value in values.items()}
+    return printable(entry.msg.format_map(defaultdict(str, shown)), MSG_TEXT_MAX)
 
 
 def _parts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
