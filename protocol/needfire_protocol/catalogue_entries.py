@@ -1778,9 +1778,15 @@ _SERVER_ENTRIES: Final = (
         Severity.INFO,
         "Request of the admin tool: {verb}",
         "A record of the audit log only: a user of the admin tool asked for something. It was "
-        "recorded before it was done; all records of one request have the same request id.",
+        "recorded before it was done, so its outcome is asked. All records of one request have the "
+        "same request id: where none of them is ADMIN_REQUEST_FAILED, it was done, unless the server "
+        "ended meanwhile.",
         "Nothing to do.",
-        {"verb": "what was asked for"},
+        {
+            "verb": "what was asked for",
+            "arguments": "with what, as JSON; long values are cut, and secrets are left out",
+            "file_bytes": "size of the file that came along",
+        },
     ),
     Entry(
         "ADMIN_REQUEST_FAILED",

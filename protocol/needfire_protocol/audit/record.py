@@ -51,6 +51,8 @@ _HEAD: Final = re.compile(
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _KINDS: Final = frozenset({str, int, bool, type(None)})
 _INTEGERS: Final = range(-(2**63), 2**64)
+_OUTCOMES: Final[Mapping[bool | None, str]] = {True: "success", False: "failure", None: "asked"}
+_SUCCESS: Final = {word: is_success for is_success, word in _OUTCOMES.items()}
 _PARTS: Final = (
     "n",
     "prev",
@@ -84,7 +86,7 @@ class Draft:
 
     Attributes:
         code: key of the catalogue of events, or of one of the two records about keys.
-        is_success: whether what was tried was done.
+        is_success: whether what was tried was done; None: it was only asked for.
         subject: who did it: a user of the admin tool, a client; empty for the server itself.
         client: whom it is about; None for none.
         request: runs through all records of one request; None for none.
@@ -92,7 +94,7 @@ class Draft:
     """
 
     code: str
-    is_success: bool = True
+    is_success: bool | None = True
     subject: str = ""
     client: str | None = None
     request: str | None = None
@@ -132,7 +134,7 @@ def encode_record(number: int, previous: bytes, moment: Moment, draft: Draft) ->
         "code": draft.code,
         "time": format_time(moment.time_us),
         "mono_us": moment.mono_us,
-        "outcome": "success" if draft.is_success else "failure",
+        "outcome": _OUTCOMES[draft.is_success],
         "subject": _clean(draft.subject),
         "client": _clean(draft.client),
         "request": _clean(draft.request),
@@ -180,7 +182,7 @@ def _record(data: Any) -> Record:
         raise FormatError("the line is no record")
     draft = Draft(
         data["code"],
-        data["outcome"] == "success",
+        _SUCCESS[data["outcome"]],
         data["subject"],
         data["client"],
         data["request"],

@@ -181,8 +181,8 @@ async def _records(
 def _query(arguments: Arguments) -> AuditQuery:
     client = arguments.optional_text("client")
     outcome = arguments.optional_text("outcome")
-    if outcome not in (None, "success", "failure"):
-        raise FormatError("the argument outcome must be success or failure")
+    if outcome not in (None, "success", "failure", "asked"):
+        raise FormatError("the argument outcome must be success, failure or asked")
     path, below = place_of(arguments)
     first, after = arguments.optional_integer("first"), arguments.optional_integer("after")
     return AuditQuery(

@@ -87,6 +87,11 @@ class Arguments:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
 
+    @property
+    def unchecked(self) -> Mapping[str, Any]:
+        """All as they came; for what is only told, before anything is checked."""
+        return self._values
+
     def text(self, name: str) -> str:
         """Return a text that must be given."""
         value = self.optional_text(name)

@@ -21,6 +21,7 @@ from needfire_server.admin import (
     output_verbs,
     proposal_verbs,
 )
+from needfire_server.admin.asked import asked_fields
 from needfire_server.admin.requests import Reply, Request
 from needfire_server.admin.subject import AdminHooks, Call, Subject
 from needfire_server.admin.wakeup import Wakeup
@@ -145,12 +146,13 @@ class AdminService:
     async def _record(self, verb: str, call: Call, code: str, **fields: str) -> None:
         """Put a request on record before it is carried out, and its failure when it has failed.
 
-        What changes nothing is answered even where the record cannot be written.
+        The first record says only what was asked for, for nobody knows yet how it will end; what
+        a request then does has records of its own, under the same request id. What changes nothing is answered even where the record cannot be written.
         """
         name = call.arguments.loose_text("name")
-        draft = call.draft(code, client=name, verb=verb, **fields)
-        if fields:
-            draft = replace(draft, is_success=False)
+        asked = {} if fields else asked_fields(call.arguments.unchecked, call.file)
+        draft = call.draft(code, client=name, verb=verb, **asked, **fields)
+        draft = replace(draft, is_success=False if fields else None)
         try:
             await self._subject.audit.append(draft)
         except StorageError as error:

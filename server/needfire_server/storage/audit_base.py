@@ -86,7 +86,7 @@ class AuditQuery:
     Attributes:
         since_us, until_us: recorded at the one or later, and before the other.
         codes: with one of these codes.
-        outcome: ``success`` or ``failure``.
+        outcome: ``success``, ``failure`` or ``asked``.
         client: about this client.
         subject: what this user or client did.
         request: of one request of the admin tool.

@@ -191,6 +191,11 @@ async def test_records_are_shown_by_code_client_and_request(tmp_path: Path) -> N
     asked, failed = map(json.loads, shown.out.splitlines())
     assert (asked["code"], failed["code"]) == ("ADMIN_REQUEST", "ADMIN_REQUEST_FAILED")
     assert (asked["request"], failed["outcome"]) == (failed["request"], "failure")
+    assert (asked["outcome"], asked["fields"]["arguments"]) == ("asked", '{"name":"web7"}')
+    by_outcome = await run_admin(
+        "audit", "show", "--json", "--outcome", "success", "--client", "web7", directory=data
+    )
+    assert by_outcome.out == ""
     by_request = await run_admin(
         "audit", "show", "--json", "--request", asked["request"], directory=data
     )

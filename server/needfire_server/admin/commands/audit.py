@@ -120,7 +120,9 @@ def _written(items: Iterable[Mapping[str, Any]], out: IO[bytes]) -> Iterator[byt
 @audit.command("show")
 @filter_options
 @click.option("--subject", metavar="NAME", help="Only what NAME did: a user, or a client.")
-@click.option("--outcome", type=click.Choice(["success", "failure"]), help="Only what ended so.")
+@click.option(
+    "--outcome", type=click.Choice(["success", "failure", "asked"]), help="Only what ended so."
+)
 @click.option("--first", type=click.IntRange(0), metavar="N", help="Begin with record N.")
 @page_options
 @form_options
