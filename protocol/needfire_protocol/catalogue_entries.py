@@ -1749,11 +1749,14 @@ _SERVER_ENTRIES: Final = (
         _ADMINISTRATION,
         Severity.NOTICE,
         "Audit log has a new key",
-        "A record of the audit log only: an administrator gave it a new key. The old key signed "
-        "that, and its private half was deleted.",
+        "Somebody gave the audit log a new key. The old key signed that, and its private half was "
+        "deleted.",
         "If you did not do it, look who ran needfire-admin audit rotate, and at the records "
         "before. Note the new key down beside the old ones.",
-        {"key": "the new public key", "signature": "of the old key, over the new one"},
+        {
+            "key": "the new public key",
+            "signature": "of the old key, over the new one; in the record only",
+        },
     ),
     Entry(
         "REPORTS_RECEIVED",

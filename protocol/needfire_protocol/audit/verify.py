@@ -106,6 +106,7 @@ def verify(
     anchor: Note | None = None,
     is_live: bool = False,
     size: int = 0,
+    tip: bytes = b"",
 ) -> Verification:
     """Check a log.
 
@@ -115,8 +116,9 @@ def verify(
         anchor: a checkpoint that was kept elsewhere; the log must contain what it covers.
         is_live: records behind the closing checkpoint are no fault: the log is still written.
         size: records that there must be, where somebody knows.
+        tip: hash of the last one of these, where somebody knows; empty: nobody does.
     """
-    return _Check(lines, keys, anchor, is_live=is_live, size=size).run()
+    return _Check(lines, keys, anchor, is_live=is_live, size=size, tip=tip).run()
 
 
 @dataclass(slots=True)
@@ -201,6 +203,7 @@ class _Check:
         *,
         is_live: bool,
         size: int,
+        tip: bytes,
     ) -> None:
         self._lines = _Lines(lines)
         self._keys = frozenset(keys)
@@ -208,6 +211,7 @@ class _Check:
         self._anchor = None if anchor is None else parse_checkpoint(anchor)
         self._is_live = is_live
         self._size = size
+        self._tip = tip
         self._finding: Finding | None = None
         self._header: Header | None = None
         self._closing: Checkpoint | None = None
@@ -260,7 +264,13 @@ class _Check:
                 self._closing_note = parse_note(self._header.note)
                 self._closing = parse_checkpoint(self._closing_note)
         except FormatError as error:
-            self._found(Verdict.CHANGED, 0, item.line, f"the header is damaged: {error}")
+            text = f"the header is damaged: {error}"
+            if item.raw.endswith(b"\r"):
+                text = (
+                    "its lines end with CR LF: it was copied as text, and not byte for byte; get "
+                    "another copy"
+                )
+            self._found(Verdict.CHANGED, 0, item.line, text)
             return
         if self._header is None:
             if item.head is None and not item.raw.startswith(b'{"checkpoint"'):
@@ -411,6 +421,11 @@ class _Check:
             # The record that names the key is the one that was changed.
             self._found(Verdict.CHANGED, self._count - 1, pending.line, "the record is damaged")
             return
+        if not self._count and checkpoint.size:
+            # Nothing names a key. Where no record follows, all of them are gone.
+            text = f"checkpoint {checkpoint.number} covers {checkpoint.size} records, not 0"
+            self._found(Verdict.REMOVED, 0, item.line, text, last=checkpoint.size - 1)
+            return
         text = f"checkpoint {checkpoint.number} is signed by a key that is not the log's"
         self._found(Verdict.WRONG_KEY, self._count, item.line, text)
 
@@ -506,6 +521,9 @@ class _Check:
             text = f"record {head.number} stands behind record {count - 1}"
             self._found(Verdict.INSERTED, count, item.line, text)
             self._stray(item)
+        elif not item.raw.strip() and not any(each.raw.strip() for each in ahead):
+            text = "an empty line follows the log, which was not there when it was written"
+            self._found(Verdict.INSERTED, count, item.line, text)
         else:
             self._found(Verdict.CHANGED, count, item.line, f"record {count} is damaged")
             self._note_gap(None)
@@ -554,11 +572,17 @@ class _Check:
 
     def _broken_link(self, item: _Item, head: Head, following: Head | None) -> None:
         """The right number, but another predecessor: one of the two records was changed."""
+        is_last = following is None and self._lines.peek_line() is None
         if following is not None and following.number == self._count + 1:
             is_intact = following.previous == head.hash
+        elif is_last and self._tip:
+            is_intact = head.hash == self._tip
         else:
             is_intact = self._fits_checkpoint(head.hash, head.previous)
-        if is_intact and self._count:
+        if is_last and not self._tip and self._count:
+            text = f"records {self._count - 1} and {self._count} do not fit each other"
+            self._found(Verdict.CHANGED, self._count - 1, item.line, text, last=self._count)
+        elif is_intact and self._count:
             text = f"record {self._count} follows another record {self._count - 1} than this one"
             line = item.line if self._pending is None else self._pending.line
             self._found(Verdict.CHANGED, self._count - 1, line, text)
@@ -610,6 +634,8 @@ class _Check:
             expected = (head.number + 1, head.hash)
             highest = max(highest, head.number + 1)
         size = 0 if self._closing is None else self._closing.size
+        if not self._lines.records and finding.verdict is Verdict.REMOVED:
+            finding = self._finding = replace(finding, verdict=Verdict.CUT_OFF)
         is_only_misplaced = self._is_misplaced and self._lines.records == size
         is_lacking = finding.verdict is Verdict.INSERTED and self._strays and highest < size
         if is_only_misplaced or is_lacking:
@@ -666,6 +692,11 @@ class _Check:
         elif count < max(closing.size, self._size):
             most = max(closing.size, self._size)
             self._found(Verdict.CUT_OFF, count, 0, f"{count} records of {most} are there")
+        elif self._tip and self._size == count and self._hash != self._tip:
+            line = 0 if self._pending is None else self._pending.line
+            # Or all that nothing signed covers yet, with a chain made anew.
+            text = "the last record is not the one that the server wrote"
+            self._found(Verdict.CHANGED, self._covered, line, text, last=count - 1)
         elif self._anchor is not None and self._anchor.size > count:
             self._found(
                 Verdict.CUT_OFF,

@@ -4,7 +4,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Final
 
 from needfire_protocol.audit.export import LINE_BYTES_MAX, parse_header
@@ -22,15 +22,31 @@ from needfire_server.audit.stored import check_stored
 
 __all__ = ["check_export", "check_file", "check_store", "read_anchor", "read_keys"]
 
+_LOOK_LINES: Final = 16
+"""Lines in which there is something of a log, whatever was done to the first one."""
 _KEYS_BYTES_MAX: Final = 256 * 1024
 _ANCHOR_BYTES_MAX: Final = 8 * NOTE_BYTES_MAX
 """Evidence holds two notes and their keys, as JSON writes them."""
 
 
-def check_file(stream: IO[bytes], keys: tuple[PublicKey, ...], anchor: Note | None) -> Verification:
-    """Check an exported log, in memory that does not grow with it."""
+def check_file(
+    stream: IO[bytes], name: str, keys: tuple[PublicKey, ...], anchor: Note | None
+) -> Verification:
+    """Check an exported log, in memory that does not grow with it.
+
+    Raises:
+        FormatError: nothing in its first lines looks as if it ever was one.
+    """
     lines: Iterator[bytes] = iter(lambda: stream.readline(LINE_BYTES_MAX), b"")
-    return verify(lines, keys, anchor=anchor)
+    first = list(islice(lines, _LOOK_LINES))
+    if first and not any(map(_is_of_a_log, first)):
+        raise FormatError(f"{name} is no audit log; needfire-admin audit export writes one")
+    return verify(chain(first, lines), keys, anchor=anchor)
+
+
+def _is_of_a_log(line: bytes) -> bool:
+    """Whether a line is, or begins or was damaged as, one of an export: all of them are JSON."""
+    return any(sign in line for sign in (b'"needfire_audit"', b'"checkpoint"', b'"prev"'))
 
 
 def check_export(lines: Iterator[bytes]) -> Verification:
@@ -90,6 +106,12 @@ def read_keys(key: str | None, directory: str) -> tuple[PublicKey, ...]:
     try:
         with open(source, "rb") as file:
             return read_public_keys(file.read(_KEYS_BYTES_MAX), source)
+    except PermissionError:
+        raise StorageError(
+            f"{source}: Permission denied; the store and its files belong to the server's user: run "
+            "this as that user or as root. Auditors check what the server hands out, with the key "
+            "that they noted: needfire-admin audit export - | needfire-admin audit verify --key KEY -"
+        ) from None
     except OSError as error:
         raise StorageError(
             f"{source}: {error.strerror}; give the public key of the log with --key"

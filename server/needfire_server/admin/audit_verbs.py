@@ -122,7 +122,9 @@ async def report(subject: Subject, call: Call) -> Reply:
 async def rotate(subject: Subject, call: Call) -> Reply:
     """Give the log a new key; the old one signs that it does."""
     call.arguments.check_names()
-    return Reply({"key": str(await subject.audit.rotate(call.user, call.request))})
+    key = str(await subject.audit.rotate(call.user, call.request))
+    subject.hooks.record_event("AUDIT_KEY_HANDED_OVER", key=key, **call.who)
+    return Reply({"key": key})
 
 
 async def _lines(lines: Iterator[bytes]) -> AsyncGenerator[Mapping[str, Any], None]:

@@ -30,6 +30,7 @@ _RECORDED_ELSEWHERE: Final = frozenset(
         "VERIFIERS_SEALED",
         "SEAL_KEY_CHANGED",
         "SEAL_KEY_LOST",
+        "AUDIT_KEY_HANDED_OVER",
         # What anybody can cause with a port scanner, and what only tells of logs.
         "NEW_CONNECTION",
         "LOG_SUPPRESSED",

@@ -33,7 +33,8 @@ def check_stored(
         anchor: a checkpoint that was kept elsewhere.
     """
     lines = log_lines(tables, stored_keys, closing, size=max(head.size, closing.size))
-    result = verify(lines, keys, anchor=anchor, is_live=True, size=head.size)
+    tip = head.previous if head.size >= closing.size else b""
+    result = verify(lines, keys, anchor=anchor, is_live=True, size=head.size, tip=tip)
     if result.finding is None:
         result = replace(result, finding=_of_state(result, closing, head) or stray_finding(tables))
     return result

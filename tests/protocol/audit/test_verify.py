@@ -458,3 +458,73 @@ def test_a_line_beyond_all_bounds_is_a_change() -> None:
     place = line_of(10)
     lines = [*LINES[:place], b"x" * 1_000, b"y" * 1_000, LINES[place], *LINES[place + 1 :]]
     assert verdict(lines) is not None
+
+
+# ---- which record it is, and words for people ------------------------------------------------------
+
+
+def small_log(signed_at: Sequence[int], records: int = 8) -> AuditLog:
+    log = AuditLog()
+    while log.frontier.size < records:
+        log.add()
+        if log.frontier.size in signed_at:
+            log.checkpoint()
+    return log
+
+
+@pytest.mark.parametrize("signed_at", [(8,), (3, 8), (6, 8), (7, 8), (3,), (6,), (7,), (4, 7)])
+@pytest.mark.parametrize("number", range(8))
+def test_a_changed_record_is_named_itself_wherever_checkpoints_are(
+    signed_at: tuple[int, ...], number: int
+) -> None:
+    """Also at the end of a log that is still written, where the server knows its last record."""
+    log = small_log(signed_at)
+    lines = log.export()
+    place = next(i for i, line in enumerate(lines) if line.startswith(b'{"n":%d,' % number))
+    lines[place] = changed(lines[place])
+    result = verify(lines, [log.key], is_live=True, size=8, tip=log.previous).finding
+    assert result is not None
+    assert (result.verdict, result.last) == (Verdict.CHANGED, number)
+    if number < 7:
+        assert result.first == number
+    else:
+        # No record vouches for the last one: those before it may have been made to fit it.
+        signed = [0, *(each for each in signed_at if each <= number)]
+        assert result.first == signed[-1]
+
+
+def test_without_the_last_hash_both_records_are_named_that_it_may_be() -> None:
+    log = small_log((4,))
+    lines = log.export()
+    lines[-2] = changed(lines[-2])
+    finding = verify(lines, [log.key], is_live=True).finding
+    assert finding is not None
+    assert (finding.verdict, finding.first, finding.last) == (Verdict.CHANGED, 6, 7)
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_log_without_any_record_is_cut_off(keep: int) -> None:
+    lines = [line for line in LINES if parse_head(line[:-1]) is None]
+    expect(lines, Verdict.CUT_OFF, 0)
+    # The first checkpoint alone, or none.
+    expect(lines[: 1 + keep], Verdict.CUT_OFF, 0)
+
+
+def test_a_log_without_its_first_part_is_one_of_which_records_are_removed() -> None:
+    expect([LINES[0], *LINES[CHECKPOINT_LINES[0] :]], Verdict.REMOVED, 0)
+
+
+@pytest.mark.parametrize("lines", [[b"\n"], [b"\n", b"\n"], [b"\r\n"]])
+def test_an_empty_line_behind_the_log_is_told_in_words(lines: list[bytes]) -> None:
+    finding = check([*LINES, *lines]).finding
+    assert finding is not None
+    assert (finding.verdict, finding.first) == (Verdict.INSERTED, RECORDS)
+    assert "an empty line" in finding.text
+
+
+def test_line_ends_of_another_system_are_told_in_words() -> None:
+    finding = check([line[:-1] + b"\r\n" for line in LINES]).finding
+    assert finding is not None
+    assert finding.verdict is Verdict.CHANGED
+    assert "CR LF" in finding.text
+    assert "byte for byte" in finding.text

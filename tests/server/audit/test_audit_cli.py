@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from asyncio.subprocess import PIPE, create_subprocess_exec
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import pytest
 from needfire_client.witness import Witness
 from needfire_protocol.audit.note import PublicKey, parse_checkpoint, parse_note
 from needfire_protocol.audit.record import Draft
-from needfire_protocol.errors import FormatError
+from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.exit_status import ExitStatus
 from needfire_protocol.messages import AuditCheckpoint
-from needfire_server.admin.audit_check import read_anchor
+from needfire_server.admin.audit_check import check_file, read_anchor, read_keys
 from needfire_server.admin.offline import OfflineStore
 from needfire_server.audit.log import AuditLog
 from needfire_server.storage.opening import how_to_open
@@ -179,6 +180,9 @@ async def test_a_new_key_is_made_and_both_verify(tmp_path: Path) -> None:
         assert (await verified("--key", key, log)).status == ExitStatus.DONE
     shown = await run_admin("audit", "show", "--code", "AUDIT_KEY_HANDED_OVER", directory=data)
     assert len(shown.out.splitlines()) == 1
+    shown = await run_admin("events", "--code", "AUDIT_KEY_HANDED_OVER", directory=data)
+    (event,) = map(json.loads, shown.out.splitlines())
+    assert (event["fields"]["key"], event["fields"]["request"] is None) == (new, False)
 
 
 async def test_records_are_shown_by_code_client_and_request(tmp_path: Path) -> None:
@@ -307,6 +311,33 @@ async def test_wrong_usage_ends_with_its_status(
 ) -> None:
     done = await run_admin("audit", "verify", *arguments, directory=tmp_path)
     assert (done.status, "Traceback" in done.err) == (status, False), done.err
+
+
+@pytest.mark.parametrize("data", [b"root:x:0:0:root:/root:/bin/bash\n" * 40, b"\xff" * 900_000])
+def test_what_is_no_audit_log_is_refused_as_such(data: bytes) -> None:
+    with pytest.raises(FormatError, match="/given is no audit log"):
+        check_file(BytesIO(data), "/given", (PublicKey.parse(KEY),), None)
+
+
+def test_a_log_without_its_header_is_still_a_log() -> None:
+    log = grown_log(30)
+    for lines in (log.export()[1:], [b"junk\n", *log.export()[1:]], []):
+        finding = check_file(BytesIO(b"".join(lines)), "/given", (log.key,), None).finding
+        assert finding is not None
+
+
+def test_who_cannot_read_the_store_is_told_how_to_check_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: str, *_: object) -> object:
+        raise PermissionError(13, "Permission denied", path)
+
+    # Tests may run as root, whom nothing is forbidden.
+    monkeypatch.setattr("builtins.open", forbidden)
+    with pytest.raises(
+        StorageError, match=re.escape("audit export - | needfire-admin audit verify")
+    ):
+        read_keys(None, str(tmp_path))
 
 
 async def test_there_is_no_proof_of_what_is_not_there(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def verify_log(
         result = check_store(directory, keys, anchor)
     else:
         with click.open_file(file, "rb") as stream:
-            result = check_file(stream, keys, anchor)
+            result = check_file(stream, file, keys, anchor)
     _tell(result, as_json=as_json)
     if result.finding is not None:
         # Not by click, which turns it into a result that nobody asks for.
