@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from needfire_protocol.audit.merkle import (
     consistency_proof,
     inclusion_proof,
+    is_consistent,
     is_included,
     leaf_hash,
 )
@@ -45,6 +46,7 @@ __all__ = ["AuditLog", "Inclusion", "Shown"]
 
 _ORIGIN: Final = "needfire.audit/"
 _ORIGIN_BYTES: Final = 16
+_ROOTS_MAX: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class AuditLog:
         self._private: Ed25519PrivateKey | None = None
         self._signing = asyncio.Lock()
         self._shown: Shown | None = None
+        self._roots: dict[int, bytes] = {}
+        """Of the last checkpoints that were shown, by their size."""
         self._kept_number = 0
         self._looking = asyncio.Lock()
         self._looks = 0
@@ -235,14 +239,23 @@ class AuditLog:
         """Return the proof that the log of ``old`` records is the beginning of that of ``new``.
 
         Empty where this process knows that its log is not what it was: it does not vouch for it.
+        What would prove nothing, because the store has just been changed, is not shown either: an
+        agent would take it for another log, and go on with that.
 
         Raises:
-            StorageError: the log lacks something.
+            StorageError: the store cannot be read.
         """
         head = await self._tables.head()
         if self.finding is not None or not 0 < old < new <= head.size:
             return ()
-        return await self._proof(lambda subtree: consistency_proof(old, new, subtree))
+        try:
+            proof = await self._proof(lambda subtree: consistency_proof(old, new, subtree))
+        except AuditIncompleteError:
+            return ()
+        roots = self._roots.get(old), self._roots.get(new)
+        if roots[0] is None or roots[1] is None:
+            return proof
+        return proof if is_consistent(old, roots[0], new, roots[1], proof) else ()
 
     async def inclusion(self, number: int) -> Inclusion | None:
         """Return a record with its proof; None where it is not there or not signed yet.
@@ -418,6 +431,9 @@ class AuditLog:
         note = parse_note(checkpoint.note)
         signer = max((i for i, key in enumerate(keys) if key.verifies(note)), default=None)
         if signer is not None:
+            self._roots[checkpoint.size] = parse_checkpoint(note).root
+            if len(self._roots) > _ROOTS_MAX:
+                del self._roots[next(iter(self._roots))]
             self._shown = Shown(
                 checkpoint,
                 str(keys[signer]),

@@ -482,6 +482,23 @@ async def test_a_server_vouches_for_its_log_again_once_the_store_is_mended(tmp_p
             assert await log.check_recent() is None
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [doctored('act 20"', 'act X"', 21), "DELETE FROM audit_records WHERE number = 21"],
+)
+async def test_a_proof_that_a_changed_store_spoils_is_not_shown(
+    tmp_path: Path, statement: str
+) -> None:
+    """Nobody has noticed yet: the next check comes with the next checkpoint."""
+    async with opened(tmp_path) as (_store, log):
+        for _ in range(2):
+            await log.append(*drafts(21))
+            await log.checkpoint()
+        assert await log.consistency(22, 43) != ()
+        doctor(tmp_path, statement)
+        assert await log.consistency(22, 43) == ()
+
+
 async def test_another_log_in_the_place_of_the_log_is_mended_by_nothing(tmp_path: Path) -> None:
     await _grow(tmp_path, 10)
     (tmp_path / "data" / "needfire.sqlite").unlink()
