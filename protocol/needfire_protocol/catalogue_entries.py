@@ -2143,6 +2143,7 @@ _OUTPUT_ENTRIES: Final = (
         {
             "output": _OUTPUT,
             "user": "who did it",
+            "request": _REQUEST,
             "sent": "records that were taken now",
             "refused": "records that were refused again; they stay set aside",
             "reason": "why not all were tried",
@@ -2155,7 +2156,7 @@ _OUTPUT_ENTRIES: Final = (
         "Output {output}: {count} records that were set aside are given up",
         "An administrator gave up records that a target had refused. They count as dropped.",
         "Nothing.",
-        {"output": _OUTPUT, "user": "who did it", "count": "records"},
+        {"output": _OUTPUT, "user": "who did it", "request": _REQUEST, "count": "records"},
     ),
     Entry(
         "OUTPUT_TEST",

@@ -30,6 +30,7 @@ from needfire_server.audit.log import AuditLog
 from needfire_server.datafiles import DataFiles
 from needfire_server.registry import Registry
 from needfire_server.storage import tables
+from needfire_server.storage.base import ClientConnection
 from needfire_server.storage.engine import Transaction
 from needfire_server.storage.event_rows import EVENT_COLUMNS
 from needfire_server.storage.postgresql import PostgresStore
@@ -251,12 +252,17 @@ async def _measure(store: DatabaseStore, directory: str, options: argparse.Names
         )
 
 
+async def _nobody() -> dict[str, ClientConnection]:
+    return {}
+
+
 async def _service(store: DatabaseStore, directory: str) -> AdminService:
     hooks = AdminHooks(
         on_command_queued=lambda _client: None,
         on_client_removed=lambda _client: None,
         record_event=lambda _code, **_fields: None,
-        connected=dict,
+        kept_of=lambda event: (event, None),
+        connections=_nobody,
         states=dict,
     )
     audit = await AuditLog.open(store.audit, directory)

@@ -2,7 +2,8 @@
 
 Raising an event never waits for the disk, so that no stranger can slow the server down by making
 it complain: events for the store wait in a bounded queue that one task empties. What a person
-does through the admin tool is different: that is stored before it is confirmed (``record``).
+does through the admin tool does not pass through here: ``admin/subject.py`` stores it before it is
+confirmed, and asks only what is to be kept of it (``kept_of``).
 """
 
 import asyncio
@@ -10,9 +11,8 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
-from needfire_protocol.audit.record import Draft
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_protocol.event import Event, FieldValue, make_event
@@ -20,7 +20,7 @@ from needfire_protocol.severity import Severity
 from needfire_server.audit.drafts import draft_of_event, has_record
 from needfire_server.clock import now_us
 from needfire_server.event_classes import SWITCHABLE, ClassSettings
-from needfire_server.storage.audit_base import AuditWriteError
+from needfire_server.storage.audit_base import AuditWriteError, Kept
 from needfire_server.storage.base import Store
 from needfire_server.trouble import Trouble, Troubles
 
@@ -38,9 +38,6 @@ _TOGETHER_MAX: Final = 256
 _GATHERING_S: Final = 0.05
 """Seconds after a write in which what is raised is gathered for the next one: a fleet that comes back
 would else have a commit for nearly each of its log-ins. Who has been silent is stored at once."""
-
-_Item: TypeAlias = tuple[Event | None, Draft | None]
-"""What is stored of an event, and what is recorded of it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -66,7 +63,7 @@ class Journal:
         """Called when it is found that there is no room, once until there is some again."""
         self.has_no_room = False
         """Whether the store failed because it is full, and has not worked since."""
-        self._waiting: asyncio.Queue[_Item] = asyncio.Queue(_WAITING_MAX)
+        self._waiting: asyncio.Queue[Kept] = asyncio.Queue(_WAITING_MAX)
         self._lost = 0
 
     def raise_event(
@@ -90,19 +87,42 @@ class Journal:
             code, severity, time_us=now_us(), random_10_bytes=os.urandom(10), **fields
         )
         if self._logbook.write(event) if is_wanted else self._logbook.admits(event):
-            item = event if is_kept else None, draft_of_event(event)
-            try:
-                if item != (None, None):
-                    self._waiting.put_nowait(item)
-            except asyncio.QueueFull:
-                self._lost += 1
-                _logger.debug("the store is behind; %s is in the log only", event.code)
+            self._enqueue((event if is_kept else None, draft_of_event(event)))
         return event
+
+    def kept_of(self, event: Event) -> Kept:
+        """Return what the store is to keep of an event that tells what a person did.
+
+        The audit log has it also where the configuration wants no events of its class.
+        """
+        return event if self._is_kept(event) else None, draft_of_event(event)
 
     def already_stored(self, event: Event) -> None:
         """Log an event that the store has from elsewhere, and tell those who follow events."""
-        self._logbook.write(event)
+        if self.classes.takes(event.event_class):
+            self._logbook.write(event)
         self._on_recorded()
+
+    def store_later(self, event: Event) -> None:
+        """Log an event that the store did not take, and keep trying, as with those that are raised."""
+        if self.classes.takes(event.event_class):
+            self._logbook.write(event)
+        self._enqueue(self.kept_of(event))
+
+    def _is_kept(self, event: Event) -> bool:
+        classes = self.classes
+        return classes.takes(event.event_class) and classes.persists(
+            event.event_class, event.severity
+        )
+
+    def _enqueue(self, kept: Kept) -> None:
+        if kept == (None, None):
+            return
+        try:
+            self._waiting.put_nowait(kept)
+        except asyncio.QueueFull:
+            self._lost += 1
+            _logger.debug("the store is behind; an event is in the log only")
 
     @property
     def is_store_failing(self) -> bool:

@@ -862,7 +862,7 @@ async def test_one_request_is_followed_through_events_and_records(
     )
     records = await run_admin("audit", "show", "--request", request, directory=server.directory)
     asked = [json.loads(line) for line in records.out.splitlines()]
-    assert [each["code"] for each in asked] == ["ADMIN_REQUEST"]
+    assert [each["code"] for each in asked] == ["ADMIN_REQUEST", "CONFIGURATION_PUT"]
     # A report that claims to be part of it is not.
     said = incoming(1, event(request=request))
     await server.store.ingest("web1", STREAM, [said], received_us=NOW_US)

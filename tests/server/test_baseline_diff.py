@@ -201,6 +201,7 @@ async def test_files_in_a_shared_store_are_compared_the_same_way(
         on_command_queued=lambda _client: None,
         on_client_removed=lambda _client: None,
         record_event=nobody_listens,
+        kept_of=lambda event: (event, None),
         connections=lambda: pytest.fail("nobody asked"),
         states=dict,
     )

@@ -5,7 +5,7 @@ from typing import Final
 from needfire_protocol.catalogue import ALARM_CLEARED, CATALOGUE
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.escape import printable
-from needfire_protocol.event import format_time
+from needfire_protocol.event import Event, format_time
 from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.requests import AdminRefusedError, Reply
 from needfire_server.admin.subject import Call, Subject
@@ -45,18 +45,20 @@ async def clear_alarm(subject: Subject, call: Call) -> Reply:
             "needfire-admin alarms list shows those that hold",
         )
     note = printable(call.arguments.optional_text("note") or "", _NOTE_TEXT_MAX)
-    for alarm in found:
-        subject.hooks.record_event(
-            ALARM_CLEARED,
-            client=alarm.client or None,
-            alarm=alarm.code,
-            about=alarm.about,
-            count=alarm.count,
-            since=format_time(alarm.since_us),
-            note=note,
-            **call.who,
-        )
+    await subject.record(*(_cleared(call, alarm, note) for alarm in found))
     return Reply({"cleared": [_described(each) for each in found]})
+
+
+def _cleared(call: Call, alarm: Alarm, note: str) -> Event:
+    return call.event(
+        ALARM_CLEARED,
+        client=alarm.client or None,
+        alarm=alarm.code,
+        about=alarm.about,
+        count=alarm.count,
+        since=format_time(alarm.since_us),
+        note=note,
+    )
 
 
 async def _open_alarms(subject: Subject) -> OpenAlarms:

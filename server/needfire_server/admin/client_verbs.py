@@ -37,18 +37,16 @@ async def register(subject: Subject, call: Call) -> Reply:
     )
     moment_us = now_us()
     was_known = subject.registry.registration(name) is not None
-    replaced = await subject.store.register(
-        name,
-        verifier,
-        now_us=moment_us,
-        user=call.user,
-        audit=lambda replaced: call.draft("CLIENT_REGISTERED", client=name, replaced=replaced),
+    await subject.carry_out(
+        lambda audit: subject.store.register(
+            name, verifier, now_us=moment_us, user=call.user, audit=audit
+        ),
+        lambda replaced: call.event("CLIENT_REGISTERED", client=name, replaced=replaced),
     )
     subject.registry.put(ClientRecord(name, verifier, moment_us, call.user))
     if was_known:
         # Who has the old password may hold a session key for hours to come.
         subject.hooks.on_client_removed(name)
-    subject.hooks.record_event("CLIENT_REGISTERED", client=name, replaced=replaced, **call.who)
     _warn_listed_twice(subject, name)
     return Reply(
         {"name": name, "replaced": was_known, "listed": subject.registry.listed_entry(name)}
@@ -86,12 +84,12 @@ async def remove_client(subject: Subject, call: Call) -> Reply:
             f"{entry.name} is registered in the server's configuration ({entry.entry}), not here",
             "take that line out and reload the server (SIGHUP)",
         )
-    await subject.store.remove(
-        entry.name, audit=lambda _: call.draft("CLIENT_REMOVED", client=entry.name)
+    await subject.carry_out(
+        lambda audit: subject.store.remove(entry.name, audit),
+        lambda was_there: call.event("CLIENT_REMOVED", client=entry.name) if was_there else None,
     )
     subject.registry.take_out(entry.name)
     subject.hooks.on_client_removed(entry.name)
-    subject.hooks.record_event("CLIENT_REMOVED", client=entry.name, **call.who)
     return Reply({"name": entry.name, "listed": subject.registry.listed_entry(entry.name)})
 
 

@@ -1,16 +1,17 @@
 """The verbs about commands to clients: send, list what waits, cancel."""
 
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Final
 
-from needfire_protocol.audit.record import Draft
 from needfire_protocol.errors import FormatError
-from needfire_protocol.event import format_time
+from needfire_protocol.event import Event, format_time
 from needfire_server.admin.registered import registered
 from needfire_server.admin.requests import AdminRefusedError, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.admin.times import DURATION_S_MAX
 from needfire_server.clock import now_us
+from needfire_server.storage.audit_base import AuditOf
 from needfire_server.storage.base import COMMAND_VERBS, Command, TooManyCommandsError
 
 __all__ = [
@@ -37,22 +38,14 @@ async def send_command(subject: Subject, call: Call) -> Reply:
     refused = []
     for name in _addressees(subject, call):
         try:
-            number = await subject.store.queue_command(
-                name,
-                verb,
-                call.user,
-                moment_us,
-                expires_us,
-                audit=partial(_queued_draft, call, name, verb),
-                request=call.request,
+            number = await subject.carry_out(
+                partial(_queue, subject, call, name, verb, (moment_us, expires_us)),
+                partial(_queued, call, name, verb),
             )
         except TooManyCommandsError as error:
             refused.append(str(error))
             continue
         queued.append({"client": name, "command_id": number, "expires": format_time(expires_us)})
-        subject.hooks.record_event(
-            "COMMAND_QUEUED", client=name, command=verb, command_id=number, **call.who
-        )
         subject.hooks.on_command_queued(name)
     if refused:
         raise AdminRefusedError("; ".join(refused[:3]), "see needfire-admin clients show NAME")
@@ -62,8 +55,21 @@ async def send_command(subject: Subject, call: Call) -> Reply:
     return Reply({"verb": verb, "queued": queued})
 
 
-def _queued_draft(call: Call, client: str, verb: str, number: int) -> Draft:
-    return call.draft("COMMAND_QUEUED", client=client, command=verb, command_id=number)
+def _queue(
+    subject: Subject,
+    call: Call,
+    client: str,
+    verb: str,
+    times_us: tuple[int, int],
+    audit: AuditOf[int],
+) -> Awaitable[int]:
+    return subject.store.queue_command(
+        client, verb, call.user, *times_us, audit=audit, request=call.request
+    )
+
+
+def _queued(call: Call, client: str, verb: str, number: int) -> Event:
+    return call.event("COMMAND_QUEUED", client=client, command=verb, command_id=number)
 
 
 async def list_commands(subject: Subject, call: Call) -> Reply:
@@ -93,20 +99,32 @@ async def cancel_commands(subject: Subject, call: Call) -> Reply:
         raise AdminRefusedError(
             f"no command {number} waits for {name}", f"needfire-admin commands {name}"
         )
-    cancelled = []
-    for command in wanted:
-        if await subject.store.acknowledge_command(
-            command.id, "cancelled", f"by {call.user}", now_us=now_us(), client=name
-        ):
-            cancelled.append({"client": name, **command_data(command)})
-            subject.hooks.record_event(
-                "COMMAND_CANCELLED",
-                client=name,
-                command=command.verb,
-                command_id=command.id,
-                **call.who,
-            )
-    return Reply({"cancelled": cancelled})
+    cancelled = [each for each in wanted if await _cancel(subject, call, each)]
+    return Reply({"cancelled": [{"client": name, **command_data(each)} for each in cancelled]})
+
+
+async def _cancel(subject: Subject, call: Call, command: Command) -> bool:
+    """False where the client has acknowledged it meanwhile."""
+    done = await subject.carry_out(
+        lambda audit: subject.store.acknowledge_command(
+            command.id,
+            "cancelled",
+            f"by {call.user}",
+            now_us(),
+            client=command.client,
+            audit=audit,
+        ),
+        partial(_cancelled, call),
+    )
+    return done is not None
+
+
+def _cancelled(call: Call, command: Command | None) -> Event | None:
+    if command is None:
+        return None
+    return call.event(
+        "COMMAND_CANCELLED", client=command.client, command=command.verb, command_id=command.id
+    )
 
 
 def command_data(command: Command) -> dict[str, Any]:

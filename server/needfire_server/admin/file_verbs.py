@@ -57,7 +57,7 @@ async def put_configuration(subject: Subject, call: Call) -> Reply:
         put, changes = await asyncio.to_thread(
             _put_configuration, subject.data_files, name, source, file, hosts
         )
-        _record_put(subject, call, "CONFIGURATION_PUT", name, put, changes)
+        await _record_put(subject, call, "CONFIGURATION_PUT", name, put, changes)
     return Reply({**put, **_about(subject, name), "changes": changes})
 
 
@@ -82,7 +82,7 @@ async def put_baseline(subject: Subject, call: Call) -> Reply:
                 _put_proposal, subject.data_files, name, proposal
             )
             changes = {**changes, "proposal": number}
-        _record_put(subject, call, "BASELINE_PUT", name, put, changes)
+        await _record_put(subject, call, "BASELINE_PUT", name, put, changes)
     if number is not None:
         await subject.store.remove_proposal(number)
     return Reply({**put, **_about(subject, name), "changes": changes})
@@ -131,7 +131,7 @@ async def show_baseline(subject: Subject, call: Call) -> Reply:
     return Reply({**described, **_meta(meta)})
 
 
-def _record_put(
+async def _record_put(
     subject: Subject,
     call: Call,
     code: str,
@@ -139,9 +139,8 @@ def _record_put(
     put: Mapping[str, Any],
     changes: Changes,
 ) -> None:
-    subject.hooks.record_event(
-        code, client=name, path=put["path"], hash=put["hash"], **call.who, **changes
-    )
+    event = call.event(code, client=name, path=put["path"], hash=put["hash"], **changes)
+    await subject.record_done(f"{put['path']} is in place", event)
 
 
 def _put_configuration(

@@ -8,8 +8,9 @@ from pwd import getpwuid
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from needfire_protocol.audit.record import Draft
 from needfire_protocol.errors import StorageError
-from needfire_protocol.event import FieldValue, make_event
+from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_server.admin.backend import Answer
 from needfire_server.admin.owner import become_owner
 from needfire_server.admin.requests import Arguments, Reply, Request
@@ -144,6 +145,7 @@ class OfflineStore:
             on_command_queued=lambda _client: None,
             on_client_removed=lambda _client: None,
             record_event=self._record_event,
+            kept_of=_kept,
             connections=_nobody,
             states=lambda: states,
         )
@@ -154,7 +156,11 @@ class OfflineStore:
 
     def _record_event(self, code: str, /, **fields: FieldValue) -> None:
         event = make_event(code, time_us=now_us(), random_10_bytes=os.urandom(10), **fields)
-        self._store.record_now(event, draft_of_event(event))
+        self._store.record_now(*_kept(event))
+
+
+def _kept(event: Event) -> tuple[Event, Draft | None]:
+    return event, draft_of_event(event)
 
 
 async def _nobody() -> dict[str, ClientConnection]:

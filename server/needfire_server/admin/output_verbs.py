@@ -36,8 +36,9 @@ async def test_output(subject: Subject, call: Call) -> Reply:
     if result is None:
         raise _unknown(name)
     outcome = _outcome(result)
-    subject.hooks.record_event(
-        "OUTPUT_TESTED", output=name, outcome=outcome, reason=result.reason or None, **call.who
+    await subject.record_done(
+        f"the test of {name} came to {outcome!r}",
+        call.event("OUTPUT_TESTED", output=name, outcome=outcome, reason=result.reason or None),
     )
     return Reply(
         {
@@ -65,13 +66,15 @@ async def retry_skipped(subject: Subject, call: Call) -> Reply:
     result = await _engine(subject).retry_skipped(name, number)
     if result is None:
         raise _unknown(name)
-    subject.hooks.record_event(
-        "OUTPUT_SKIPPED_RETRIED",
-        output=name,
-        user=call.user,
-        sent=result.sent,
-        refused=result.refused,
-        reason=result.reason or None,
+    await subject.record_done(
+        f"{result.sent} records were sent to {name} and {result.refused} refused",
+        call.event(
+            "OUTPUT_SKIPPED_RETRIED",
+            output=name,
+            sent=result.sent,
+            refused=result.refused,
+            reason=result.reason or None,
+        ),
     )
     return Reply(
         {
@@ -92,7 +95,10 @@ async def discard_skipped(subject: Subject, call: Call) -> Reply:
             f"nothing of the kind is set aside for the output {printable(name, 64)!r}",
             "needfire-admin output skipped shows what is",
         )
-    subject.hooks.record_event("OUTPUT_SKIPPED_DISCARDED", output=name, user=call.user, count=count)
+    await subject.record_done(
+        f"{count} records of {name} are given up",
+        call.event("OUTPUT_SKIPPED_DISCARDED", output=name, count=count),
+    )
     return Reply({"name": name, "discarded": count})
 
 

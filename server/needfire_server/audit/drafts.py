@@ -22,9 +22,6 @@ __all__ = [
 _RECORDED_ELSEWHERE: Final = frozenset(
     {
         # By the transaction that does what they tell of.
-        "CLIENT_REGISTERED",
-        "CLIENT_REMOVED",
-        "COMMAND_QUEUED",
         "COMMAND_ACKNOWLEDGED",
         "BASELINE_PROPOSAL_RECEIVED",
         "VERIFIERS_SEALED",

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from needfire_protocol.audit.merkle import Frontier
 from needfire_protocol.audit.record import Draft
 from needfire_protocol.errors import StorageError
+from needfire_protocol.event import Event
 
 __all__ = [
     "AuditHead",
@@ -17,6 +18,7 @@ __all__ = [
     "AuditQuery",
     "AuditTables",
     "AuditWriteError",
+    "Kept",
     "StoredCheckpoint",
     "StoredKey",
     "Stray",
@@ -24,8 +26,12 @@ __all__ = [
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
-AuditOf: TypeAlias = Callable[[T_contra], Draft | None]
-"""Says what to record of a write, given its result; the record is part of the same transaction."""
+Kept: TypeAlias = tuple[Event | None, Draft | None]
+"""What the store keeps of one of the server's own events, and what the audit log says of it."""
+
+AuditOf: TypeAlias = Callable[[T_contra], Draft | Kept | None]
+"""Says what to record of a write, given its result, or with it the event that tells of the write; both
+are part of the same transaction. Called once more where the transaction is tried once more."""
 
 
 class AuditWriteError(StorageError):

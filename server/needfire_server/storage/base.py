@@ -14,7 +14,7 @@ from needfire_protocol.srp import Verifier
 from needfire_server.lockout import RefusalStore
 from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState, ClientStatus
-from needfire_server.storage.audit_base import AuditOf, AuditTables
+from needfire_server.storage.audit_base import AuditOf, AuditTables, Kept
 
 __all__ = [
     "COMMANDS_PENDING_MAX",
@@ -302,7 +302,8 @@ class Store(RefusalStore, Protocol):
     next call may succeed again.
 
     Where ``audit`` is given, what it returns for the result is recorded in the audit log by the
-    same transaction: there is no write without its record, and no record without its write.
+    same transaction, and an event that it returns is stored by it: there is no write without its
+    record, and no record without its write.
     """
 
     @property
@@ -337,7 +338,7 @@ class Store(RefusalStore, Protocol):
     async def record(self, event: Event) -> None:
         """Keep an event of the server's own. The client it is about is its field ``client``."""
 
-    async def record_all(self, items: Sequence[tuple[Event | None, Draft | None]]) -> None:
+    async def record_all(self, items: Sequence[Kept]) -> None:
         """Keep events of the server's own, each with its record, all of them or none."""
 
     async def query_events(self, query: EventQuery) -> list[tuple[int, Event]]:

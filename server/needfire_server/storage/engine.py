@@ -167,10 +167,15 @@ class Transaction:
     engine: Engine
     drafts: list[Draft] = field(default_factory=list)
     """What is appended to the audit log at its end, in this order."""
+    events: list[Event] = field(default_factory=list)
+    """What tells of the writes in it; stored at its end, in this order."""
 
     def put_on_record(self, audit: AuditOf[T] | None, result: T) -> None:
-        """Let the audit log tell of what was done."""
-        draft = None if audit is None else audit(result)
+        """Let the audit log tell of what was done, and an event where there is one."""
+        kept = None if audit is None else audit(result)
+        event, draft = kept if isinstance(kept, tuple) else (None, kept)
+        if event is not None:
+            self.events.append(event)
         if draft is not None:
             self.drafts.append(draft)
 

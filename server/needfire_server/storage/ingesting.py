@@ -11,13 +11,12 @@ from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
-from needfire_protocol.audit.record import Draft
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import Event
 from needfire_server.session_seal import SealedSession
 from needfire_server.states import ClientState, heard, must_survive
 from needfire_server.storage import tables
-from needfire_server.storage.audit_base import AuditOf
+from needfire_server.storage.audit_base import AuditOf, Kept
 from needfire_server.storage.base import IncomingReport, IngestResult
 from needfire_server.storage.engine import Participant, StreamKey, Transaction, Wakes
 from needfire_server.storage.event_rows import EVENT_COLUMNS, row_of_event
@@ -67,7 +66,7 @@ class Batch:
 class Entries:
     """Events of our own, each with what is recorded of it; either may be None."""
 
-    items: Sequence[tuple[Event | None, Draft | None]]
+    items: Sequence[Kept]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from needfire_server.storage import (
     statements,
     summaries,
 )
-from needfire_server.storage.audit_base import AuditOf
+from needfire_server.storage.audit_base import AuditOf, Kept
 from needfire_server.storage.audit_search import AUDIT_BLOCKS
 from needfire_server.storage.audit_tables import DatabaseAuditTables
 from needfire_server.storage.base import (
@@ -194,7 +194,7 @@ class DatabaseStore:
     async def record(self, event: Event) -> None:
         await self._together(event)
 
-    async def record_all(self, items: Sequence[tuple[Event | None, Draft | None]]) -> None:
+    async def record_all(self, items: Sequence[Kept]) -> None:
         await self._together(Entries(tuple(items)))
 
     async def query_events(self, query: EventQuery) -> list[tuple[int, Event]]:

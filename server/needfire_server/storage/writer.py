@@ -196,6 +196,8 @@ class GroupCommitWriter:
             outcomes += [
                 self._run_job(transaction, job, job.what) for job in group if callable(job.what)
             ]
+            if transaction.events:
+                store_all(transaction, transaction.events, self._participants)
             _put_on_record(transaction)
         return outcomes
 
@@ -217,7 +219,7 @@ class GroupCommitWriter:
         Raises:
             Exception: the whole transaction is lost.
         """
-        recorded = len(transaction.drafts)
+        recorded, told = len(transaction.drafts), len(transaction.events)
         transaction.ask("SAVEPOINT job")
         try:
             result = work(transaction)
@@ -227,7 +229,7 @@ class GroupCommitWriter:
                 raise
             transaction.ask("ROLLBACK TO SAVEPOINT job")
             transaction.ask("RELEASE SAVEPOINT job")
-            del transaction.drafts[recorded:]
+            del transaction.drafts[recorded:], transaction.events[told:]
             return _Outcome(job, error=self._as_told(cause))
         transaction.ask("RELEASE SAVEPOINT job")
         return _Outcome(job, result)

@@ -13,6 +13,7 @@ from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_server.admin.endpoint import AdminEndpoint
 from needfire_server.admin.roles import Access, Role
 from needfire_server.admin.service import AdminHooks, AdminService
+from needfire_server.audit.drafts import draft_of_event
 from needfire_server.audit.log import AuditLog
 from needfire_server.datafiles import DataFiles
 from needfire_server.lockout import LockLimits
@@ -67,10 +68,16 @@ class AdminServer:
             store.record_now(event)
             server.service.notify_new_events()
 
+        def stored(event: Event) -> None:
+            server.raised.append(event)
+            server.service.notify_new_events()
+
         hooks = AdminHooks(
             on_command_queued=lambda client: server.woken.append(client),
             on_client_removed=lambda client: server.dropped.append(client),
             record_event=record_event,
+            kept_of=lambda event: (event, draft_of_event(event)),
+            on_stored=stored,
             connections=lambda: server.connections(),
             states=lambda: server.states,
         )

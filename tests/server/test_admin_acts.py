@@ -1,0 +1,182 @@
+"""What a person did through the admin tool is stored, and on record, before they are told that it is done."""
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from needfire_protocol.audit.record import Record, parse_record
+from needfire_protocol.catalogue_entry import EventClass
+from needfire_protocol.errors import StorageError
+from needfire_protocol.event import Event, make_event
+from needfire_protocol.srp import make_verifier
+from needfire_server.admin.requests import Arguments, Request
+from needfire_server.admin.service import AdminHooks, AdminService
+from needfire_server.audit.log import AuditLog
+from needfire_server.config import ServerSettings
+from needfire_server.datafiles import DataFiles
+from needfire_server.event_classes import ClassSettings
+from needfire_server.journal import Journal
+from needfire_server.logbook import Logbook
+from needfire_server.registry import Registry
+from needfire_server.storage.base import ClientConnection, EventQuery
+from needfire_server.storage.sqlite import SqliteStore
+from needfire_testkit.server_store import NOW_US
+
+RC = b"[ReadOnly]\nfile = /etc/hosts\n"
+REFUSES_EVENTS = (
+    "CREATE TRIGGER broken BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no more events'); END"
+)
+VERIFIER = make_verifier("a good long password", os.urandom)
+
+
+@dataclass
+class Desk:
+    """The admin side of a server of which nobody empties the queue of events."""
+
+    directory: Path
+    store: SqliteStore
+    journal: Journal
+    service: AdminService
+
+    async def ask(self, verb: str, file: Path | None = None, /, **arguments: Any) -> Any:
+        request = Request(verb, Arguments(arguments))
+        if file is None:
+            return (await self.service.handle(request, user="kim")).result
+        with file.open("rb") as opened:
+            return (await self.service.handle(request, user="kim", file=opened)).result
+
+    async def register(self) -> None:
+        salt, verifier = VERIFIER.salt.hex(), VERIFIER.verifier.hex()
+        await self.ask("register", name="web1", salt=salt, verifier=verifier)
+
+    async def stored(self) -> list[Event]:
+        return [event for _, event in await self.store.query_events(EventQuery())]
+
+    async def codes(self) -> list[str]:
+        return [event.code for event in await self.stored()]
+
+    def recorded(self, code: str) -> list[Record]:
+        records = [parse_record(line) for _, line in self.store.audit.records_now(0, 1_000)]
+        return [each for each in records if each.draft.code == code]
+
+    async def remark(self) -> None:
+        """Store an alarm of the server's own."""
+        event = make_event(
+            "OUTPUT_REMARK", time_us=NOW_US, random_10_bytes=os.urandom(10), output="x", reason="y"
+        )
+        await self.store.record(event)
+
+    def break_events(self) -> None:
+        path = self.directory / "needfire.sqlite"
+        with closing(sqlite3.connect(path, isolation_level=None)) as store:
+            store.execute(REFUSES_EVENTS)
+
+
+@asynccontextmanager
+async def desk(directory: Path) -> AsyncIterator[Desk]:
+    store = SqliteStore.open(str(directory / "needfire.sqlite"))
+    logbook = Logbook.from_settings(ServerSettings(), str(directory), is_foreground=False)
+    journal = Journal(logbook, store_path=store.name, on_recorded=lambda: None)
+    hooks = AdminHooks(
+        on_command_queued=lambda _client: None,
+        on_client_removed=lambda _client: None,
+        record_event=journal.raise_event,
+        kept_of=journal.kept_of,
+        on_stored=journal.already_stored,
+        store_later=journal.store_later,
+        on_store_failed=journal.store_failed,
+        connections=_nobody,
+        states=dict,
+    )
+    audit = await AuditLog.open(store.audit, str(directory))
+    service = AdminService(store, Registry((), []), DataFiles(str(directory)), hooks, audit)
+    try:
+        yield Desk(directory, store, journal, service)
+    finally:
+        logbook.close()
+        store.close()
+
+
+async def _nobody() -> dict[str, ClientConnection]:
+    return {}
+
+
+async def test_an_alarm_that_was_cleared_is_gone_from_the_list_at_once(tmp_path: Path) -> None:
+    async with desk(tmp_path) as server:
+        await server.remark()
+        assert len((await server.ask("alarms-list"))["alarms"]) == 1
+        await server.ask("alarms-clear", code="OUTPUT_REMARK")
+        assert (await server.ask("alarms-list"))["alarms"] == []
+        [cleared] = server.recorded("ALARM_CLEARED")
+        assert (cleared.draft.subject, cleared.draft.fields["alarm"]) == ("kim", "OUTPUT_REMARK")
+
+
+async def test_each_act_is_stored_and_recorded_when_its_reply_comes(tmp_path: Path) -> None:
+    rc = tmp_path / "rc"
+    rc.write_bytes(RC)
+    async with desk(tmp_path) as server:
+        await server.register()
+        await server.ask("send", name="web1", verb="scan")
+        await server.ask("cancel", name="web1")
+        await server.ask("config-put", rc, name="web1")
+        await server.ask("clients-remove", name="web1")
+        codes = [
+            "CLIENT_REGISTERED",
+            "COMMAND_QUEUED",
+            "COMMAND_CANCELLED",
+            "CONFIGURATION_PUT",
+            "CLIENT_REMOVED",
+        ]
+        assert await server.codes() == codes
+        assert server.journal.waiting == 0
+        for event in await server.stored():
+            [record] = server.recorded(event.code)
+            assert record.draft.is_success
+            assert record.draft.subject == event.fields["user"] == "kim"
+            assert record.draft.request == event.fields["request"]
+            assert record.draft.client == event.fields["client"] == "web1"
+
+
+async def test_an_act_whose_event_cannot_be_stored_is_not_done(tmp_path: Path) -> None:
+    async with desk(tmp_path) as server:
+        await server.remark()
+        server.break_events()
+        with pytest.raises(StorageError, match="no more events"):
+            await server.register()
+        assert await server.store.client_record("web1") is None
+        assert server.recorded("CLIENT_REGISTERED") == []
+        with pytest.raises(StorageError, match="no more events"):
+            await server.ask("alarms-clear", code="OUTPUT_REMARK")
+        assert len((await server.ask("alarms-list"))["alarms"]) == 1
+        assert server.journal.is_store_failing
+
+
+async def test_who_put_a_file_is_told_that_it_is_in_place_and_that_no_record_could_be_stored(
+    tmp_path: Path,
+) -> None:
+    rc = tmp_path / "rc"
+    rc.write_bytes(RC)
+    async with desk(tmp_path) as server:
+        await server.register()
+        server.break_events()
+        told = r"(.*) is in place, but no record of it could be stored: .*no more events"
+        with pytest.raises(StorageError, match=told) as failed:
+            await server.ask("config-put", rc, name="web1")
+        assert Path(str(failed.value).partition(" is in place")[0]).read_bytes() == RC
+        assert server.journal.waiting == 2, "the act, and that the store fails"
+
+
+async def test_an_act_is_on_record_also_where_nobody_wants_events_of_its_class(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as server:
+        server.journal.configure(ClassSettings(disabled=frozenset({EventClass.ADMINISTRATION})))
+        await server.register()
+        assert await server.codes() == []
+        assert len(server.recorded("CLIENT_REGISTERED")) == 1
