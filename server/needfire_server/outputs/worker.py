@@ -132,6 +132,8 @@ class Worker:
         self._given_up: Counter[str | None] = Counter()
         self._set_aside_of: dict[str | None, int] = {}
         """By source, as far as it was asked for; too many at most: others may see to some."""
+        self._gaps: dict[int, int] = {}
+        """What the store no longer has behind the cursor, and that was told: how many, by the last."""
 
     def notify(self) -> None:
         """Say that the store has new events."""
@@ -200,14 +202,29 @@ class Worker:
                 await self._idle(held)
 
     async def _note_removed(self, position: int, page: Sequence[StoredEvent]) -> None:
-        """Count what the store no longer has, and say so."""
+        """Say once what the store no longer has. It is counted with what is confirmed behind it."""
         # Numbers have no gaps but what was removed.
-        count = page[-1][0] - position - len(page) if page else 0
-        if count <= 0:
-            return
-        self.cursor = replace(self.cursor, dropped=self.cursor.dropped + count)
-        await self._save()
-        self._raise_event("OUTPUT_EVENTS_LOST", output=self.settings.name, count=count)
+        confirmed = self.cursor.confirmed
+        self._gaps = {last: count for last, count in self._gaps.items() if last > confirmed}
+        before, new = position, 0
+        for number, _ in page:
+            if number > before + 1:
+                new += self._widened(before, number - 1)
+            before = number
+        if page and position == confirmed:
+            # In front of all: if this waited for a delivery, each attempt would meet it again.
+            self.cursor = self._passed(page[0][0] - 1)
+            await self._save()
+        if new:
+            self._raise_event("OUTPUT_EVENTS_LOST", output=self.settings.name, count=new)
+
+    def _widened(self, before: int, end: int) -> int:
+        """Note a gap; return how many of it are new. It holds all of what was missing in it before."""
+        known = [last for last in self._gaps if before < last <= end]
+        count = end - before
+        new = count - sum(self._gaps.pop(last) for last in known)
+        self._gaps[end] = count
+        return new
 
     async def _send_due(self, held: list[StoredEvent], position: int) -> list[StoredEvent]:
         """Deliver what is due of the held events; return the rest."""
@@ -223,7 +240,7 @@ class Worker:
             except RefusedError as error:
                 held = await self._past_refusal(error, batch) + rest
         if not held and not self._unsettled:
-            self.cursor = self.cursor.passed(position)
+            self.cursor = self._passed(position)
         return held
 
     async def _past_refusal(
@@ -321,7 +338,13 @@ class Worker:
             self._unsettled.popleft()
 
     def _confirm(self, position: int, count: int) -> None:
-        self.cursor = replace(self.cursor.passed(position), sent=self.cursor.sent + count)
+        self.cursor = replace(self._passed(position), sent=self.cursor.sent + count)
+
+    def _passed(self, number: int) -> OutputCursor:
+        """Return the cursor behind a number, with what is missing up to there counted as dropped."""
+        known, cursor = self.cursor.confirmed, self.cursor.passed(number)
+        lost = sum(count for last, count in self._gaps.items() if known < last <= number)
+        return replace(cursor, dropped=cursor.dropped + lost)
 
     async def _finish(self) -> None:
         """End the connection in peace, and know then whether everything arrived."""
@@ -410,7 +433,7 @@ class Worker:
         is_first = not any(self._set_aside_of.values()) and not (
             (await self._store.skipped_counts()).get(name, 0)
         )
-        cursor = self.cursor.passed(number)
+        cursor = self._passed(number)
         skipped = Skipped(name, number, event, printable(reason, REASON_TEXT_MAX), self._clock_us())
         await self._store.skip(cursor, skipped)
         self.cursor = self._saved = cursor
@@ -442,7 +465,8 @@ class Worker:
                 about=source or "the server itself",
                 count=count,
             )
-        self.cursor = replace(self.cursor.passed(number), dropped=self.cursor.dropped + 1)
+        cursor = self._passed(number)
+        self.cursor = replace(cursor, dropped=cursor.dropped + 1)
         await self._save(force=True)
         return True
 

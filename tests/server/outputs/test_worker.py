@@ -203,6 +203,16 @@ async def test_only_selected_events_are_sent_and_the_others_are_passed() -> None
     assert bench.store.saved["out"] == OutputCursor("out", 8, 8, sent=3)
 
 
+async def test_what_a_target_took_of_a_delivery_that_failed_is_not_sent_again() -> None:
+    bench = Bench()
+    bench.store.add(*(event(path=f"/{n}") for n in range(10)))
+    bench.sink.script = iter(["told", "told"])
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.confirmed == 10, "the rest")
+    assert [each.fields["path"] for each in bench.sink.got] == [f"/{n}" for n in range(10)]
+    assert bench.store.saved["out"].sent == 10
+
+
 async def test_a_target_that_is_away_is_announced_once_and_once_when_it_is_back() -> None:
     bench = Bench(sink=ScriptedSink(script=chain(repeat("away", 5), repeat("ok"))))
     bench.store.add(event())
@@ -247,6 +257,77 @@ async def test_what_the_store_no_longer_has_is_counted_and_announced() -> None:
         await until(lambda: worker.cursor.confirmed == 10, "the rest")
     assert bench.raised == [("OUTPUT_EVENTS_LOST", {"output": "out", "count": 5})]
     assert bench.store.saved["out"] == OutputCursor("out", 10, 10, sent=3, dropped=5)
+
+
+async def test_what_is_missing_is_counted_once_however_often_a_delivery_fails() -> None:
+    bench = Bench()
+    bench.store.add(*(event() for _ in range(10)))
+    bench.store.remove_up_to(4)
+    for number in (7, 8):
+        del bench.store.events[number]
+    bench.sink.script = iter(["away"] * 4)
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.confirmed == 10, "the rest")
+    lost = [fields["count"] for code, fields in bench.raised if code == "OUTPUT_EVENTS_LOST"]
+    assert lost == [6]
+    saved = bench.store.saved["out"]
+    assert (saved.sent, saved.dropped) == (4, 6)
+
+
+async def test_what_is_missing_in_front_is_confirmed_while_the_target_is_away() -> None:
+    bench = Bench()
+    bench.store.add(*(event() for _ in range(10)))
+    bench.store.remove_up_to(4)
+    bench.sink.script = repeat("away")
+    for told in ([4], [4]):
+        async with bench.working() as worker:
+            await until(is_away(worker), "a failure")
+        assert counts(bench) == told, "the next process does not tell it again"
+        saved = bench.store.saved["out"]
+        assert (saved.confirmed, saved.sent, saved.dropped) == (4, 0, 4)
+
+
+async def test_what_is_missing_behind_what_waits_is_counted_when_that_is_delivered() -> None:
+    bench = Bench()
+    bench.store.add(*(event() for _ in range(10)))
+    for number in (1, 2, 7, 8):
+        del bench.store.events[number]
+    bench.sink.script = chain(["away"], repeat("told", 1), repeat("away"))
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.sent == 3, "the half of it")
+        assert (worker.cursor.confirmed, worker.cursor.dropped) == (5, 2)
+    # The next process meets again what was not passed, and only that.
+    bench.raised.clear()
+    bench.sink.script = iter(())
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.confirmed == 10, "the rest")
+    assert bench.raised == [("OUTPUT_EVENTS_LOST", {"output": "out", "count": 2})]
+    assert bench.store.saved["out"].dropped == 4
+
+
+async def test_what_goes_while_its_delivery_fails_is_counted_once_as_well() -> None:
+    bench = Bench()
+    bench.store.add(*(event() for _ in range(10)))
+    del bench.store.events[5], bench.store.events[6]
+    bench.sink.script = repeat("away")
+    async with bench.working() as worker:
+        await until(lambda: counts(bench) == [2], "the gap")
+        bench.store.remove_up_to(4)
+        await until(lambda: counts(bench) == [2, 4], "what went in front of it")
+        bench.store.remove_up_to(8)
+        await until(lambda: counts(bench) == [2, 4, 2], "what went behind it")
+        bench.sink.script = iter(())
+        await until(lambda: worker.cursor.confirmed == 10, "the rest")
+    saved = bench.store.saved["out"]
+    assert (saved.sent, saved.dropped) == (2, 8)
+
+
+def is_away(worker: Worker) -> Callable[[], bool]:
+    return lambda: worker.state is WorkerState.AWAY
+
+
+def counts(bench: Bench) -> list[FieldValue]:
+    return [fields["count"] for code, fields in bench.raised if code == "OUTPUT_EVENTS_LOST"]
 
 
 async def test_a_store_that_fails_is_not_blamed_on_the_target() -> None:
