@@ -151,9 +151,10 @@ class Journal:
         if self.troubles.begin(Trouble.STORE, reason):
             told = self.raise_event("STORE_FAILED", reason=reason, path=self._store_path)
             self.troubles.tell_with(Trouble.STORE, told)
-            if isinstance(error, StorageFullError):
-                self.has_no_room = True
-                self.on_full()
+        # A failure may begin in another way: a database that is locked, and then has no room.
+        if isinstance(error, StorageFullError) and not self.has_no_room:
+            self.has_no_room = True
+            self.on_full()
 
     def signing_failed(self, reason: str) -> None:
         """Say that the audit log cannot be signed: once, until it can."""

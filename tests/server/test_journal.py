@@ -1,16 +1,140 @@
 """What becomes of the server's own events while the store cannot take them."""
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from needfire_protocol.audit.record import parse_record
+from needfire_protocol.catalogue_entry import EventClass
+from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_server import journal
+from needfire_server.config import ServerSettings
 from needfire_server.event_classes import SWITCHABLE, ClassSettings
-from needfire_server.logbook import STRANGER_BURST
+from needfire_server.journal import Journal
+from needfire_server.logbook import STRANGER_BURST, Logbook
+from needfire_server.storage.audit_base import Kept
 from needfire_testkit.live_server import LiveServer, live_server
+
+FULL, LOCKED = StorageFullError("no space left on device"), StorageError("database is locked")
+
+
+class ListedStore:
+    """Keeps what it is given in a list, and fails as often as it is told to."""
+
+    def __init__(self, *errors: StorageError) -> None:
+        self.kept: list[Kept] = []
+        self.errors = list(errors)
+
+    async def record_all(self, items: list[Kept]) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.kept += items
+
+    def codes(self) -> list[str]:
+        return [event.code for event, _ in self.kept if event is not None]
+
+
+@contextmanager
+def lone_journal(
+    directory: Path, on_recorded: Callable[[], None] = lambda: None
+) -> Iterator[Journal]:
+    """A journal whose store is whatever the test gives to it."""
+    logbook = Logbook.from_settings(ServerSettings(), str(directory), is_foreground=False)
+    try:
+        yield Journal(logbook, store_path="the store", on_recorded=on_recorded)
+    finally:
+        logbook.close()
+
+
+async def emptied(journal: Journal, store: ListedStore) -> None:
+    """Let the journal store what waits."""
+    task = asyncio.create_task(journal.store_waiting(store))  # type: ignore[arg-type]
+    await journal.flush(15)
+    task.cancel()
+    assert journal.waiting == 0
+
+
+@pytest.mark.parametrize("errors", [(FULL, FULL), (LOCKED, FULL, FULL), (LOCKED, FULL, LOCKED)])
+def test_that_there_is_no_room_is_noticed_once_however_the_failure_began(
+    tmp_path: Path, errors: tuple[StorageError, ...]
+) -> None:
+    with lone_journal(tmp_path) as journal:
+        noticed: list[bool] = []
+        journal.on_full = lambda: noticed.append(journal.has_no_room)
+        for _ in range(2):
+            for error in errors:
+                journal.store_failed(error)
+            journal.store_works()
+            assert not journal.has_no_room
+        assert noticed == [True, True]
+
+
+def test_a_store_that_fails_otherwise_has_room(tmp_path: Path) -> None:
+    with lone_journal(tmp_path) as journal:
+        journal.on_full = lambda: pytest.fail("there is room")
+        journal.store_failed(LOCKED)
+        assert journal.is_store_failing
+        assert not journal.has_no_room
+
+
+async def test_what_was_suspended_stays_so_at_a_reload_and_is_resumed_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    with lone_journal(tmp_path) as journal:
+        journal.on_full = journal.suspend_classes
+        journal.store_failed(FULL)
+        journal.configure(ClassSettings(unpersisted=frozenset()))
+        assert journal.classes == ClassSettings(unpersisted=frozenset(), is_suspended=True)
+        journal.raise_event("PRIVILEGES_DROPPED", user="x", userid=1)
+        store = ListedStore()
+        await emptied(journal, store)
+        assert "PRIVILEGES_DROPPED" not in store.codes(), "a class that can be switched off"
+        assert "CLASSES_RESUMED" in store.codes()
+        assert not journal.classes.is_suspended
+        journal.raise_event("PRIVILEGES_DROPPED", user="x", userid=1)
+        await emptied(journal, store)
+        assert store.codes()[-1] == "PRIVILEGES_DROPPED"
+
+
+async def test_what_was_suspended_is_resumed_only_when_the_store_works(tmp_path: Path) -> None:
+    with lone_journal(tmp_path) as journal:
+        journal.store_failed(FULL)
+        journal.suspend_classes()
+        journal.store_failed(LOCKED)
+        assert journal.classes.is_suspended
+        journal.store_works()
+        assert not journal.classes.is_suspended
+
+
+async def test_order_is_kept_over_failures_and_who_follows_is_told_after_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio, "sleep", _at_once)
+    store = ListedStore(LOCKED, LOCKED)
+    told: list[int] = []
+    with lone_journal(tmp_path, lambda: told.append(len(store.kept))) as lone:
+        for name in ("web1", "web2", "web3"):
+            lone.raise_event("CLIENT_RETURNED", client=name)
+        await emptied(lone, store)
+        names = [
+            event.fields["client"] for event, _ in store.kept if event and "client" in event.fields
+        ]
+        assert names == ["web1", "web2", "web3"]
+        assert store.codes().count("STORE_FAILED") == 1
+        assert store.codes()[-1] == "STORE_RECOVERED"
+        assert told
+        assert told[0] >= 3
+
+
+_sleep = asyncio.sleep
+
+
+async def _at_once(_seconds: float) -> None:
+    await _sleep(0)
 
 
 async def test_events_that_cannot_wait_for_the_store_are_counted_and_told(
