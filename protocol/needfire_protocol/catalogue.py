@@ -13,6 +13,7 @@ from typing import Final
 from needfire_protocol.catalogue_entries import ENTRIES
 from needfire_protocol.catalogue_entry import Entry, EventClass
 from needfire_protocol.catalogue_ssh_entries import SSH_ENTRIES
+from needfire_protocol.severity import Severity
 
 __all__ = [
     "ALARM_CLEARED",
@@ -22,6 +23,7 @@ __all__ = [
     "cleared_by",
     "explain",
     "find_entries",
+    "is_success",
 ]
 
 
@@ -138,6 +140,26 @@ def cleared_by(code: str) -> tuple[str, ...]:
     """Return the codes that clear an alarm; the last one is a person's."""
     ended = [entry.code for entry in CATALOGUE.values() if code in entry.clears]
     return (*ended, ALARM_CLEARED)
+
+
+def is_success(
+    code: str, severity: Severity, told: object = None, *, documented: bool | None = None
+) -> bool:
+    """Whether an event tells of something that went well: the same in records and in every form.
+
+    Args:
+        told: its field ``outcome``. Where that is ``success`` or ``failure``, it decides.
+        documented: what the document says that a form comes from; only for codes of that document,
+            which are not in the catalogue.
+    """
+    if told in ("success", "failure"):
+        return told == "success"
+    entry = CATALOGUE.get(code)
+    if entry is None and documented is not None:
+        return documented
+    if entry is None or entry.is_failure is None:
+        return severity < Severity.ERR
+    return not entry.is_failure
 
 
 def _load() -> Mapping[str, Entry]:

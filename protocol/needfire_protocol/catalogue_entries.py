@@ -164,6 +164,7 @@ _DOCUMENTED_STATES: Final = (
         },
         state=2,
         source=_TROUBLESHOOTING,
+        is_failure=True,
     ),
     Entry(
         "SESSION_KEY_NEGOTIATION_FAILED",
@@ -191,6 +192,7 @@ _DOCUMENTED_STATES: Final = (
         {"client": _CLIENT, "peer": "address of the peer"},
         state=3,
         source=_TROUBLESHOOTING,
+        is_failure=True,
     ),
     Entry(
         "NOT_IN_CLIENT_LIST",
@@ -204,6 +206,7 @@ _DOCUMENTED_STATES: Final = (
         {"client": _CLIENT, "peer": "address of the peer"},
         state=4,
         source=_TROUBLESHOOTING,
+        is_failure=True,
     ),
     Entry(
         "CANNOT_RESOLVE_CLIENT_NAME",
@@ -267,6 +270,7 @@ _DOCUMENTED_STATES: Final = (
         {"client": _CLIENT, "peer": "address of the peer"},
         state=5,
         source=_TROUBLESHOOTING,
+        is_failure=True,
     ),
     Entry(
         "LOOKUP_UNSAFE",
@@ -312,6 +316,7 @@ _DOCUMENTED_STATES: Final = (
         },
         state=6,
         source=_TROUBLESHOOTING,
+        is_failure=True,
     ),
     Entry(
         "INVALID_CONNECTION_STATE",
@@ -338,6 +343,7 @@ _DOCUMENTED_STATES: Final = (
         {"client": _CLIENT, "peer": "address of the peer"},
         state=7,
         source=_TROUBLESHOOTING,
+        is_failure=True,
     ),
     Entry(
         "RESTART_WITHOUT_EXIT",
@@ -624,6 +630,7 @@ _AGENT_ENTRIES: Final = (
             "hash_data": "digest of the baseline",
             "version": "version of the program",
         },
+        is_failure=False,
     ),
     Entry(
         "EXIT",
@@ -636,6 +643,7 @@ _AGENT_ENTRIES: Final = (
             "program": "which program",
             "status": "why it stops; None, as Samhain has it, where nothing is wrong",
         },
+        is_failure=False,
     ),
     Entry(
         "SUSPEND",
@@ -663,6 +671,7 @@ _AGENT_ENTRIES: Final = (
         "The program read its configuration again, because of SIGHUP or of a command.",
         "Nothing, if somebody asked for it.",
         {"path": "configuration", "hash": "digest of the configuration"},
+        is_failure=False,
     ),
     Entry(
         "CONFIGURATION_UNUSABLE",
@@ -992,6 +1001,7 @@ _SERVER_ENTRIES: Final = (
         "A connection gave nothing for too long and was closed.",
         "Look at the network, or raise SetConnectionTimeout.",
         {"client": _CLIENT, "peer": "address and port of the peer", "limit_s": "seconds"},
+        is_failure=True,
     ),
     Entry(
         "TOO_MANY_CONNECTIONS",
@@ -1002,6 +1012,7 @@ _SERVER_ENTRIES: Final = (
         "closed at once.",
         "If the peers are yours, spread them over several servers.",
         {"peer": "address of the peer", "limit": "the limit"},
+        is_failure=True,
     ),
     Entry(
         "NEW_CLIENT",
@@ -1152,6 +1163,7 @@ _SERVER_ENTRIES: Final = (
         "same name is still there. It was told to wait.",
         "Run one agent a host.",
         {"client": _CLIENT, "peer": "address of the peer"},
+        is_failure=True,
     ),
     Entry(
         "MSG_SIGNATURE_MISMATCH",
@@ -1297,6 +1309,7 @@ _SERVER_ENTRIES: Final = (
         "A client offered a baseline that the server does not take.",
         "See the reason.",
         {"client": _CLIENT, "reason": "why"},
+        is_failure=True,
     ),
     Entry(
         "COMMAND_QUEUED",
@@ -1561,6 +1574,7 @@ _SERVER_ENTRIES: Final = (
         "Somebody without the right to steer the server connected to its admin socket.",
         "If the user may, give them a role: RoleAdministrators, RoleAgents or RoleAuditors.",
         {"uid": "user id of the peer"},
+        is_failure=True,
     ),
     Entry(
         "AUTHZ_FAIL",
@@ -1577,6 +1591,7 @@ _SERVER_ENTRIES: Final = (
             "operation": "what was to be done with it",
             "role": "what it needs",
         },
+        is_failure=True,
     ),
     Entry(
         "ADMIN_LOCKED",
@@ -1799,6 +1814,7 @@ _SERVER_ENTRIES: Final = (
         "A record of the audit log only: what a user asked for was refused or did not work.",
         "See the reason. The request id leads to the record of the request.",
         {"verb": "what was asked for", "reason": "why it was not done"},
+        is_failure=True,
     ),
     Entry(
         "EVENTS_NOT_STORED",
@@ -1939,6 +1955,7 @@ _SERVER_ENTRIES: Final = (
         {"path": "the file", "lost": "lines that are missing before this one"},
         clears=("LOG_FAILED",),
         about="path",
+        is_failure=False,
     ),
     Entry(
         "LOG_SUPPRESSED",

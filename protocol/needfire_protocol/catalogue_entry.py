@@ -38,6 +38,10 @@ class AlertForm:
     shows_number: bool = True
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    def as_data(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {"shows_number": self.shows_number, "labels": dict(self.labels)}
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -59,6 +63,8 @@ class Entry:
         is_planned: nothing raises it yet; it stands here so that nothing else takes its place.
         clears: codes of the alarms that it ends, of the same client and about the same thing.
         about: the field that says which of several things an alarm is about; None: there is one.
+        is_failure: whether it tells that something failed or was refused, whatever its severity;
+            None: that decides.
     """
 
     code: str
@@ -76,6 +82,7 @@ class Entry:
     is_planned: bool = False
     clears: tuple[str, ...] = ()
     about: str | None = None
+    is_failure: bool | None = None
 
     def as_data(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -90,6 +97,12 @@ class Entry:
             "state": self.state,
             "source": self.source,
             "clears": list(self.clears),
+            "about": self.about,
+            "number": self.number,
+            "title": self.title,
+            "alert": None if self.alert is None else self.alert.as_data(),
+            "is_planned": self.is_planned,
+            "is_failure": self.is_failure,
         }
 
     def msg_fields(self) -> frozenset[str]:

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from needfire_protocol.catalogue import is_success
 from needfire_protocol.escape import printable
 from needfire_protocol.event import Event
-from needfire_protocol.severity import Severity
 
 __all__ = ["gordium_line"]
 
@@ -39,7 +39,7 @@ _MONTHS: Final = [
 
 
 class _Words(NamedTuple):
-    """What the document calls an event, and whether it is one that went well."""
+    """What the document calls an event, and whether one of its own codes tells that it went well."""
 
     msg: str
     subject: str
@@ -80,16 +80,14 @@ _WORDS: Final[Mapping[str, _Words]] = {
     "CLIENT_REGISTERED": _Words("Client create success", "Client"),
     "CLIENT_REMOVED": _Words("Client delete", "Client"),
     "NEW_CLIENT": _Words("Client update", "Client"),
-    "NOT_IN_CLIENT_LIST": _Words("Client enroll error", "Client", is_success=False),
-    "SIGNATURE_MISMATCH": _Words(
-        "Alert Client instance access denied", "Instance", is_success=False
-    ),
+    "NOT_IN_CLIENT_LIST": _Words("Client enroll error", "Client"),
+    "SIGNATURE_MISMATCH": _Words("Alert Client instance access denied", "Instance"),
     "CONFIGURATION_PUT": _Words("Key update", "Key"),
     "BASELINE_PUT": _Words("Key update", "Key"),
     "BASELINE_PROPOSAL_RECEIVED": _Words("Key created successfully", "Key"),
-    "PROPOSAL_REFUSED": _Words("Key create error", "Key", is_success=False),
+    "PROPOSAL_REFUSED": _Words("Key create error", "Key"),
     "FILE_TRANSFER_COMPLETED": _Words("Key accessed", "Key"),
-    "FILE_NOT_ACCESSIBLE": _Words("Key not found", "Key", is_success=False),
+    "FILE_NOT_ACCESSIBLE": _Words("Key not found", "Key"),
 }
 
 
@@ -101,15 +99,17 @@ def gordium_line(event: Event, *, host: str, sent_us: int, with_commas: bool = F
         sent_us: when the line is handed on, in microseconds since 1970; the first of the two times.
     """
     words = _WORDS.get(event.code) if event.client is None else None
+    documented = None
     if words is None:
-        is_success = event.severity < Severity.ERR
-        words = _Words(event.msg, event.event_class.value.capitalize(), is_success)
+        words = _Words(event.msg, event.event_class.value.capitalize())
+    else:
+        documented = words.is_success
     told = event.fields.get("outcome")
-    is_success = told == "success" if told in ("success", "failure") else words.is_success
+    went_well = is_success(event.code, event.severity, told, documented=documented)
     client = event.fields.get("client") if event.client is None else event.client
     pairs = {
         "category": "Audit",
-        "status": "success" if is_success else "failure",
+        "status": "success" if went_well else "failure",
         "msg": words.msg,
         "subject": words.subject,
         "client-name": str(client or "none"),

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from needfire_protocol.catalogue import is_success
 from needfire_protocol.escape import printable
 from needfire_protocol.event import Event, FieldValue
-from needfire_protocol.severity import Severity
 
 __all__ = ["signed_audit_line"]
 
@@ -37,7 +37,7 @@ class _Shape:
         text: what stands behind the brackets.
         before: attributes before SubjectID, and the fields that they are taken from.
         after: attributes behind Outcome; left out where the event has no such field.
-        is_success: what Outcome says where the event does not tell.
+        is_success: what Outcome says of a code of the document itself.
     """
 
     name: str
@@ -182,7 +182,7 @@ def _shaped(event: Event, shape: _Shape) -> Iterator[tuple[str, FieldValue]]:
     for attribute, name in shape.before.items():
         yield attribute, _found(event, name)[1]
     yield "SubjectID", _subject(event)
-    yield "Outcome", _outcome(event, is_success=shape.is_success)
+    yield "Outcome", _outcome(event, documented=shape.is_success)
     for attribute, name in shape.after.items():
         is_there, value = _found(event, name)
         if is_there:
@@ -195,7 +195,7 @@ def _shaped(event: Event, shape: _Shape) -> Iterator[tuple[str, FieldValue]]:
 def _general(event: Event) -> Iterator[tuple[str, FieldValue]]:
     yield "AuditEvent", event.code
     yield "SubjectID", _subject(event)
-    yield "Outcome", _outcome(event, is_success=event.severity < Severity.ERR)
+    yield "Outcome", _outcome(event)
     if event.client is not None:
         yield "ReportedBy", event.client
     for name, value in event.fields.items():
@@ -218,11 +218,10 @@ def _subject(event: Event) -> FieldValue:
     return next(named, _UNIDENTIFIED)
 
 
-def _outcome(event: Event, *, is_success: bool) -> str:
+def _outcome(event: Event, *, documented: bool | None = None) -> str:
     told = event.fields.get("outcome")
-    if told in ("success", "failure"):
-        is_success = told == "success"
-    return "Success" if is_success else "Failure"
+    went_well = is_success(event.code, event.severity, told, documented=documented)
+    return "Success" if went_well else "Failure"
 
 
 def _escaped(value: FieldValue) -> str:

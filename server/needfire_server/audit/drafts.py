@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from needfire_protocol.audit.record import Draft
+from needfire_protocol.catalogue import is_success
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.event import Event, FieldValue
 from needfire_protocol.messages import Report
-from needfire_protocol.severity import Severity
 from needfire_server.storage.base import Command, IngestResult
 
 __all__ = [
@@ -49,24 +49,12 @@ def draft_of_event(event: Event) -> Draft | None:
     request = fields.pop("request", None)
     return Draft(
         event.code,
-        is_success=_is_success(event),
+        is_success=is_success(event.code, event.severity, event.fields.get("outcome")),
         subject=_text(user) or _text(client),
         client=_text(client) or None,
         request=_text(request) or None,
         fields=fields,
     )
-
-
-def _is_success(event: Event) -> bool:
-    return event.code not in _FAILURES and (
-        event.severity < Severity.ERR or event.code in _NO_FAILURE
-    )
-
-
-_NO_FAILURE: Final = frozenset({"START", "EXIT", "CONFIGURATION_RELOADED"})
-"""Events that are told loudly and are no failure."""
-_FAILURES: Final = frozenset({"AUTHZ_FAIL", "ADMIN_REFUSED"})
-"""Failures that are told quietly, because any local user can cause them."""
 
 
 def reports_draft(
