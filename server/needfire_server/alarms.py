@@ -32,7 +32,8 @@ class Alarm:
         client: whom it is about; empty for the server.
         about: which output, path or user, where there are several.
         since_us, last_us: when it came first and last, by the clock of whoever raised it.
-        count: events that it came in.
+        count: events that it came in, as far as they are still kept.
+        first_row, last_row: the events behind ``since_us`` and ``last_us``, by their numbers.
     """
 
     code: str
@@ -43,6 +44,8 @@ class Alarm:
     since_us: int
     last_us: int
     count: int = 1
+    first_row: int = 0
+    last_row: int = 0
 
 
 class OpenAlarms:
@@ -51,8 +54,12 @@ class OpenAlarms:
     def __init__(self) -> None:
         self._alarms: dict[_Key, Alarm] = {}
 
-    def take(self, event: Event) -> None:
-        """Take the next event; one of another class, or unknown here, changes nothing."""
+    def take(self, event: Event, row: int = 0) -> None:
+        """Take the next event; one of another class, or unknown here, changes nothing.
+
+        Args:
+            row: its number in the store.
+        """
         entry = CATALOGUE.get(event.code)
         if entry is None or entry.event_class is not EventClass.ALARM:
             return
@@ -61,20 +68,26 @@ class OpenAlarms:
         elif entry.clears:
             self._cleared(entry, event)
         else:
-            self._added(entry, event)
+            self._added(entry, event, row)
 
     def alarms(self, client: str | None = None) -> list[Alarm]:
         """Return those that hold, the oldest first; of one client where it is named."""
         found = (each for each in self._alarms.values() if client in (None, each.client))
         return sorted(found, key=lambda each: (each.since_us, each.code, each.client, each.about))
 
-    def _added(self, entry: Entry, event: Event) -> None:
+    def _added(self, entry: Entry, event: Event, row: int) -> None:
         key = entry.code, _client(event), _about(entry, event.fields), _is_report(event)
         # Out and in again, so that the order is that of the last time.
         before = self._alarms.pop(key, None)
-        alarm = Alarm(*key[:3], event.severity, event.msg, event.time_us, event.time_us)
+        time_us = event.time_us
+        alarm = Alarm(*key[:3], event.severity, event.msg, time_us, time_us, 1, row, row)
         if before is not None:
-            alarm = replace(alarm, since_us=before.since_us, count=before.count + 1)
+            alarm = replace(
+                alarm,
+                since_us=before.since_us,
+                count=before.count + 1,
+                first_row=before.first_row,
+            )
         elif len(self._alarms) >= ALARMS_MAX:
             del self._alarms[next(iter(self._alarms))]
         self._alarms[key] = alarm

@@ -6,6 +6,8 @@ at a bounded number of rows, so that reports wait for one step at most.
 What an output has not sent yet stays for longer, up to RetainForOutputs, and that is told while it
 lasts. Nothing is held where there is no room: what is old enough to go anyway must not keep agents
 from reporting.
+
+An alarm that holds stays, however old it is: nobody has looked into it yet.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from needfire_protocol.event import Event, format_time, make_event
 from needfire_server.audit.drafts import draft_of_event
 from needfire_server.clock import now_us
 from needfire_server.config import ServerSettings
+from needfire_server.open_alarms import rows_of_open_alarms
 from needfire_server.runtime import Runtime
 from needfire_server.storage.base import Expired, HeldBack, Store
 
@@ -139,12 +142,15 @@ async def remove_expired(
     """
     for what, before_us in _ends(limits_s, now_us):
         held = None if hold is None else hold.of(what, before_us)
+        kept: frozenset[int] = frozenset()
+        if what == EventClass.ALARM.value and await store.holds(_JOB):
+            kept = await rows_of_open_alarms(store)
         row: int | None = 0
         while row is not None:
             if not await store.holds(_JOB):
                 return []
             bite = await store.expire(
-                what, before_us=before_us, from_row=row, rows_max=rows_max, held=held
+                what, before_us=before_us, from_row=row, rows_max=rows_max, held=held, kept=kept
             )
             row = bite.next_row
             if row is not None:

@@ -9,7 +9,9 @@ import pytest
 
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import StorageError
+from needfire_protocol.event import format_time
 from needfire_server.config import ServerSettings
+from needfire_server.open_alarms import open_alarms
 from needfire_server.outputs.settings import TargetKind
 from needfire_server.retention import Hold, Retention, count_held, remove_expired, retention_s
 from needfire_server.storage.base import EventQuery, Expired, ExpiryBite
@@ -54,9 +56,49 @@ async def test_what_is_older_than_its_limit_goes(
 async def test_each_class_has_its_own_limit(store: DatabaseStore) -> None:
     await store.record(event("SERVER_UP", time_us=1 * S))
     await store.record(event("STORE_FAILED", time_us=1 * S))
+    await store.record(event("STORE_RECOVERED", time_us=1 * S))
     await ingest(store, 1, 1, received_us=1 * S)
     await remove_expired(store, KEEP | {"alarm": 5}, now_us=100 * S)
-    assert await remaining(store, before_rowid=4) == [1, 3]
+    assert await remaining(store, before_rowid=5) == [1, 4]
+
+
+@pytest.mark.parametrize("rows_max", [1, 2, 100])
+async def test_an_alarm_that_holds_does_not_expire(store: DatabaseStore, rows_max: int) -> None:
+    async def listed() -> list[tuple[str, str, str, str, int]]:
+        return [
+            (
+                each.code,
+                each.client,
+                format_time(each.since_us),
+                format_time(each.last_us),
+                each.count,
+            )
+            for each in (await open_alarms(store)).alarms()
+        ]
+
+    clones = [event("CLONE_DETECTED", time_us=n * S, client="web1") for n in range(1, 5)]
+    other = event("CLONE_DETECTED", time_us=5 * S, client="web2")
+    for each in (
+        *clones,
+        event("STORE_FAILED", time_us=5 * S),
+        event("STORE_RECOVERED", time_us=6 * S),
+    ):
+        await store.record(each)
+    await store.record(other)
+    limits = KEEP | {"alarm": 5}
+    [told] = await remove_expired(store, limits, now_us=100 * S, rows_max=rows_max)
+    assert told.fields["count"] == 4, "what came between, and the one that ended"
+    assert await remaining(store, event_class=EventClass.ALARM) == [1, 4, 7]
+    assert await listed() == [
+        ("CLONE_DETECTED", "web1", format_time(1 * S), format_time(4 * S), 2),
+        ("CLONE_DETECTED", "web2", format_time(5 * S), format_time(5 * S), 1),
+    ]
+    await store.record(
+        event("ALARM_CLEARED", time_us=99 * S, client="web1", alarm="CLONE_DETECTED", about="")
+    )
+    await remove_expired(store, limits, now_us=102 * S, rows_max=rows_max)
+    assert [client for _, client, *_ in await listed()] == ["web2"]
+    assert 1 not in await remaining(store)
 
 
 async def test_what_was_removed_is_told_once_in_the_same_store(store: DatabaseStore) -> None:

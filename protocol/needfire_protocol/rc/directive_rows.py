@@ -678,7 +678,7 @@ _RETENTION: Final = tuple(
         ("traffic", "1d", ""),
         ("administration", "180d", ", and commands that are done"),
         ("system", "180d", ""),
-        ("alarm", "180d", ""),
+        ("alarm", "180d", "; of an alarm that still holds the first and the last stay for ever"),
         ("provisioning", "180d", ""),
     )
 )

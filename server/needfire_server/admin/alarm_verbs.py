@@ -9,19 +9,18 @@ from needfire_protocol.event import Event, format_time
 from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.requests import AdminRefusedError, Reply
 from needfire_server.admin.subject import Call, Subject
-from needfire_server.alarms import Alarm, OpenAlarms
-from needfire_server.storage.base import EventQuery
+from needfire_server.alarms import Alarm
+from needfire_server.open_alarms import open_alarms
 
 __all__ = ["clear_alarm", "list_alarms"]
 
-_PAGE: Final = 100
 _NOTE_TEXT_MAX: Final = 512
 
 
 async def list_alarms(subject: Subject, call: Call) -> Reply:
     """The alarms that hold, the oldest first."""
     call.arguments.check_names("name")
-    alarms = (await _open_alarms(subject)).alarms(_client(call))
+    alarms = (await open_alarms(subject.store)).alarms(_client(call))
     return Reply({"alarms": [_described(each) for each in alarms]})
 
 
@@ -36,7 +35,7 @@ async def clear_alarm(subject: Subject, call: Call) -> Reply:
         )
     found = [
         each
-        for each in (await _open_alarms(subject)).alarms(_client(call) or "")
+        for each in (await open_alarms(subject.store)).alarms(_client(call) or "")
         if each.code == code and about in (None, each.about)
     ]
     if not found:
@@ -59,21 +58,6 @@ def _cleared(call: Call, alarm: Alarm, note: str) -> Event:
         since=format_time(alarm.since_us),
         note=note,
     )
-
-
-async def _open_alarms(subject: Subject) -> OpenAlarms:
-    """Read all alarms that the store has; there is an index, and they are few beside reports."""
-    alarms = OpenAlarms()
-    after = 0
-    while True:
-        page = await subject.store.query_events(
-            EventQuery(event_class=EventClass.ALARM, after_rowid=after, limit=_PAGE)
-        )
-        for _, event in page:
-            alarms.take(event)
-        if len(page) < _PAGE:
-            return alarms
-        after = page[-1][0]
 
 
 def _client(call: Call) -> str | None:

@@ -531,6 +531,7 @@ class Store(RefusalStore, Protocol):
         from_row: int,
         rows_max: int,
         held: HeldBack | None = None,
+        kept: Collection[int] = (),
     ) -> ExpiryBite:
         """Remove things that were stored before a time, looking at no more than rows_max of them.
 
@@ -541,6 +542,7 @@ class Store(RefusalStore, Protocol):
                 only those that are done or expired.
             from_row: 0, or what the step before said.
             held: which events are kept for longer; None for other things.
+            kept: rows that stay, however old they are.
         """
 
     async def stored_before(

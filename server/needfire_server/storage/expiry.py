@@ -1,6 +1,6 @@
 """How old things are removed: in small bites, each counted in the commit that removes it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,6 +64,7 @@ def expire(
     from_row: int,
     rows_max: int,
     held: HeldBack | None = None,
+    kept: Collection[int] = (),
 ) -> ExpiryBite:
     """Look at the next rows and remove those that were stored before a time.
 
@@ -79,13 +80,15 @@ def expire(
     ]
     if not old:
         return ExpiryBite(0, None)
-    connection.execute(
-        sa.delete(kind.row.table).where(kind.row.in_(sa.bindparam("gone", expanding=True))),
-        {"gone": [row for row, _ in old]},
-    )
-    times = [stored_us for _, stored_us in old]
-    _count(connection, Expired(what, len(old), min(times), max(times)))
-    return ExpiryBite(len(old), rows[-1][0] + 1 if len(rows) == rows_max else None)
+    gone = [each for each in old if each[0] not in kept]
+    if gone:
+        connection.execute(
+            sa.delete(kind.row.table).where(kind.row.in_(sa.bindparam("gone", expanding=True))),
+            {"gone": [row for row, _ in gone]},
+        )
+        times = [stored_us for _, stored_us in gone]
+        _count(connection, Expired(what, len(gone), min(times), max(times)))
+    return ExpiryBite(len(gone), rows[-1][0] + 1 if len(rows) == rows_max else None)
 
 
 def stored_before(

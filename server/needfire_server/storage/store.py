@@ -423,8 +423,9 @@ class DatabaseStore:
         from_row: int,
         rows_max: int,
         held: HeldBack | None = None,
+        kept: Collection[int] = (),
     ) -> ExpiryBite:
-        return await self._write(expiry.expire, what, before_us, from_row, rows_max, held)
+        return await self._write(expiry.expire, what, before_us, from_row, rows_max, held, kept)
 
     async def stored_before(
         self, what: str, *, before_us: int, from_row: int, rows_max: int
