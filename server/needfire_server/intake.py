@@ -94,6 +94,13 @@ class Intake:
         return await waiting.future
 
     async def _run(self) -> None:
+        try:
+            await self._take_turns()
+        finally:
+            # Whatever ended it: who comes next begins anew, instead of waiting for ever.
+            self._work = None
+
+    async def _take_turns(self) -> None:
         committing: asyncio.Task[None] | None = None
         while True:
             group = await self._next_group(committing)
@@ -105,7 +112,6 @@ class Intake:
                     break
                 continue
             committing = asyncio.get_running_loop().create_task(self._commit(group))
-        self._work = None
 
     async def _next_group(self, committing: "asyncio.Task[None] | None") -> list[_Waiting]:
         """Decode what is next, until that is enough or the commit before it has ended."""
@@ -114,8 +120,7 @@ class Intake:
         while cost < _GROUP_BYTES_MAX and len(group) < _GROUP_BATCHES_MAX:
             waiting = self._queue.pop()
             if waiting is not None:
-                if not waiting.future.done():
-                    _prepare(waiting)
+                if _is_prepared(waiting):
                     group.append(waiting)
                     cost += waiting.cost
                 # The others of this loop have to live, and may have something for this group.
@@ -156,6 +161,22 @@ class Intake:
 
 def _cost(reports: Sequence[Report]) -> int:
     return sum([len(report.body) for report in reports]) + _ROW_BYTES * len(reports)
+
+
+def _is_prepared(waiting: _Waiting) -> bool:
+    """Decode a batch; False where nobody waits for it any more, or where that fails.
+
+    A bug that one agent's bytes bring out ends that agent's connection, which says so, and not the
+    way of everybody.
+    """
+    if waiting.future.done():
+        return False
+    try:
+        _prepare(waiting)
+    except Exception as error:  # noqa: BLE001 - told to who waits
+        waiting.future.set_exception(error)
+        return False
+    return True
 
 
 def _prepare(waiting: _Waiting) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from needfire_protocol.errors import StorageError
 from needfire_protocol.messages import Acknowledge, Report, ReportBatch
+from needfire_server import intake as intake_module
 from needfire_server.intake import Intake, Taken
 from needfire_server.states import ClientState
 from needfire_server.storage.base import IncomingReport, IngestResult
@@ -121,6 +122,77 @@ async def test_who_gives_up_before_the_turn_is_not_stored() -> None:
     last = asyncio.ensure_future(way.take("web2", batch(SMALL)))
     await store.commit_until_done([last])
     assert sum(commit.count("web1") for commit in store.commits) < 7
+
+
+class _BugError(Exception):
+    """What no agent should be able to bring out."""
+
+
+async def test_a_batch_that_breaks_our_own_code_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = intake_module.read_report
+
+    def breaks(report: Report, client: str, received_us: int) -> IncomingReport:
+        if client == "web1":
+            raise _BugError
+        return read(report, client, received_us)
+
+    monkeypatch.setattr(intake_module, "read_report", breaks)
+    store = SlowStore()
+    way = intake(store)
+    names = ("web0", "web1", "web2", "web1")
+    tasks = [asyncio.ensure_future(way.take(name, batch(SMALL))) for name in names]
+    async with asyncio.timeout(15):
+        await store.commit_until_done(tasks)
+    assert [type(task.exception()) for task in tasks] == [
+        type(None),
+        _BugError,
+        type(None),
+        _BugError,
+    ]
+    again = asyncio.ensure_future(way.take("web3", batch(SMALL)))
+    await store.commit_until_done([again])
+    assert len(again.result().reports) == 1
+
+
+async def test_after_a_turn_that_ended_in_a_bug_the_next_batch_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = SlowStore()
+    way = intake(store)
+    with monkeypatch.context() as broken:
+
+        async def fails(_committing: object) -> list[Any]:
+            raise _BugError
+
+        broken.setattr(way, "_next_group", fails)
+        lost = asyncio.ensure_future(way.take("web1", batch(SMALL)))
+        await asyncio.sleep(0)
+        work = way._work
+        assert work is not None
+        with pytest.raises(_BugError):
+            await work
+    task = asyncio.ensure_future(way.take("web2", batch(SMALL)))
+    await store.commit_until_done([task, lost])
+
+
+async def test_the_connection_whose_batch_breaks_our_own_code_ends_and_says_why(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> IncomingReport:
+        raise _BugError("a bug")
+
+    peer = await server.log_in()
+    with monkeypatch.context() as broken:
+        broken.setattr(intake_module, "read_report", breaks)
+        await peer.send(peer.batch(1, SMALL))
+        await peer.until_closed()
+    told = await server.until_said("SERVER_INTERNAL_ERROR")
+    assert "_BugError" in str(told.fields)
+    again = await server.log_in()
+    await again.send(again.batch(1, SMALL))
+    assert await again.next_message() == Acknowledge(again.stream, 1)
 
 
 @pytest.fixture
