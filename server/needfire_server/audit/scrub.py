@@ -5,6 +5,7 @@ new, the records since the last full part, and the next of the old parts in turn
 store of a running server changes none of these hashes.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from needfire_protocol.audit.merkle import Frontier, leaf_hash
@@ -68,6 +69,7 @@ class Scrubber:
     def _read_tail(self) -> Finding | None:
         first = len(self._parts) * PART_RECORDS
         previous, place, seen = self._ends[-1], first, self._tail
+        changed: Finding | None = None
         hashes: list[bytes] = []
         while rows := self._tables.records_now(place, PART_RECORDS):
             for number, line in rows:
@@ -75,19 +77,22 @@ class Scrubber:
                 fits = head is not None and (head.number, head.previous) == (place, previous)
                 if head is None or number != place or not fits:
                     return Finding(Verdict.CHANGED, max(place - 1, 0), place, 0, "the chain breaks")
+                if changed is None and head.hash != _at(seen, place - first, head.hash):
+                    text = "the record was another one"
+                    changed = Finding(Verdict.CHANGED, place, place, 0, text)
                 hashes.append(head.hash)
                 previous, place = head.hash, place + 1
-        if len(hashes) < len(seen):
+            if place - first >= len(seen):
+                if changed is not None:
+                    return changed
+                hashes = self._keep(hashes)
+        if place - first < len(seen):
             text = f"{place} records are there, and {first + len(seen)} were"
             return Finding(Verdict.CUT_OFF, place, place, 0, text)
-        for offset, (now, before) in enumerate(zip(hashes, seen, strict=False)):
-            if now != before:
-                number = first + offset
-                return Finding(Verdict.CHANGED, number, number, 0, "the record was another one")
-        self._keep(hashes)
         return None
 
-    def _keep(self, hashes: list[bytes]) -> None:
+    def _keep(self, hashes: list[bytes]) -> list[bytes]:
+        """Keep one hash of each full part; return those of the records behind them."""
         while len(hashes) >= PART_RECORDS:
             part, hashes = hashes[:PART_RECORDS], hashes[PART_RECORDS:]
             frontier = Frontier()
@@ -96,3 +101,8 @@ class Scrubber:
             self._parts.append(frontier.root())
             self._ends.append(part[-1])
         self._tail = hashes
+        return list(hashes)
+
+
+def _at(seen: Sequence[bytes], offset: int, default: bytes) -> bytes:
+    return seen[offset] if offset < len(seen) else default
