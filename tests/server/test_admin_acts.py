@@ -1,9 +1,10 @@
 """What a person did through the admin tool is stored, and on record, before they are told that it is done."""
 
+import hashlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 
 from needfire_protocol.audit.record import Record, parse_record
 from needfire_protocol.catalogue_entry import EventClass
-from needfire_protocol.errors import StorageError
+from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import Event, make_event
 from needfire_protocol.srp import make_verifier
-from needfire_server.admin.requests import Arguments, Request
+from needfire_server.admin.requests import AdminRefusedError, Arguments, Request
 from needfire_server.admin.service import AdminHooks, AdminService
+from needfire_server.admin.verbs import VERBS
 from needfire_server.audit.log import AuditLog
 from needfire_server.config import ServerSettings
 from needfire_server.datafiles import DataFiles
@@ -26,11 +28,12 @@ from needfire_server.logbook import Logbook
 from needfire_server.registry import Registry
 from needfire_server.storage.base import ClientConnection, EventQuery
 from needfire_server.storage.sqlite import SqliteStore
+from needfire_testkit.baselines import write_baseline
 from needfire_testkit.server_store import NOW_US
 
 RC = b"[ReadOnly]\nfile = /etc/hosts\n"
-REFUSES_EVENTS = (
-    "CREATE TRIGGER broken BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no more events'); END"
+REFUSES = (
+    "CREATE TRIGGER broken_{0} BEFORE INSERT ON {0} BEGIN SELECT RAISE(ABORT, 'no more {0}'); END"
 )
 VERIFIER = make_verifier("a good long password", os.urandom)
 
@@ -72,10 +75,10 @@ class Desk:
         )
         await self.store.record(event)
 
-    def break_events(self) -> None:
+    def break_table(self, name: str) -> None:
         path = self.directory / "needfire.sqlite"
         with closing(sqlite3.connect(path, isolation_level=None)) as store:
-            store.execute(REFUSES_EVENTS)
+            store.execute(REFUSES.format(name))
 
 
 @asynccontextmanager
@@ -146,7 +149,7 @@ async def test_each_act_is_stored_and_recorded_when_its_reply_comes(tmp_path: Pa
 async def test_an_act_whose_event_cannot_be_stored_is_not_done(tmp_path: Path) -> None:
     async with desk(tmp_path) as server:
         await server.remark()
-        server.break_events()
+        server.break_table("events")
         with pytest.raises(StorageError, match="no more events"):
             await server.register()
         assert await server.store.client_record("web1") is None
@@ -164,7 +167,7 @@ async def test_who_put_a_file_is_told_that_it_is_in_place_and_that_no_record_cou
     rc.write_bytes(RC)
     async with desk(tmp_path) as server:
         await server.register()
-        server.break_events()
+        server.break_table("events")
         told = r"(.*) is in place, but no record of it could be stored: .*no more events"
         with pytest.raises(StorageError, match=told) as failed:
             await server.ask("config-put", rc, name="web1")
@@ -180,3 +183,105 @@ async def test_an_act_is_on_record_also_where_nobody_wants_events_of_its_class(
         await server.register()
         assert await server.codes() == []
         assert len(server.recorded("CLIENT_REGISTERED")) == 1
+
+
+# ---- requests that fail, and requests that cannot be put on record ------------------------------
+
+
+class _GoneError(OSError):
+    """What the system says of a directory."""
+
+
+def _fails(*_: object, **__: object) -> Any:
+    raise _GoneError(5, "Input/output error")
+
+
+async def test_whatever_makes_a_request_fail_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path) as server:
+        monkeypatch.setattr(DataFiles, "list_files", _fails)
+        with pytest.raises(_GoneError):
+            await server.ask("files-list")
+        monkeypatch.setattr(DataFiles, "list_files", {}.__getitem__)
+        with pytest.raises(KeyError):
+            await server.ask("files-list")
+        failed = [each.draft for each in server.recorded("ADMIN_REQUEST_FAILED")]
+        assert [each.fields["reason"] for each in failed] == [
+            "[Errno 5] Input/output error",
+            "internal error: KeyError",
+        ]
+        assert not any(each.is_success for each in failed)
+
+
+async def test_an_answer_that_fails_on_the_way_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path) as server:
+        await server.remark()
+        for error in (None, StorageError("the disk is gone"), _GoneError(5, "Input/output error")):
+            reply = await server.service.handle(Request("events", Arguments({})), user="kim")
+            assert reply.items is not None
+            with monkeypatch.context() as broken:
+                if error is None:
+                    assert len([item async for item in reply.items]) == 1
+                    continue
+                broken.setattr(server.store, "search_events", _raises(error))
+                with pytest.raises(type(error)):
+                    [item async for item in reply.items]
+        reasons = [each.draft.fields["reason"] for each in server.recorded("ADMIN_REQUEST_FAILED")]
+        assert reasons == ["the disk is gone", "[Errno 5] Input/output error"]
+
+
+def _raises(error: Exception) -> Any:
+    async def fails(*_: object) -> Any:
+        raise error
+
+    return fails
+
+
+async def test_nothing_is_changed_of_which_no_record_can_be_written(tmp_path: Path) -> None:
+    rc = tmp_path / "rc"
+    rc.write_bytes(RC)
+    async with desk(tmp_path) as server:
+        await server.register()
+        server.break_table("audit_records")
+        with pytest.raises(StorageError, match="no more audit_records"):
+            await server.ask("config-put", rc, name="web1")
+        assert list(tmp_path.glob("rc.*")) == []
+        assert await server.codes() == ["CLIENT_REGISTERED"]
+
+
+async def test_what_is_only_read_is_answered_also_without_a_record(tmp_path: Path) -> None:
+    async with desk(tmp_path) as server:
+        server.break_table("audit_records")
+        reading = {name for name, row in VERBS.items() if row.is_reading}
+        for verb in sorted(reading - {"health"}):
+            with suppress(FormatError, AdminRefusedError):
+                await server.ask(verb)
+        assert (await server.ask("files-list"))["files"] == []
+        for verb in sorted(name for name, row in VERBS.items() if not row.is_reading):
+            with pytest.raises(StorageError, match="no more audit_records"):
+                await server.ask(verb)
+
+
+async def test_a_proposal_that_is_in_place_and_cannot_be_taken_off_the_list_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_baseline(tmp_path / "offered")
+    data = (tmp_path / "offered").read_bytes()
+    async with desk(tmp_path) as server:
+        await server.register()
+        file = DataFiles(str(tmp_path)).new_proposal("web1")
+        file.write(data)
+        number = await server.store.add_proposal(
+            "web1", file.keep(), len(data), hashlib.sha256(data).digest(), NOW_US
+        )
+        monkeypatch.setattr(server.store, "remove_proposal", _raises(StorageError("locked")))
+        put = await server.ask("baseline-put", name="web1", proposal=number)
+        assert put["notices"] == [
+            f"proposal {number} is in place, and still stands in the list: locked"
+        ]
+        assert (tmp_path / "file.web1").read_bytes() == data
+        assert "BASELINE_PUT" in await server.codes()
+        assert server.recorded("ADMIN_REQUEST_FAILED") == []

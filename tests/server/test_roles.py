@@ -16,8 +16,8 @@ from needfire_server.admin.backend import Answer
 from needfire_server.admin.connection import SocketConnection
 from needfire_server.admin.members import access_of, lockout_of, unknown_members
 from needfire_server.admin.requests import AdminRefusedError
-from needfire_server.admin.roles import Access, Role, roles_for, target_of
-from needfire_server.admin.service import VERBS
+from needfire_server.admin.roles import Access, Role, target_of
+from needfire_server.admin.verbs import VERBS, roles_for
 from needfire_server.lockout import Counted, Failures, LockLimits, Lockout, Settled
 from needfire_server.storage import refusal_rows
 from needfire_testkit.admin_server import AdminServer

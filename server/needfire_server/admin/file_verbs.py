@@ -83,9 +83,17 @@ async def put_baseline(subject: Subject, call: Call) -> Reply:
             )
             changes = {**changes, "proposal": number}
         await _record_put(subject, call, "BASELINE_PUT", name, put, changes)
-    if number is not None:
+    notices = [] if number is None else await _forget_proposal(subject, number)
+    return Reply({**put, **_about(subject, name), "changes": changes, "notices": notices})
+
+
+async def _forget_proposal(subject: Subject, number: int) -> list[str]:
+    """Take a proposal off the list; return what went wrong: what was asked for is done already."""
+    try:
         await subject.store.remove_proposal(number)
-    return Reply({**put, **_about(subject, name), "changes": changes})
+    except (StorageError, OSError) as error:
+        return [f"proposal {number} is in place, and still stands in the list: {error}"]
+    return []
 
 
 async def get_baseline(subject: Subject, call: Call) -> Reply:

@@ -9,8 +9,9 @@ from needfire_protocol.counted import counted
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import format_time
 from needfire_server.admin.requests import AdminRefusedError
-from needfire_server.admin.roles import Access, roles_for, target_of
+from needfire_server.admin.roles import Access, target_of
 from needfire_server.admin.subject import RecordEvent
+from needfire_server.admin.verbs import roles_for
 from needfire_server.clock import now_us
 from needfire_server.lockout import Counted, LockLimits, Lockout, RefusalStore, Settled
 

@@ -8,10 +8,9 @@ configuration says so.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 from typing import Final
 
-__all__ = ["Access", "Role", "roles_for", "target_of"]
+__all__ = ["Access", "Role", "target_of"]
 
 
 class Role(Enum):
@@ -21,40 +20,6 @@ class Role(Enum):
     AGENTS = "Agents"
     """Those who approve what agents propose."""
     AUDITORS = "Auditors"
-
-
-_ANY: Final = frozenset(Role)
-_ADMINISTRATORS: Final = frozenset({Role.ADMINISTRATORS})
-_APPROVERS: Final = frozenset({Role.ADMINISTRATORS, Role.AGENTS})
-_AUDITORS: Final = frozenset({Role.AUDITORS})
-_ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
-    {
-        "status": _ANY,
-        "health": _ANY,
-        "report": _ANY,
-        "commands": _ANY,
-        "events": _ANY,
-        "alarms-list": _ANY,
-        "clients-list": _ANY,
-        "clients-show": _ANY,
-        "files-list": _ANY,
-        "baseline-list": _ANY,
-        "baseline-show": _ANY,
-        "baseline-diff": _ANY,
-        "baseline-get": _ANY,
-        "baseline-put": _APPROVERS,
-    }
-)
-
-
-def roles_for(verb: str) -> frozenset[Role]:
-    """Return the roles of which one is needed for a verb.
-
-    The audit log is the auditors' alone; what stands in no list is the administrators'.
-    """
-    if verb.startswith("audit-"):
-        return _AUDITORS
-    return _ROLES.get(verb, _ADMINISTRATORS)
 
 
 def target_of(verb: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What an administrator can ask of the server: one method table, whoever asks and however.
+"""How what an administrator asks for is carried out and put on record, whoever asks and however.
 
 The endpoint calls it for requests from the socket; the command line calls it directly on the store
 where no server runs. So a verb does the same, checks the same and leaves the same events either
@@ -6,24 +6,16 @@ way.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import replace
-from typing import BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO
 
 from needfire_protocol.errors import FormatError, NeedfireError, StorageError
-from needfire_server.admin import (
-    alarm_verbs,
-    audit_verbs,
-    client_verbs,
-    command_verbs,
-    event_verbs,
-    file_verbs,
-    output_verbs,
-    proposal_verbs,
-)
 from needfire_server.admin.asked import asked_fields
 from needfire_server.admin.requests import Reply, Request
 from needfire_server.admin.subject import AdminHooks, Call, Subject
+from needfire_server.admin.verbs import VERBS
 from needfire_server.admin.wakeup import Wakeup
 from needfire_server.audit.log import AuditLog
 from needfire_server.datafiles import DataFiles
@@ -31,69 +23,7 @@ from needfire_server.lockout import RefusalStore
 from needfire_server.registry import Registry
 from needfire_server.storage.base import Store
 
-__all__ = ["VERBS", "AdminHooks", "AdminService"]
-
-_Verb: TypeAlias = Callable[[Subject, Call], Awaitable[Reply]]
-
-VERBS: Final[Mapping[str, _Verb]] = {
-    "register": client_verbs.register,
-    "clients-list": client_verbs.list_clients,
-    "clients-show": client_verbs.show_client,
-    "clients-remove": client_verbs.remove_client,
-    "status": client_verbs.status,
-    "health": client_verbs.health,
-    "send": command_verbs.send_command,
-    "commands": command_verbs.list_commands,
-    "cancel": command_verbs.cancel_commands,
-    "config-put": file_verbs.put_configuration,
-    "config-get": file_verbs.get_configuration,
-    "baseline-put": file_verbs.put_baseline,
-    "baseline-get": file_verbs.get_baseline,
-    "baseline-list": file_verbs.list_baselines,
-    "baseline-show": file_verbs.show_baseline,
-    "baseline-diff": proposal_verbs.show_changes,
-    "files-list": file_verbs.list_files,
-    "events": event_verbs.events,
-    "alarms-list": alarm_verbs.list_alarms,
-    "alarms-clear": alarm_verbs.clear_alarm,
-    "output-list": output_verbs.list_outputs,
-    "output-test": output_verbs.test_output,
-    "output-skipped": output_verbs.list_skipped,
-    "output-retry": output_verbs.retry_skipped,
-    "output-discard": output_verbs.discard_skipped,
-    "audit-show": audit_verbs.show,
-    "audit-export": audit_verbs.export,
-    "audit-prove": audit_verbs.prove,
-    "audit-keys": audit_verbs.keys,
-    "audit-rotate": audit_verbs.rotate,
-    "report": audit_verbs.report,
-}
-
-
-_READING: Final = frozenset(
-    {
-        "clients-list",
-        "clients-show",
-        "status",
-        "config-get",
-        "baseline-get",
-        "baseline-list",
-        "baseline-show",
-        "baseline-diff",
-        "events",
-        "alarms-list",
-        "output-list",
-        "output-skipped",
-        "commands",
-        "health",
-        "audit-show",
-        "audit-export",
-        "audit-prove",
-        "audit-keys",
-        "report",
-    }
-)
-"""Verbs that change nothing."""
+__all__ = ["AdminHooks", "AdminService"]
 
 
 class AdminService:
@@ -138,16 +68,37 @@ class AdminService:
         call = Call(request.arguments, user, file, os.urandom(8).hex())
         await self._record(request.verb, call, "ADMIN_REQUEST")
         try:
-            return await verb(self._subject, call)
-        except NeedfireError as error:
-            await self._record(request.verb, call, "ADMIN_REQUEST_FAILED", reason=str(error))
+            reply = await verb.run(self._subject, call)
+        except Exception as error:
+            await self._record_failure(request.verb, call, error)
             raise
+        if reply.items is None:
+            return reply
+        return replace(reply, items=self._watched(request.verb, call, reply.items))
+
+    async def _watched(
+        self, verb: str, call: Call, items: AsyncGenerator[Mapping[str, Any], None]
+    ) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Yield what a reply has, and put it on record if that fails on the way."""
+        async with aclosing(items):
+            try:
+                async for item in items:
+                    yield item
+            except Exception as error:
+                await self._record_failure(verb, call, error)
+                raise
+
+    async def _record_failure(self, verb: str, call: Call, error: Exception) -> None:
+        is_ours = isinstance(error, NeedfireError | OSError)
+        reason = str(error) if is_ours else f"internal error: {type(error).__name__}"
+        await self._record(verb, call, "ADMIN_REQUEST_FAILED", reason=reason)
 
     async def _record(self, verb: str, call: Call, code: str, **fields: str) -> None:
         """Put a request on record before it is carried out, and its failure when it has failed.
 
         The first record says only what was asked for, for nobody knows yet how it will end; what
-        a request then does has records of its own, under the same request id. What changes nothing is answered even where the record cannot be written.
+        a request then does has records of its own, under the same request id. What changes nothing
+        is answered even where the record cannot be written.
         """
         name = call.arguments.loose_text("name")
         asked = {} if fields else asked_fields(call.arguments.unchecked, call.file)
@@ -157,7 +108,7 @@ class AdminService:
             await self._subject.audit.append(draft)
         except StorageError as error:
             self.hooks.on_store_failed(error)
-            if verb not in _READING and not fields:
+            if not VERBS[verb].is_reading and not fields:
                 raise
 
     def notify_new_events(self) -> None:

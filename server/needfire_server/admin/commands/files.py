@@ -107,6 +107,8 @@ def put_baseline(
             put = server.call("baseline-put", {"name": name, "proposal": proposal}).result
     if as_json:
         print_json(put)
+    for notice in put["notices"]:
+        warn(notice)
     _say_put("baseline", put)
     if put["client"] is not None and not _is_same_host(put["client"], put["host"]):
         warn(f"it was made on {shown(put['host'])}, not on {put['client']}")
