@@ -102,15 +102,18 @@ class Herald:
                     await self._tried.wait()
 
     async def _while_it_lasts(self) -> None:
-        walled, wall_due_s = "", 0.0
+        walled: frozenset[Trouble] = frozenset()
+        wall_due_s = 0.0
         while True:
             self._changed.clear()
             warning = self._troubles.warning
             if warning is None:
                 return
-            if warning != walled or self._clock_s() >= wall_due_s:
-                walled, wall_due_s = warning, self._clock_s() + self._settings().warn_interval_s
-                await self._wall(warning)
+            is_due = not walled or self._clock_s() >= wall_due_s
+            if is_due or not warning.kinds <= walled:
+                walled = warning.kinds if is_due else walled | warning.kinds
+                wall_due_s = self._clock_s() + self._settings().warn_interval_s
+                await self._wall(warning.text)
             for event in self._troubles.events:
                 for name in self._channels.channels_for(event):
                     self._tell_channel(event, name)

@@ -22,7 +22,7 @@ from needfire_server.clock import now_us
 from needfire_server.event_classes import SWITCHABLE, ClassSettings
 from needfire_server.storage.audit_base import AuditWriteError, Kept
 from needfire_server.storage.base import Store
-from needfire_server.trouble import Trouble, Troubles
+from needfire_server.trouble import Trouble, Troubles, Warned
 
 if TYPE_CHECKING:
     from needfire_server.logbook import Logbook
@@ -135,7 +135,7 @@ class Journal:
         return self._waiting.qsize()
 
     @property
-    def warning(self) -> str | None:
+    def warning(self) -> Warned | None:
         """What everybody has to be told who is logged in, for as long as it lasts."""
         return self.troubles.warning
 

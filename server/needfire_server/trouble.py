@@ -5,11 +5,12 @@ store that fails. In the event loop's thread only.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 
 from needfire_protocol.event import Event
 
-__all__ = ["Trouble", "Troubles"]
+__all__ = ["Trouble", "Troubles", "Warned"]
 
 
 class Trouble(Enum):
@@ -18,6 +19,20 @@ class Trouble(Enum):
     STORE = "events cannot be recorded"
     RECORDS = "the audit log cannot be written"
     SIGNING = "the audit log is not signed"
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """What people are told now.
+
+    Attributes:
+        kinds: of trouble, at least one. Only a new kind is worth telling before the time: the reasons of
+            one kind may alternate with every attempt.
+        text: in words, with the reasons.
+    """
+
+    kinds: frozenset[Trouble]
+    text: str
 
 
 class Troubles:
@@ -33,10 +48,10 @@ class Troubles:
         return trouble in self._reasons
 
     @property
-    def warning(self) -> str | None:
+    def warning(self) -> Warned | None:
         """What everybody is told for as long as it lasts; None while all is well."""
         told = [f"{each.value}: {self._reasons[each]}" for each in Trouble if each in self]
-        return "; ".join(told) or None
+        return Warned(frozenset(self._reasons), "; ".join(told)) if told else None
 
     @property
     def events(self) -> tuple[Event, ...]:

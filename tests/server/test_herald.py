@@ -27,6 +27,7 @@ from needfire_server.herald import Herald
 from needfire_server.outputs.selection import Selection
 from needfire_server.outputs.settings import MailSettings, OutputSettings, TargetKind
 from needfire_server.terminals import logged_in_lines, tell_terminals
+from needfire_server.trouble import Trouble, Troubles, Warned
 from needfire_testkit.live_server import LiveServer, live_server
 from needfire_testkit.output_doubles import settings_of
 from needfire_testkit.server import until
@@ -64,7 +65,8 @@ class Scene:
 
     @property
     def warning(self) -> str:
-        return self.live.runtime.journal.warning or ""
+        warned = self.live.runtime.journal.warning
+        return "" if warned is None else warned.text
 
 
 @asynccontextmanager
@@ -235,7 +237,12 @@ async def test_a_checkpoint_that_cannot_be_kept_is_told_until_it_can(
 
 
 async def test_who_follows_is_told_each_time_that_trouble_changes() -> None:
-    warnings = ["the store", "the store; the audit log", None]
+    store, log = Trouble.STORE, Trouble.RECORDS
+    warnings = [
+        Warned(frozenset({store}), "the store"),
+        Warned(frozenset({store, log}), "the store; the audit log"),
+        None,
+    ]
 
     async def nothing() -> AsyncGenerator[Mapping[str, Any], None]:
         await asyncio.Event().wait()
@@ -250,6 +257,52 @@ async def test_who_follows_is_told_each_time_that_trouble_changes() -> None:
         warnings.pop(0)
     await lines.aclose()
     assert told == ["the store", "the store; the audit log", "events are recorded again"]
+
+
+async def test_who_follows_is_not_told_of_each_reason_of_what_they_were_told_of() -> None:
+    troubles = Troubles()
+    troubles.begin(Trouble.STORE, "locked")
+    looked = 0
+
+    async def items() -> AsyncGenerator[Mapping[str, Any], None]:
+        for number in range(10):
+            yield {"number": number}
+
+    def warning() -> Warned | None:
+        nonlocal looked
+        looked += 1
+        troubles.begin(Trouble.STORE, "locked" if looked % 2 else "full")
+        return troubles.warning
+
+    lines = [line async for line in with_warnings(items(), warning)]
+    assert [line for line in lines if "notice" in line] == [
+        {"notice": "events cannot be recorded: locked"}
+    ]
+    assert looked > 10
+
+
+async def test_terminals_are_written_on_at_a_new_kind_of_trouble_and_not_at_each_reason(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, warn_interval_s=60) as told:
+        troubles = told.live.runtime.journal.troubles
+        troubles.begin(Trouble.SIGNING, "no key")
+        troubles.tell_with(Trouble.SIGNING, None)
+        await until(lambda: len(told.walls) == 1, "the first one")
+        for number in range(20):
+            troubles.begin(Trouble.SIGNING, f"reason {number % 2}")
+            troubles.tell_with(Trouble.SIGNING, None)
+            for _ in range(20):
+                await asyncio.sleep(0)
+        troubles.begin(Trouble.RECORDS, "on strike")
+        troubles.tell_with(Trouble.RECORDS, None)
+        await until(lambda: len(told.walls) >= 2, "the other kind")
+        assert len(told.walls) == 2
+        assert told.walls[1].startswith("the audit log cannot be written: on strike; ")
+        troubles.begin(Trouble.SIGNING, "reason 5")
+        told.after(61)
+        troubles.tell_with(Trouble.SIGNING, None)
+        await until(lambda: len(told.walls) == 3, "once more, after the time")
 
 
 # ---- terminals ---------------------------------------------------------------------

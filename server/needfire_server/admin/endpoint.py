@@ -31,6 +31,7 @@ from needfire_server.admin.roles import Access
 from needfire_server.admin.service import AdminService
 from needfire_server.admin.warnings import with_warnings
 from needfire_server.lockout import LockLimits
+from needfire_server.trouble import Warned
 
 __all__ = ["AdminEndpoint"]
 
@@ -211,12 +212,12 @@ class AdminEndpoint:
         self, peer: Peer, line: bytes, identity: PeerIdentity, file: BinaryIO | None
     ) -> None:
         warning = self._service.hooks.warning
-        told: str | None = None
+        told: Warned | None = None
         try:
             request = parse_request(line)
             notice = await self._gate.authorize(identity, request.verb)
             told = warning()
-            await _tell(peer, notice, told)
+            await _tell(peer, notice, None if told is None else told.text)
             reply = await self._service.handle(request, user=identity.name, file=file)
             await _tell_news(peer, told, warning())
             if reply.items is not None:
@@ -238,14 +239,14 @@ async def _tell(peer: Peer, *texts: str | None) -> None:
             await peer.send({"notice": text})
 
 
-async def _tell_news(peer: Peer, told: str | None, text: str | None) -> None:
+async def _tell_news(peer: Peer, told: Warned | None, now: Warned | None) -> None:
     """Tell of trouble that this very request ran into."""
-    if text != told:
-        await _tell(peer, text)
+    if now is not None and (told is None or not now.kinds <= told.kinds):
+        await _tell(peer, now.text)
 
 
 async def _send_items(
-    peer: Peer, items: AsyncGenerator[Mapping[str, Any], None], warning: Callable[[], str | None]
+    peer: Peer, items: AsyncGenerator[Mapping[str, Any], None], warning: Callable[[], Warned | None]
 ) -> None:
     """Send items until there are no more or the peer has gone.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from needfire_server.states import ClientState
     from needfire_server.storage.audit_base import AuditOf, Kept
     from needfire_server.storage.base import ClientConnection, Store
+    from needfire_server.trouble import Warned
     from needfire_server.vitals import Pulse
 
 __all__ = ["AdminHooks", "Call", "RecordEvent", "Subject"]
@@ -68,7 +69,7 @@ class AdminHooks:
     states: "Callable[[], Mapping[str, ClientState]]"
     pulse: "Callable[[str], Pulse | None]" = lambda _client: None
     health: "Callable[[], Awaitable[Health]] | None" = None
-    warning: Callable[[], str | None] = lambda: None
+    warning: "Callable[[], Warned | None]" = lambda: None
     on_stored: Callable[[Event], object] = lambda _event: None
     store_later: Callable[[Event], object] = lambda _event: None
     on_store_failed: Callable[[StorageError], object] = lambda _error: None

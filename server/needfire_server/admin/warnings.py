@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
+from needfire_server.trouble import Trouble, Warned
+
 __all__ = ["with_warnings"]
 
 _LOOK_S: Final = 1.0
@@ -13,7 +15,7 @@ _AGAIN_S: Final = 60.0
 
 
 async def with_warnings(
-    items: AsyncGenerator[Mapping[str, Any], None], warning: Callable[[], str | None]
+    items: AsyncGenerator[Mapping[str, Any], None], warning: Callable[[], Warned | None]
 ) -> AsyncGenerator[Mapping[str, Any], None]:
     """Yield lines of a reply: each item, and a notice whenever there is something to warn of.
 
@@ -21,18 +23,19 @@ async def with_warnings(
     """
     loop = asyncio.get_running_loop()
     told_s: float | None = None
-    told = ""
+    told: frozenset[Trouble] = frozenset()
     waiting = asyncio.ensure_future(anext(items))
     try:
         while True:
             done, _ = await asyncio.wait({waiting}, timeout=_LOOK_S)
-            text = warning()
-            is_due = told_s is None or text != told or loop.time() - told_s >= _AGAIN_S
-            if text is not None and is_due:
-                told_s, told = loop.time(), text
-                yield {"notice": text}
-            elif text is None and told_s is not None:
-                told_s = None
+            now = warning()
+            is_due = told_s is None or loop.time() - told_s >= _AGAIN_S
+            if now is not None and (is_due or not now.kinds <= told):
+                told = now.kinds if is_due else told | now.kinds
+                told_s = loop.time()
+                yield {"notice": now.text}
+            elif now is None and told_s is not None:
+                told_s, told = None, frozenset()
                 yield {"notice": "events are recorded again"}
             if done:
                 try:
