@@ -65,6 +65,8 @@ class Journal:
         """Whether the store failed because it is full, and has not worked since."""
         self._waiting: asyncio.Queue[Kept] = asyncio.Queue(_WAITING_MAX)
         self._lost = 0
+        self._storing = 0
+        """Events that were taken from the queue and are on their way to the disk."""
 
     def raise_event(
         self, code: str, severity: Severity | None = None, /, **fields: FieldValue
@@ -199,6 +201,7 @@ class Journal:
             items = [await self._waiting.get()]
             while len(items) < _TOGETHER_MAX and not self._waiting.empty():
                 items.append(self._waiting.get_nowait())
+            self._storing = len(items)
             while True:
                 try:
                     await store.record_all(items)
@@ -207,6 +210,7 @@ class Journal:
                 except StorageError as error:
                     self.store_failed(error)
                     await asyncio.sleep(1)
+            self._storing = 0
             for _ in items:
                 self._waiting.task_done()
             self._tell_lost()
@@ -220,9 +224,18 @@ class Journal:
             self.raise_event("EVENTS_NOT_STORED", count=lost)
 
     async def flush(self, limit_s: float) -> None:
-        """Wait until all that was raised is stored, but no longer than limit_s seconds."""
+        """Wait until all that was raised is stored, but no longer than limit_s seconds.
+
+        What is not stored by then is lost with this process, but for the log. How many they are is told
+        there, as an event and to whoever reads the program's output.
+        """
         try:
             async with asyncio.timeout(limit_s):
                 await self._waiting.join()
         except TimeoutError:
-            _logger.debug("%d events did not reach the store", self._waiting.qsize())
+            count = self._waiting.qsize() + self._storing + self._lost
+            _logger.warning("%d events did not reach the store; they are in the log only", count)
+            event = make_event(
+                "EVENTS_NOT_STORED", time_us=now_us(), random_10_bytes=os.urandom(10), count=count
+            )
+            self._logbook.write(event)

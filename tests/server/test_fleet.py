@@ -7,11 +7,11 @@ import pytest
 
 from needfire_protocol.errors import StorageError
 from needfire_server.states import ClientState, ClientStatus
+from needfire_server.storage import audit_statements
 from needfire_server.storage.engine import Transaction
 from needfire_server.storage.store import DatabaseStore
 from needfire_testkit.live_server import event_body, live_server
 from needfire_testkit.server_store import NOW_US, STREAM, event, incoming
-from needfire_testkit.stores import StorePlace
 
 
 async def stored_status(store: DatabaseStore, client: str = "web1") -> ClientStatus | None:
@@ -49,31 +49,24 @@ async def test_what_came_before_decides_nothing_when_it_comes_again(store: Datab
     assert await stored_status(store) is None
 
 
-class FailsOnce:
-    """Breaks the first transaction that stores events, after everything else is written."""
-
-    def __init__(self) -> None:
-        self.has_failed = False
-
-    def events_stored(self, _transaction: Transaction, _events: object) -> None:
-        if not self.has_failed:
-            self.has_failed = True
-            raise OSError(28, "No space left on device")
+def no_space(_transaction: Transaction) -> None:
+    """What the last write of a transaction meets, after everything else is written."""
+    raise OSError(28, "No space left on device")
 
 
 async def test_neither_the_report_nor_the_state_is_kept_where_the_commit_fails(
-    place: StorePlace,
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = place.open(participants=[FailsOnce()])
     state = ClientState("web1", ClientStatus.STARTED, instance=b"i" * 16)
     reports = [incoming(1, event("EXIT"))]
-    with pytest.raises(StorageError, match="No space left"):
-        await store.ingest("web1", STREAM, reports, received_us=NOW_US, state=state)
+    with monkeypatch.context() as full:
+        full.setattr(audit_statements, "append", no_space)
+        with pytest.raises(StorageError, match="No space left"):
+            await store.ingest("web1", STREAM, reports, received_us=NOW_US, state=state)
     assert (await store.last_rowid(), await stored_status(store)) == (0, None)
     result = await store.ingest("web1", STREAM, reports, received_us=NOW_US, state=state)
     assert len(result.accepted) == 1
     assert await stored_status(store) is ClientStatus.EXITED
-    store.close()
 
 
 async def test_an_exit_that_was_acknowledged_is_known_after_a_crash(tmp_path: Path) -> None:

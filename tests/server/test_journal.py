@@ -11,6 +11,7 @@ import pytest
 from needfire_protocol.audit.record import parse_record
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import StorageError, StorageFullError
+from needfire_protocol.severity import SeverityFilter
 from needfire_server import journal
 from needfire_server.config import ServerSettings
 from needfire_server.event_classes import SWITCHABLE, ClassSettings
@@ -18,6 +19,7 @@ from needfire_server.journal import Journal
 from needfire_server.logbook import STRANGER_BURST, Logbook
 from needfire_server.storage.audit_base import Kept
 from needfire_testkit.live_server import LiveServer, live_server
+from needfire_testkit.server import until
 
 FULL, LOCKED = StorageFullError("no space left on device"), StorageError("database is locked")
 
@@ -43,11 +45,16 @@ def lone_journal(
     directory: Path, on_recorded: Callable[[], None] = lambda: None
 ) -> Iterator[Journal]:
     """A journal whose store is whatever the test gives to it."""
-    logbook = Logbook.from_settings(ServerSettings(), str(directory), is_foreground=False)
+    settings = ServerSettings(log_severity=SeverityFilter.parse("*"))
+    logbook = Logbook.from_settings(settings, str(directory), is_foreground=False)
     try:
         yield Journal(logbook, store_path="the store", on_recorded=on_recorded)
     finally:
         logbook.close()
+
+
+def logged(directory: Path) -> list[str]:
+    return (directory / "log").read_text().splitlines()
 
 
 async def emptied(journal: Journal, store: ListedStore) -> None:
@@ -135,6 +142,30 @@ _sleep = asyncio.sleep
 
 async def _at_once(_seconds: float) -> None:
     await _sleep(0)
+
+
+async def test_how_many_events_do_not_reach_the_store_before_the_end_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also those that the writer has in its hands, and that the queue had no room for."""
+    store = ListedStore(*[LOCKED] * 1_000)
+    with lone_journal(tmp_path) as lone:
+        lone.raise_event("CLIENT_RETURNED", client="web1")
+        task = asyncio.create_task(lone.store_waiting(store))  # type: ignore[arg-type]
+        await until(lambda: lone.is_store_failing, "the first attempt")
+        lone.raise_event("CLIENT_RETURNED", client="web2")
+        await lone.flush(0)
+        task.cancel()
+        assert "3 events did not reach the store" in caplog.text, "with STORE_FAILED"
+        assert caplog.records[-1].levelname == "WARNING"
+        assert len([line for line in logged(tmp_path) if "3 events were not stored" in line]) == 1
+        lone.raise_event("CLIENT_RETURNED", client="web3")
+    caplog.clear()
+    with lone_journal(tmp_path) as lone:
+        lone.raise_event("CLIENT_RETURNED", client="web1")
+        await emptied(lone, ListedStore())
+        await lone.flush(0)
+        assert caplog.text == ""
 
 
 async def test_events_that_cannot_wait_for_the_store_are_counted_and_told(

@@ -208,7 +208,10 @@ class AuditLog:
         """Make a new key, let the old one hand over to it, and forget the old private key.
 
         Raises:
-            StorageError: nothing is changed, or the old key is not there to hand over.
+            StorageError: the old key is not there to hand over, another server was first, or the
+                handover could not be stored: then nothing is changed. Or it is stored, and what follows
+                failed: the file of public keys, forgetting the old private key, the first checkpoint.
+                The new key signs then, and the next start (the checkpoint: the next one) does the rest.
         """
         async with self._signing:
             old = self._private

@@ -21,7 +21,6 @@ from needfire_server.storage.audit_base import AuditOf
 __all__ = [
     "Engine",
     "Listeners",
-    "Participant",
     "StreamKey",
     "Transaction",
     "Wakes",
@@ -194,18 +193,3 @@ class Transaction:
     def ask(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
         """Carry out a statement that returns one row or none, as ``Engine.ask``."""
         return self.engine.ask(self.connection, sql, values)
-
-
-class Participant(Protocol):
-    """Writes something of its own whenever events are stored, in the same commit."""
-
-    def events_stored(self, transaction: Transaction, events: Sequence[tuple[int, Event]]) -> None:
-        """Called once in each transaction that stores events, as the last thing before its commit.
-
-        Runs in the store's thread, never twice at the same time, not even on several servers. It
-        must remember nothing of what it wrote: the commit may still fail, and another server may be
-        the next who writes. What it raises fails the transaction.
-
-        Args:
-            events: (number, event) of all that is new, by number, without gaps.
-        """

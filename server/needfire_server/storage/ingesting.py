@@ -18,7 +18,7 @@ from needfire_server.states import ClientState, heard, must_survive
 from needfire_server.storage import tables
 from needfire_server.storage.audit_base import AuditOf, Kept
 from needfire_server.storage.base import IncomingReport, IngestResult
-from needfire_server.storage.engine import Participant, StreamKey, Transaction, Wakes
+from needfire_server.storage.engine import StreamKey, Transaction, Wakes
 from needfire_server.storage.event_rows import EVENT_COLUMNS, row_of_event
 from needfire_server.storage.ledger import Ledger
 from needfire_server.storage.session_rows import keep_sessions
@@ -105,11 +105,7 @@ def check_batch(batch: Batch) -> None:
             raise FormatError(f"the report's number {report.sequence} is not from 1 to 2**63-1")
 
 
-def store_all(
-    transaction: Transaction,
-    items: Sequence[Item],
-    participants: Sequence[Participant] = (),
-) -> list[Stored]:
+def store_all(transaction: Transaction, items: Sequence[Item]) -> list[Stored]:
     """Store what there is, batches checked before, in this order; return what became of each.
 
     The caller begins the transaction with ``Engine.begin`` and commits it.
@@ -121,7 +117,7 @@ def store_all(
             transaction.put_on_record(item.audit, result)
         elif isinstance(item, Entries):
             transaction.drafts.extend(draft for _, draft in item.items if draft is not None)
-    _write(transaction, work, participants)
+    _write(transaction, work)
     return results
 
 
@@ -209,7 +205,7 @@ class _Work:
         return state
 
 
-def _write(transaction: Transaction, work: _Work, participants: Sequence[Participant]) -> None:
+def _write(transaction: Transaction, work: _Work) -> None:
     transaction.insert_many("unusable_reports", _UNUSABLE_COLUMNS, work.unusable)
     _write_ledgers(transaction, work.ledgers)
     if work.states:
@@ -218,13 +214,10 @@ def _write(transaction: Transaction, work: _Work, participants: Sequence[Partici
     if not work.events:
         return
     first = _draw_numbers(transaction, len(work.events))
-    numbered = list(enumerate(work.events, first))
-    rows = [row_of_event(row_id, event) for row_id, event in numbered]
+    rows = [row_of_event(row_id, event) for row_id, event in enumerate(work.events, first)]
     transaction.insert_many("events", EVENT_COLUMNS, rows)
     if len(rows) >= BLOCK_ROWS_MIN:
         add(transaction, tables.event_summaries, list(_summaries(rows, work.events)))
-    for participant in participants:
-        participant.events_stored(transaction, numbered)
     transaction.engine.wake_others(transaction.connection, [Wakes(events=True)])
 
 

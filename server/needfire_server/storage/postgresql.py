@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.dialects.postgresql import psycopg as _dialect  # noqa: F401
 
 from needfire_protocol.errors import StorageError
-from needfire_server.storage.engine import Listeners, Participant, StreamKey, Wakes
+from needfire_server.storage.engine import Listeners, StreamKey, Wakes
 from needfire_server.storage.lock import DirectoryLock
 from needfire_server.storage.migrate_postgresql import migrate
 from needfire_server.storage.migrations import KNOWN
@@ -86,7 +86,6 @@ class PostgresStore(DatabaseStore):
         *,
         password: str | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        participants: Sequence[Participant] = (),
     ) -> "PostgresStore":
         """Connect, and make the tables or bring them up to date where needed.
 
@@ -94,7 +93,6 @@ class PostgresStore(DatabaseStore):
             url: ``postgresql://…``, without a password, as libpq takes it.
             data_directory: where the server keeps what is not in the database; it is locked.
             password: None leaves it to libpq (peer authentication, certificates, ~/.pgpass).
-            participants: write along with every event, in the same commit.
 
         Raises:
             StorageError: the database cannot be reached, is newer than this program or holds
@@ -107,7 +105,7 @@ class PostgresStore(DatabaseStore):
             undo.callback(engine.close)
             try:
                 engine.prepare()
-                store = cls(engine, lock, random_bytes, participants)
+                store = cls(engine, lock, random_bytes)
             except (sa.exc.SQLAlchemyError, psycopg.Error) as error:
                 raise StorageError(f"{engine.name}: {_one_line(error)}") from error
             undo.pop_all()

@@ -16,7 +16,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from needfire_protocol.errors import StorageError
-from needfire_server.storage.engine import Listeners, Participant, StreamKey, Wakes
+from needfire_server.storage.engine import Listeners, StreamKey, Wakes
 from needfire_server.storage.lock import DirectoryLock
 from needfire_server.storage.migrate_sqlite import migrate
 from needfire_server.storage.migrations import KNOWN
@@ -44,14 +44,10 @@ class SqliteStore(DatabaseStore):
         path: str,
         *,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        participants: Sequence[Participant] = (),
     ) -> "SqliteStore":
         """Open the store, making it or bringing it up to date where needed.
 
         The directory is made (0700) if only its last part is missing.
-
-        Args:
-            participants: write along with every event, in the same commit.
 
         Raises:
             StorageError: another process has it, it is damaged, newer than this program, or not
@@ -64,7 +60,7 @@ class SqliteStore(DatabaseStore):
             try:
                 _create(path, directory)
                 _prepare(path)
-                store = cls(SqliteEngine(path), lock, random_bytes, participants)
+                store = cls(SqliteEngine(path), lock, random_bytes)
             except OSError as error:
                 raise StorageError(f"{path}: {error.strerror}") from error
             # SQLite quotes a damaged schema in its messages, and Python takes those for UTF-8.

@@ -58,7 +58,7 @@ from needfire_server.storage.base import (
     ServerSign,
     Told,
 )
-from needfire_server.storage.engine import Engine, Listeners, Participant, Transaction, Wakes
+from needfire_server.storage.engine import Engine, Listeners, Transaction, Wakes
 from needfire_server.storage.event_search import EVENT_BLOCKS
 from needfire_server.storage.ingesting import (
     Batch,
@@ -95,16 +95,14 @@ class DatabaseStore:
         engine: Engine,
         lock: DirectoryLock,
         random_bytes: Callable[[int], bytes],
-        participants: Sequence[Participant],
     ) -> None:
         """Use ``open`` of one of the engines."""
         self._engine = engine
         self._lock = lock
         self._random_bytes = random_bytes
         self._room = asyncio.Semaphore(_JOBS_WAITING_MAX)
-        self._participants = list(participants)
         self._verifier_seal: VerifierSeal | None = None
-        self._writer = GroupCommitWriter(engine, self._participants)
+        self._writer = GroupCommitWriter(engine)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="needfire-read")
         self._singletons = ThreadPoolExecutor(1, thread_name_prefix="needfire-singleton")
         self.audit = DatabaseAuditTables(engine, self._submit, self._read)
@@ -151,7 +149,7 @@ class DatabaseStore:
     def record_now(self, event: Event, draft: Draft | None = None) -> None:
         """Keep one of our own events and its record, for callers without a loop."""
         entries = Entries(((event, draft),))
-        self.write_now(lambda transaction: store_all(transaction, [entries], self._participants))
+        self.write_now(lambda transaction: store_all(transaction, [entries]))
 
     def use_verifier_seal(self, seal: VerifierSeal) -> None:
         """Open verifiers with this and seal each one that is registered; nothing plain counts."""
@@ -395,7 +393,7 @@ class DatabaseStore:
             statements.remember(transaction, name, value)
             told = tell(before)
             events = [event for event, _ in told]
-            store_all(transaction, [Entries(told)], self._participants)
+            store_all(transaction, [Entries(told)])
             return events
 
         return await self._submit(work)
@@ -437,7 +435,7 @@ class DatabaseStore:
     ) -> list[Event]:
         def work(transaction: Transaction) -> list[Event]:
             events = [event_of(each) for each in expiry.take_counts(transaction.connection)]
-            store_all(transaction, events, self._participants)
+            store_all(transaction, events)
             for event in events:
                 transaction.put_on_record(audit, event)
             return events

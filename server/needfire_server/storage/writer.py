@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_server.storage import audit_statements
 from needfire_server.storage.audit_base import AuditWriteError
-from needfire_server.storage.engine import Engine, Participant, Transaction, is_full
+from needfire_server.storage.engine import Engine, Transaction, is_full
 from needfire_server.storage.ingesting import Item, KeptSession, KeptStates, Stored, store_all
 
 __all__ = ["GROUP_JOBS_MAX", "GroupCommitWriter", "Work"]
@@ -52,7 +52,11 @@ class _Job:
     loop: asyncio.AbstractEventLoop | None
 
     def begin(self) -> bool:
-        """False where the caller has given up. After this it cannot: its job counts."""
+        """False where the caller has given up by now; then its job is not done.
+
+        A thread cannot give up any more. A coroutine still can, and then its job is done all the same
+        and nobody is told: it has to take for possible that what it gave up is durable.
+        """
         if isinstance(self.future, Future):
             return self.future.set_running_or_notify_cancel()
         return not self.future.cancelled()
@@ -79,14 +83,13 @@ class _Outcome:
 class GroupCommitWriter:
     """The only one in this process who writes to a database."""
 
-    def __init__(self, engine: Engine, participants: Sequence[Participant] = ()) -> None:
+    def __init__(self, engine: Engine) -> None:
         """Open the connection and start the thread.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: it cannot be opened.
         """
         self._engine = engine
-        self._participants = participants
         self._connection: sa.Connection | None = engine.connect()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -197,7 +200,7 @@ class GroupCommitWriter:
                 self._run_job(transaction, job, job.what) for job in group if callable(job.what)
             ]
             if transaction.events:
-                store_all(transaction, transaction.events, self._participants)
+                store_all(transaction, transaction.events)
             _put_on_record(transaction)
         return outcomes
 
@@ -210,7 +213,7 @@ class GroupCommitWriter:
                 items.append(job.what)
         if not items:
             return []
-        results = store_all(transaction, items, self._participants)
+        results = store_all(transaction, items)
         return [_Outcome(job, result) for job, result in zip(jobs, results, strict=True)]
 
     def _run_job(self, transaction: Transaction, job: _Job, work: Work[Any]) -> _Outcome:

@@ -2,14 +2,13 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from needfire_server.storage.engine import Participant
 from needfire_server.storage.postgresql import PostgresStore
 from needfire_server.storage.sqlite import SqliteStore
 from needfire_server.storage.store import DatabaseStore
@@ -47,15 +46,9 @@ class StorePlace:
         *,
         directory: Path | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        participants: Sequence[Participant] = (),
     ) -> DatabaseStore:
         """Open it; on PostgreSQL a second server needs a directory of its own."""
-        return open_place(
-            str(directory or self.directory),
-            self.url,
-            random_bytes=random_bytes,
-            participants=participants,
-        )
+        return open_place(str(directory or self.directory), self.url, random_bytes=random_bytes)
 
     def run(self, sql: str) -> None:
         """Tell PostgreSQL something that has no answer."""
