@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 
 from needfire_protocol.audit.record import Draft
 from needfire_protocol.errors import StorageError
+from needfire_protocol.event import Event
 from needfire_protocol.severity import Severity, SeverityFilter
 from needfire_server.admin.warnings import with_warnings
 from needfire_server.audit import watch
 from needfire_server.audit.watch import watch_audit_log
 from needfire_server.herald import Herald
+from needfire_server.outputs.engine import SentNow
 from needfire_server.outputs.selection import Selection
 from needfire_server.outputs.settings import MailSettings, OutputSettings, TargetKind
 from needfire_server.terminals import logged_in_lines, tell_terminals
@@ -31,6 +33,7 @@ from needfire_server.trouble import Trouble, Troubles, Warned
 from needfire_testkit.live_server import LiveServer, live_server
 from needfire_testkit.output_doubles import settings_of
 from needfire_testkit.server import until
+from needfire_testkit.server_store import event
 from needfire_testkit.sinks import Sink
 
 ALERTS = Selection(SeverityFilter.at_least(Severity.ALERT))
@@ -279,6 +282,48 @@ async def test_who_follows_is_not_told_of_each_reason_of_what_they_were_told_of(
         {"notice": "events cannot be recorded: locked"}
     ]
     assert looked > 10
+
+
+@dataclass
+class OneChannel:
+    """An output that takes everything, and writes down what it was sent."""
+
+    sent: list[tuple[str, bool]] = field(default_factory=list)
+
+    def channels_for(self, _event: Event) -> list[str]:
+        return ["siem"]
+
+    async def send_now(self, _name: str, event: Event) -> SentNow:
+        self.sent.append((event.code, event.fields.get("resent") is True))
+        return SentNow("", is_certain=True, duration_ms=1)
+
+
+@dataclass(frozen=True)
+class Hourly:
+    warn_interval_s: int = 3_600
+    warn_terminals: bool = False
+
+
+async def test_what_an_output_was_to_find_in_the_store_is_sent_at_once_when_the_store_fails() -> (
+    None
+):
+    troubles, channel = Troubles(), OneChannel()
+    herald = Herald(troubles, channel, Hourly, clock_s=lambda: 1_000.0)
+    task = asyncio.create_task(herald.run())
+    troubles.begin(Trouble.SIGNING, "no key")
+    troubles.tell_with(Trouble.SIGNING, event("AUDIT_KEY_MISSING"))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert channel.sent == [], "the output has it from the store"
+    troubles.begin(Trouble.STORE, "locked")
+    troubles.tell_with(Trouble.STORE, event("STORE_FAILED"))
+    await until(lambda: len(channel.sent) == 2, "both")
+    # Whether the first one has arrived nobody knows.
+    assert sorted(channel.sent) == [("AUDIT_KEY_MISSING", True), ("STORE_FAILED", False)]
+    async with asyncio.timeout(15):
+        await herald.last_words(15)
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 async def test_terminals_are_written_on_at_a_new_kind_of_trouble_and_not_at_each_reason(

@@ -223,6 +223,18 @@ async def test_the_next_success_tells_of_the_refusals_before_it(tmp_path: Path) 
         assert (await ask(server, "status")).result["told"] == []
 
 
+async def test_what_is_refused_to_somebody_without_any_role_counts_as_well(tmp_path: Path) -> None:
+    async with AdminServer.running(tmp_path, access=Access({}, {})) as server:
+        assert "may not steer this server" in await refusal(server, "status")
+        assert server.codes() == ["ADMIN_REFUSED"]
+        # Told, and counted in the store, once a minute: anybody can knock.
+        await refusal(server, "status")
+        assert server.codes() == ["ADMIN_REFUSED"]
+    async with AdminServer.running(tmp_path, access=NO_AUDITOR) as server:
+        told: Any = (await ask(server, "status")).result["told"]
+        assert told[0].startswith("1 request of ")
+
+
 async def test_too_many_refusals_at_once_lock_the_user_out(tmp_path: Path) -> None:
     limits = LockLimits(5, 900_000_000)
     async with AdminServer.running(tmp_path, access=NO_AUDITOR, limits=limits) as server:

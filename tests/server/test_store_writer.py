@@ -24,7 +24,6 @@ from needfire_server.storage.base import EventQuery, IngestResult
 from needfire_server.storage.engine import Transaction
 from needfire_server.storage.ingesting import store_all
 from needfire_server.storage.sqlite import SqliteEngine, SqliteStore
-from needfire_server.storage.statements import highest_sequence
 from needfire_server.storage.store import DatabaseStore
 from needfire_server.storage.writer import GROUP_JOBS_MAX, GroupCommitWriter
 from needfire_testkit.server_store import NOW_US, STREAM, event, incoming
@@ -397,7 +396,8 @@ def run_and_kill(arguments: list[str], lines: int) -> set[str]:
 
 
 def highest(store: DatabaseStore) -> int:
-    return store.write_now(lambda t: highest_sequence(t.connection, "web1", STREAM))
+    key = ("web1", STREAM)
+    return store.write_now(lambda t: t.engine.highest_sequences(t.connection, [key]).get(key, 0))
 
 
 @pytest.mark.parametrize("lines", [1, 60, 300])

@@ -36,7 +36,6 @@ __all__ = [
     "clients_with_commands",
     "event_count",
     "event_query",
-    "highest_sequence",
     "known",
     "last_rowid",
     "load_client_states",
@@ -102,15 +101,6 @@ def last_rowid(connection: sa.Connection) -> int:
             sa.select(tables.counters.c.value).where(tables.counters.c.name == "events")
         ).scalar_one()
     )
-
-
-def highest_sequence(connection: sa.Connection, client: str, stream: bytes) -> int:
-    """Return the highest number that has come of a stream, or 0."""
-    table = tables.streams
-    found = connection.execute(
-        sa.select(table.c.last_sequence).where(table.c.client == client, table.c.stream == stream)
-    ).scalar()
-    return int(found or 0)
 
 
 def missing_reports(connection: sa.Connection) -> int:
