@@ -51,9 +51,15 @@ class ClassSettings:
 def class_settings(settings: "ServerSettings") -> ClassSettings:
     """Return what the configuration says of the classes."""
 
-    def without(verb: str) -> frozenset[EventClass]:
-        return frozenset(
-            each for each in SWITCHABLE if not getattr(settings, f"{verb}_{each.value}")
-        )
-
-    return ClassSettings(without("enable"), without("persist"))
+    wanted = {
+        EventClass.TRAFFIC: (settings.enable_traffic, settings.persist_traffic),
+        EventClass.ADMINISTRATION: (
+            settings.enable_administration,
+            settings.persist_administration,
+        ),
+        EventClass.SYSTEM: (settings.enable_system, settings.persist_system),
+    }
+    return ClassSettings(
+        frozenset(each for each in SWITCHABLE if not wanted[each][0]),
+        frozenset(each for each in SWITCHABLE if not wanted[each][1]),
+    )

@@ -117,8 +117,15 @@ class Retention:
 
 def retention_s(settings: ServerSettings) -> Mapping[str, int]:
     """Return for everything that expires how long it is kept."""
-    classes = {each.value: int(getattr(settings, f"retain_{each.value}_s")) for each in EventClass}
-    return classes | {
+    classes = {
+        EventClass.INTEGRITY: settings.retain_integrity_s,
+        EventClass.TRAFFIC: settings.retain_traffic_s,
+        EventClass.ADMINISTRATION: settings.retain_administration_s,
+        EventClass.SYSTEM: settings.retain_system_s,
+        EventClass.ALARM: settings.retain_alarm_s,
+        EventClass.PROVISIONING: settings.retain_provisioning_s,
+    }
+    return {each.value: limit_s for each, limit_s in classes.items()} | {
         "unusable_reports": settings.retain_integrity_s,
         "commands": settings.retain_administration_s,
     }
