@@ -6,11 +6,11 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from needfire_protocol.errors import ConfigError, StorageError
 from needfire_protocol.exit_status import ExitStatus
@@ -246,27 +246,7 @@ class _Server:
             upkeep = Upkeep(
                 runtime, listener, self._options.data_directory, _server_name(self._sockets[0])
             )
-            service = AdminService(
-                store,
-                registry,
-                runtime.data_files,
-                AdminHooks(
-                    on_command_queued=upkeep.command_queued,
-                    on_client_removed=runtime.neighbours.forget,
-                    record_event=journal.raise_event,
-                    kept_of=journal.kept_of,
-                    on_stored=journal.already_stored,
-                    store_later=journal.store_later,
-                    connections=upkeep.presence.everywhere,
-                    states=runtime.fleet.states,
-                    pulse=runtime.vitals.pulse,
-                    health=upkeep.health.look,
-                    warning=lambda: journal.warning,
-                    on_store_failed=journal.store_failed,
-                    outputs=outputs,
-                ),
-                audit,
-            )
+            service = _admin_service(runtime, upkeep)
             yield runtime, listener, service, upkeep
         finally:
             logbook.close()
@@ -290,40 +270,40 @@ class _Server:
         try:
             async with asyncio.TaskGroup() as group:
                 background = [
-                    group.create_task(runtime.journal.store_waiting(runtime.store)),
-                    group.create_task(upkeep.run()),
-                    group.create_task(runtime.neighbours.follow()),
-                    group.create_task(watch_loop(runtime.metrics)),
-                    group.create_task(runtime.outputs.run()),
-                    group.create_task(retain(runtime)),
-                    group.create_task(keep_summed_up(runtime)),
-                    group.create_task(watch_audit_log(runtime)),
-                    group.create_task(herald.run()),
+                    *map(group.create_task, _background(runtime, upkeep, herald)),
                     group.create_task(self._reload_when_told(runtime, listener, endpoint)),
                 ]
-                for bound in self._monitoring:
-                    await upkeep.serve_monitoring(bound)
-                await listener.start(self._sockets)
-                _spare_the_collector()
-                upkeep.health.service = "ok"
-                self._announce_start(runtime)
-                await runtime.provisioning.started(runtime.settings)
+                await self._begin(runtime, listener, upkeep)
                 with others:
                     await self._stop.wait()
-                upkeep.health.service = "stopping"
-                notify("STOPPING=1")
-                await listener.stop()
-                await herald.last_words(_FLUSH_LIMIT_S)
-                runtime.journal.raise_event(
-                    "EXIT", program="needfire-server", status=self._stop_status
-                )
-                await self._save(runtime)
-                await runtime.outputs.stop()
+                await self._wind_down(runtime, listener, upkeep, herald)
                 for task in background:
                     task.cancel()
                 await upkeep.end()
         finally:
             await endpoint.close()
+
+    async def _begin(self, runtime: Runtime, listener: Listener, upkeep: Upkeep) -> None:
+        """Let agents in, and say so."""
+        for bound in self._monitoring:
+            await upkeep.serve_monitoring(bound)
+        await listener.start(self._sockets)
+        _spare_the_collector()
+        upkeep.health.service = "ok"
+        self._announce_start(runtime)
+        await runtime.provisioning.started(runtime.settings)
+
+    async def _wind_down(
+        self, runtime: Runtime, listener: Listener, upkeep: Upkeep, herald: Herald
+    ) -> None:
+        """Let nobody in any more, and bring what there is to the disk and to the outputs."""
+        upkeep.health.service = "stopping"
+        notify("STOPPING=1")
+        await listener.stop()
+        await herald.last_words(_FLUSH_LIMIT_S)
+        runtime.journal.raise_event("EXIT", program="needfire-server", status=self._stop_status)
+        await self._save(runtime)
+        await runtime.outputs.stop()
 
     async def _save(self, runtime: Runtime) -> None:
         try:
@@ -427,6 +407,43 @@ class _Server:
             "CONFIGURATION_RELOADED", path=settings.source, hash=f"sha256:{settings.sha256}"
         )
         _raise_configuration_events(runtime)
+
+
+def _admin_service(runtime: Runtime, upkeep: Upkeep) -> AdminService:
+    journal = runtime.journal
+    hooks = AdminHooks(
+        on_command_queued=upkeep.command_queued,
+        on_client_removed=runtime.neighbours.forget,
+        record_event=journal.raise_event,
+        kept_of=journal.kept_of,
+        on_stored=journal.already_stored,
+        store_later=journal.store_later,
+        connections=upkeep.presence.everywhere,
+        states=runtime.fleet.states,
+        pulse=runtime.vitals.pulse,
+        health=upkeep.health.look,
+        warning=lambda: journal.warning,
+        on_store_failed=journal.store_failed,
+        outputs=runtime.outputs,
+    )
+    return AdminService(runtime.store, runtime.registry, runtime.data_files, hooks, runtime.audit)
+
+
+def _background(
+    runtime: Runtime, upkeep: Upkeep, herald: Herald
+) -> tuple[Coroutine[Any, Any, None], ...]:
+    """Return what runs until the server ends, and is cancelled then."""
+    return (
+        runtime.journal.store_waiting(runtime.store),
+        upkeep.run(),
+        runtime.neighbours.follow(),
+        watch_loop(runtime.metrics),
+        runtime.outputs.run(),
+        retain(runtime),
+        keep_summed_up(runtime),
+        watch_audit_log(runtime),
+        herald.run(),
+    )
 
 
 def _spare_the_collector() -> None:
