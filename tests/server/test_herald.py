@@ -9,7 +9,7 @@ import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
-from email import message_from_string
+from email import message_from_string, policy
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +148,11 @@ async def test_outputs_that_take_alerts_are_told_of_an_audit_log_that_cannot_be_
             await until(lambda: wanted <= set(codes_in(tmp_path / "alerts")), "the file")
             await until(lambda: len(hook.lines()) == 2, "the web hook")
             await until(lambda: len(mail.lines()) == 2, "the mails")
-            subjects = {
-                message_from_string(json.loads(line)["content"])["Subject"].partition(":")[0]
+            mails = [
+                message_from_string(json.loads(line)["content"], policy=policy.default)
                 for line in mail.lines()
-            }
+            ]
+            subjects = {each["Subject"].partition(":")[0] for each in mails}
             assert subjects == {"[needfire] alert server"}
             # Both are said: what is broken, and what that means.
             assert "the audit log cannot be written: " in told.warning

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from needfire_protocol.audit.record import parse_record
-from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_protocol.severity import SeverityFilter
 from needfire_server import journal

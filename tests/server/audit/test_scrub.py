@@ -11,7 +11,7 @@ from needfire_protocol.audit.verify import Verdict
 from needfire_protocol.errors import StorageError
 from needfire_server.audit import scrub
 from needfire_server.audit.scrub import Scrubber
-from needfire_server.storage.audit_base import StoredCheckpoint
+from needfire_server.storage.audit_base import StoredCheckpoint, Stray
 
 PART = 8
 
@@ -30,6 +30,9 @@ class Pages:
 
     def checkpoints_now(self, after: int, count: int) -> list[StoredCheckpoint]:
         raise NotImplementedError
+
+    def stray_now(self) -> Stray | None:
+        return None
 
 
 def log(count: int, *, other_from: int | None = None) -> list[bytes]:
