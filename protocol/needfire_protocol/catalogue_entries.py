@@ -1635,11 +1635,13 @@ _SERVER_ENTRIES: Final = (
         "somebody who can write on the log host changed it, or the disk did.",
         "Keep a copy of the data directory before anything else. Run needfire-admin audit verify "
         "--store, with a key and a checkpoint that were kept elsewhere (each agent keeps one in "
-        "its state directory, audit-checkpoint). Find out who could write there. An export from "
-        "before shows what the record said. Until the store holds again what was signed (restored "
-        "from an export or a backup; of what was inserted, the rows deleted that verify names), the "
-        "server does not vouch for its log to agents, and each of them raises "
-        "AUDIT_LOG_INCONSISTENT. It looks again by itself, and says so with AUDIT_LOG_INTACT.",
+        "its state directory, audit-checkpoint; what the log contradicts is beside the store, "
+        "audit/evidence-N.checkpoint). Find out who could write there. An export from before shows "
+        "what the record said. Until the store holds again what was signed (restored from an export "
+        "or a backup; of what was inserted, the rows deleted that verify names), the server does not "
+        "vouch for its log to agents, and each of them raises AUDIT_LOG_INCONSISTENT. It looks again "
+        "by itself, and says so with AUDIT_LOG_INTACT. Each start tells it again until somebody who "
+        "has looked into it says needfire-admin audit accept --note TEXT.",
         {
             "verdict": "changed, removed, inserted, reordered, cut off, wrong key or missing "
             "checkpoint",
@@ -1700,6 +1702,25 @@ _SERVER_ENTRIES: Final = (
         },
         clears=("AUDIT_LOG_INCONSISTENT",),
         about="kept_size",
+    ),
+    Entry(
+        "AUDIT_FINDING_ACCEPTED",
+        _ALARM,
+        Severity.NOTICE,
+        "Audit log: what was found wrong is accepted by {user}",
+        "Somebody with the role for it has looked into what the server found wrong with its audit "
+        "log, and ended it (needfire-admin audit accept). From here on the log counts as it is.",
+        "If you do not know of it, ask who did it, and why. Copies of what the log contradicted are "
+        "in the data directory, audit/evidence-N.checkpoint: verify an export with them.",
+        {
+            "verdict": "what was found",
+            "record": "number of the first bad record",
+            "reason": "what was found, and when",
+            "note": "what the user said about it",
+            "user": "who accepted it",
+            "request": "the request of the admin tool",
+        },
+        clears=("AUDIT_LOG_TAMPERED",),
     ),
     Entry(
         "AUDIT_KEY_MISSING",

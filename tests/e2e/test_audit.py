@@ -199,3 +199,26 @@ def test_a_log_that_cannot_be_written_is_told_by_whoever_meets_it_first(
         store.execute("DROP TRIGGER strike")
     server.wait_for("Audit log written again")
     assert "cannot be" not in server_home.admin("status").stderr
+
+
+def test_an_older_store_is_told_at_each_start_until_somebody_accepts_it(
+    server_home: ServerHome, tmp_path: Path
+) -> None:
+    store = server_home.data / "needfire.sqlite"
+    server_home.start()
+    server_home.running.stop()
+    shutil.copy(store, tmp_path / "backup")
+    server_home.start()
+    server_home.register("web1")
+    server_home.running.stop()
+    shutil.copy(tmp_path / "backup", store)
+    for _ in range(2):
+        server_home.start().wait_for("Audit log: cut off at record ")
+        server_home.running.stop()
+        assert server_home.admin("audit", "verify", "--store", status=1).stdout
+    server_home.start()
+    server_home.admin("audit", "accept", "--note", "put back by ann")
+    server_home.running.wait_for("is accepted by ")
+    server_home.running.stop()
+    assert server_home.admin("audit", "verify", "--store").stdout.startswith("intact: ")
+    assert "AUDIT_LOG_TAMPERED" not in server_home.admin("alarms", "list").stdout

@@ -16,7 +16,6 @@ CLEARING = [entry for entry in ALARMS if entry.clears]
 HAPPENED = frozenset(
     {
         "AGENT_RESTORED",
-        "AUDIT_LOG_TAMPERED",
         "CLOCK_MOVED",
         "CLONE_DETECTED",
         "EVENTS_NOT_STORED",

@@ -104,6 +104,7 @@ def verify(
     keys: Sequence[PublicKey],
     *,
     anchor: Note | None = None,
+    kept: Note | None = None,
     is_live: bool = False,
     size: int = 0,
     tip: bytes = b"",
@@ -113,12 +114,30 @@ def verify(
     Args:
         lines: of the export, each with its newline.
         keys: who may have signed: any one key that the log had at some time is enough.
-        anchor: a checkpoint that was kept elsewhere; the log must contain what it covers.
+        anchor: a checkpoint that was kept elsewhere; the log must contain what it covers, and it.
+        kept: another one, which the server has kept beside its store.
         is_live: records behind the closing checkpoint are no fault: the log is still written.
         size: records that there must be, where somebody knows.
         tip: hash of the last one of these, where somebody knows; empty: nobody does.
     """
-    return _Check(lines, keys, anchor, is_live=is_live, size=size, tip=tip).run()
+    anchors = (
+        *_anchors(anchor, "that is given"),
+        *_anchors(kept, "that was kept beside the store"),
+    )
+    return _Check(lines, keys, anchors, is_live=is_live, size=size, tip=tip).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """A checkpoint that is not from the log itself, and how people are told which one it is."""
+
+    note: Note
+    checkpoint: Checkpoint
+    which: str
+
+
+def _anchors(note: Note | None, which: str) -> tuple[_Anchor, ...]:
+    return () if note is None else (_Anchor(note, parse_checkpoint(note), which),)
 
 
 @dataclass(slots=True)
@@ -199,7 +218,7 @@ class _Check:
         self,
         lines: Iterable[bytes],
         keys: Sequence[PublicKey],
-        anchor: Note | None,
+        anchors: Sequence[_Anchor],
         *,
         is_live: bool,
         size: int,
@@ -207,8 +226,8 @@ class _Check:
     ) -> None:
         self._lines = _Lines(lines)
         self._keys = frozenset(keys)
-        self._anchor_note = anchor
-        self._anchor = None if anchor is None else parse_checkpoint(anchor)
+        self._anchors = anchors
+        self._anchor_sizes = frozenset(each.checkpoint.size for each in anchors)
         self._is_live = is_live
         self._size = size
         self._tip = tip
@@ -311,8 +330,8 @@ class _Check:
         self._count += 1
         if head.code in (KEY_MADE, KEY_HANDED_OVER):
             self._learn_key(item, head)
-        if self._anchor is not None and self._anchor.size == self._count:
-            self._meet_anchor(self._anchor, item)
+        if self._count in self._anchor_sizes:
+            self._meet_anchors(item)
 
     def _learn_key(self, item: _Item, head: Head) -> None:
         try:
@@ -343,15 +362,12 @@ class _Check:
             text = "a key takes over that the key before it did not name"
             self._found(Verdict.WRONG_KEY, head.number, item.line, text)
 
-    def _meet_anchor(self, anchor: Checkpoint, item: _Item) -> None:
-        if self._root() != anchor.root:
-            self._found(
-                Verdict.CHANGED,
-                0,
-                item.line,
-                f"the first {anchor.size} records are not those of the checkpoint that is given",
-                last=anchor.size - 1,
-            )
+    def _meet_anchors(self, item: _Item) -> None:
+        for each in self._anchors:
+            size = each.checkpoint.size
+            if size == self._count and self._root() != each.checkpoint.root:
+                text = f"the first {size} records are not those of the checkpoint {each.which}"
+                self._found(Verdict.CHANGED, 0, item.line, text, last=size - 1)
 
     def _root(self) -> bytes:
         frontier = self._frontier
@@ -407,6 +423,15 @@ class _Check:
             self._covered = self._count
             self._last_number = checkpoint.number
             self._proven_keys = len(self._announced)
+            self._compare_with_anchors(checkpoint, item)
+
+    def _compare_with_anchors(self, checkpoint: Checkpoint, item: _Item) -> None:
+        """Where checkpoints were deleted, others that are signed later get their numbers."""
+        for each in self._anchors:
+            is_another = each.checkpoint != checkpoint and self._is_ours(each.note)
+            if each.checkpoint.number == checkpoint.number and is_another:
+                text = f"checkpoint {checkpoint.number} is another one than the one {each.which}"
+                self._found(Verdict.MISSING_CHECKPOINT, self._covered, item.line, text)
 
     def _is_ours(self, note: Note) -> bool:
         return bool(self._announced) and self._announced[-1].verifies(note)
@@ -697,18 +722,24 @@ class _Check:
             # Or all that nothing signed covers yet, with a chain made anew.
             text = "the last record is not the one that the server wrote"
             self._found(Verdict.CHANGED, self._covered, line, text, last=count - 1)
-        elif self._anchor is not None and self._anchor.size > count:
-            self._found(
-                Verdict.CUT_OFF,
-                count,
-                0,
-                f"{count} records are there, but {self._anchor.size} were when the checkpoint that "
-                "is given was signed",
-            )
         else:
+            self._end_before_anchors(count)
             self._end_of_checkpoints(closing)
         if self._finding is None:
             self._end_of_keys()
+
+    def _end_before_anchors(self, count: int) -> None:
+        for each in self._anchors:
+            size, number = each.checkpoint.size, each.checkpoint.number
+            if size > count:
+                text = (
+                    f"{count} records are there, but {size} were when the checkpoint {each.which} "
+                    "was signed"
+                )
+                self._found(Verdict.CUT_OFF, count, 0, text)
+            elif number > self._last_number:
+                text = f"checkpoint {number} {each.which} is not there"
+                self._found(Verdict.MISSING_CHECKPOINT, self._covered, 0, text)
 
     def _end_of_checkpoints(self, closing: Checkpoint) -> None:
         if self._last_number < closing.number:
@@ -742,11 +773,10 @@ class _Check:
             self._found(Verdict.CHANGED, 0, 1, "the header names other keys than the records")
         elif not any(key.verifies(note) for key in self._announced):
             self._found(Verdict.CHANGED, 0, 1, "the checkpoint in the header is not signed")
-        elif self._anchor_note is not None and not any(
-            key.verifies(self._anchor_note) for key in self._announced
-        ):
-            text = "the checkpoint that is given is not signed by a key of this log"
-            self._found(Verdict.WRONG_KEY, 0, 0, text)
+        for each in self._anchors:
+            if not any(key.verifies(each.note) for key in self._announced):
+                text = f"the checkpoint {each.which} is not signed by a key of this log"
+                self._found(Verdict.WRONG_KEY, 0, 0, text)
 
     def _found(
         self, verdict: Verdict, first: int, line: int, text: str, *, last: int | None = None

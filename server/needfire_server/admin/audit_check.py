@@ -4,6 +4,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from typing import IO, Final
 
@@ -15,9 +16,11 @@ from needfire_protocol.audit.note import (
     parse_checkpoint,
     parse_note,
 )
-from needfire_protocol.audit.verify import Verification, verify
+from needfire_protocol.audit.verify import Finding, Verdict, Verification, verify
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_server.audit.keys import AuditFiles, read_public_keys
+from needfire_server.audit.log import readable_checkpoint
+from needfire_server.audit.standing import Standing
 from needfire_server.audit.stored import check_stored
 
 __all__ = ["check_export", "check_file", "check_store", "read_anchor", "read_keys"]
@@ -68,6 +71,9 @@ def check_export(lines: Iterator[bytes]) -> Verification:
 def check_store(directory: str, keys: tuple[PublicKey, ...], anchor: Note | None) -> Verification:
     """Check the log in the store of a data directory, beside a server that may be running.
 
+    The checkpoint that is kept beside the store counts as well, and so does what a server found
+    wrong before and nobody has accepted.
+
     Gives up the rights of root, for those of the directory's owner.
 
     Raises:
@@ -81,16 +87,26 @@ def check_store(directory: str, keys: tuple[PublicKey, ...], anchor: Note | None
     # The program's own files may lie where only root can read them.
     load_drivers(directory)
     become_owner(directory)
+    files = AuditFiles(directory)
     with AuditReader(reading_engine(directory)) as reader:
+        # Before anything of the store: what is signed meanwhile is no fault.
+        kept, standing = readable_checkpoint(files.kept_checkpoint()), Standing(files).finding
         while True:
             stored, closing, head = reader.public_keys(), reader.last_checkpoint(), reader.head()
             if stored == reader.public_keys():
                 # All of one moment: no server changed the key meanwhile.
                 break
+        if closing is None and kept is not None:
+            number = parse_checkpoint(kept).number
+            text = f"checkpoint {number} was kept beside the store, and there is none in it"
+            return Verification(Finding(Verdict.MISSING_CHECKPOINT, 0, 0, 0, text), 0, 0, None)
+        if closing is None and standing is not None:
+            return Verification(standing, 0, 0, None)
         if closing is None:
             raise StorageError(f"{reader.name}: nothing of its audit log was ever signed")
         named = [PublicKey.parse(each.key) for each in stored]
-        return check_stored(reader, named, keys, closing, head, anchor)
+        result = check_stored(reader, named, keys, closing, head, anchor, kept=kept)
+        return replace(result, finding=result.finding or standing)
 
 
 def read_keys(key: str | None, directory: str) -> tuple[PublicKey, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from needfire_protocol.audit.note import parse_checkpoint, parse_note
 from needfire_protocol.errors import FormatError, StorageError
+from needfire_protocol.escape import printable
 from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.filters import FILTERS, codes_of, place_of
 from needfire_server.admin.requests import AdminRefusedError, Arguments, Reply
@@ -18,10 +19,11 @@ from needfire_server.admin.wakeup import wait_until
 from needfire_server.clock import now_us
 from needfire_server.storage.audit_base import AuditQuery
 
-__all__ = ["export", "keys", "prove", "report", "rotate", "show"]
+__all__ = ["accept", "export", "keys", "prove", "report", "rotate", "show"]
 
 _LINES: Final = 500
 """Lines that are read at a time, for each who asks."""
+_NOTE_TEXT_MAX: Final = 512
 _LOOK_S: Final = 1.0
 """Who follows the log looks for what nobody told of."""
 
@@ -125,6 +127,20 @@ async def rotate(subject: Subject, call: Call) -> Reply:
     key = str(await subject.audit.rotate(call.user, call.request))
     subject.hooks.record_event("AUDIT_KEY_HANDED_OVER", key=key, **call.who)
     return Reply({"key": key})
+
+
+async def accept(subject: Subject, call: Call) -> Reply:
+    """End what was found wrong with the log: somebody knows of it, and says what it was."""
+    call.arguments.check_names("note")
+    note = printable(call.arguments.optional_text("note") or "", _NOTE_TEXT_MAX)
+    ended = await asyncio.to_thread(subject.audit.accept)
+    if ended is None:
+        raise AdminRefusedError(
+            "nothing was found wrong with the audit log", "needfire-admin audit verify --store"
+        )
+    fields = {"verdict": ended.verdict.value, "record": ended.first, "reason": ended.text}
+    subject.hooks.record_event("AUDIT_FINDING_ACCEPTED", **fields, note=note, **call.who)
+    return Reply(fields)
 
 
 async def _lines(lines: Iterator[bytes]) -> AsyncGenerator[Mapping[str, Any], None]:

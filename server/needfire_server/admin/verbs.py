@@ -86,6 +86,7 @@ VERBS: Final[Mapping[str, Verb]] = MappingProxyType(
         "audit-prove": _reads(audit_verbs.prove, _AUDITORS),
         "audit-keys": _reads(audit_verbs.keys, _AUDITORS),
         "audit-rotate": _changes(audit_verbs.rotate, _AUDITORS),
+        "audit-accept": _changes(audit_verbs.accept, _AUDITORS),
         "report": _reads(audit_verbs.report, _ANY),
     }
 )

@@ -3,6 +3,7 @@
     DATA_DIR/audit/KEYID.key      private key, PEM (PKCS 8), mode 0600; the old one goes at a rotation
     DATA_DIR/audit/public-keys    every public key that the log had, one a line, the newest last
     DATA_DIR/audit/checkpoint     the latest signed checkpoint, beside the store that it speaks of
+    DATA_DIR/audit/finding        what is wrong with the log, and evidence of it: standing.py
 
 Each file is written whole, synced and renamed: a crash leaves the file of before or the new one. A
 private key is on disk before the log names it; one that no record names was never used.
@@ -29,6 +30,8 @@ __all__ = ["AuditFiles", "read_public_keys"]
 
 _FILE_BYTES_MAX: Final = 256 * 1024
 _SEED_BYTES: Final = 32
+_EVIDENCE_MAX: Final = 16
+"""Copies of what the log contradicted. The earliest ones say the most: later ones are not kept."""
 
 
 class AuditFiles:
@@ -109,6 +112,55 @@ class AuditFiles:
         except (StorageError, UnicodeDecodeError):
             return None
 
+    def keep_finding(self, data: bytes) -> None:
+        """Write what was found wrong with the log.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._write(_FINDING, data)
+
+    def kept_finding(self) -> bytes | None:
+        """Return what was found wrong; None where nothing is.
+
+        What cannot be read was found all the same: it is empty then.
+        """
+        path = os.path.join(self.directory, _FINDING)
+        try:
+            return _read(path)
+        except StorageError:
+            return b"" if os.path.lexists(path) else None
+
+    def drop_finding(self) -> None:
+        """Delete what was found wrong.
+
+        Raises:
+            StorageError: it cannot be deleted.
+        """
+        path = os.path.join(self.directory, _FINDING)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+                _sync(self.directory)
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror or error}") from error
+
+    def keep_evidence(self, what: str, text: str) -> None:
+        """Write a copy of what the log contradicts, unless there is one, or there are many.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        for number in range(1, _EVIDENCE_MAX + 1):
+            name = f"evidence-{number}.{what}"
+            path = os.path.join(self.directory, name)
+            if not os.path.lexists(path):
+                self._write(name, text.encode())
+                return
+            with contextlib.suppress(StorageError):
+                if _read(path) == text.encode():
+                    return
+
     def _write(self, name: str, data: bytes, *, mode: int = 0o600) -> None:
         path = os.path.join(self.directory, name)
         partial = f"{path}.part"
@@ -140,6 +192,9 @@ def read_public_keys(data: bytes, source: str) -> tuple[PublicKey, ...]:
     if not keys:
         raise FormatError(f"{source} holds no public key")
     return keys
+
+
+_FINDING: Final = "finding"
 
 
 def _key_file(key: PublicKey) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from needfire_protocol.audit.merkle import (
+    Frontier,
     consistency_proof,
     inclusion_proof,
     is_consistent,
@@ -34,15 +35,17 @@ from needfire_server import clock
 from needfire_server.audit.export import log_lines
 from needfire_server.audit.keys import AuditFiles
 from needfire_server.audit.scrub import Scrubber
+from needfire_server.audit.standing import Standing
 from needfire_server.audit.stored import check_stored
 from needfire_server.storage.audit_base import (
+    AuditHead,
     AuditIncompleteError,
     AuditTables,
     StoredCheckpoint,
     StoredKey,
 )
 
-__all__ = ["AuditLog", "Inclusion", "Shown"]
+__all__ = ["AuditLog", "Inclusion", "Shown", "readable_checkpoint"]
 
 _ORIGIN: Final = "needfire.audit/"
 _ORIGIN_BYTES: Final = 16
@@ -102,6 +105,8 @@ class AuditLog:
         self._roots: dict[int, bytes] = {}
         """Of the last checkpoints that were shown, by their size."""
         self._kept_number = 0
+        self._kept_before = self._files.kept_checkpoint()
+        """What this process found beside the store: the log must have grown out of it."""
         self._looking = asyncio.Lock()
         self._looks = 0
         self._scrubber = Scrubber(tables)
@@ -110,6 +115,7 @@ class AuditLog:
         """Why nothing can be signed; None while it can. Each checkpoint tries again."""
         self.finding: Finding | None = None
         """What is wrong with the log, as far as this process has noticed."""
+        self._standing = Standing(self._files)
 
     @classmethod
     async def open(
@@ -133,7 +139,7 @@ class AuditLog:
             await log._make_first_key()
         else:
             log._load_key()
-        log._compare_public()
+        await asyncio.to_thread(log._compare_public)
         log._files.keep_public(log.public_keys())
         log._show(await tables.last_checkpoint())
         return log
@@ -141,6 +147,25 @@ class AuditLog:
     def public_keys(self) -> list[PublicKey]:
         """Return every key that the log had, the newest last."""
         return [PublicKey.parse(each.key) for each in self._keys]
+
+    @property
+    def standing(self) -> Finding | None:
+        """What was found wrong, by whichever process of this server, and nobody has accepted."""
+        return self._standing.finding
+
+    def accept(self) -> Finding | None:
+        """End what stands: somebody knows of it. Return it; None where nothing stood.
+
+        From here on the log counts as it is; what is wrong with it still is found anew.
+
+        Raises:
+            StorageError: it stands on, because its file cannot be removed.
+        """
+        ended = self._standing.accept()
+        if ended is not None:
+            self.finding = None
+            self._scrubber = Scrubber(self._tables)
+        return ended
 
     @property
     def shown(self) -> Shown | None:
@@ -302,15 +327,16 @@ class AuditLog:
     async def check_all(self) -> Verification | None:
         """Read the whole log of the store and hold it against the keys and the kept checkpoint.
 
-        None where nothing was ever signed.
+        None where the store has nothing that was signed; where something was, that is a finding.
+
+        Raises:
+            StorageError: the store cannot be read, or what was found cannot be kept.
         """
-        result = await self._whole()
-        if result is not None:
-            self.finding = self.finding or result.finding
+        result, found = await self._whole()
+        await self._note(found)
         return result
 
-    async def _whole(self) -> Verification | None:
-        anchor = self._anchor()
+    async def _whole(self) -> tuple[Verification | None, Finding | None]:
         while True:
             keys = self._keys
             closing, head = await self._tables.last_checkpoint(), await self._tables.head()
@@ -318,13 +344,18 @@ class AuditLog:
             if keys == self._keys:
                 # All of one moment: no other server changed the key meanwhile.
                 break
-        if closing is None:
-            return None
-        # Any of the keys: a crash may have come before the latest one signed anything.
-        named = [PublicKey.parse(each.key) for each in keys]
-        return await asyncio.to_thread(
-            check_stored, self._tables, named, named, closing, head, anchor
-        )
+        found = await self._head_finding(head)
+        result = None
+        if closing is not None:
+            # Any of the keys: a crash may have come before the latest one signed anything.
+            named = [PublicKey.parse(each.key) for each in keys]
+            result = await asyncio.to_thread(
+                check_stored, self._tables, named, named, closing, head, kept=self._anchor()
+            )
+            found = result.finding or found
+        elif self._anchor() is not None:
+            found = await self._contradiction() or found
+        return result, found
 
     async def check_recent(self) -> Finding | None:
         """Read what is new, and the next part of what is old; return what is wrong, once.
@@ -337,30 +368,86 @@ class AuditLog:
         self.finding = await asyncio.to_thread(self._scrubber.step)
         if self.finding is not None:
             # The whole log tells better which record it is, unless all of it was made anew.
-            result = await self._whole()
-            better = None if result is None else result.finding
+            _, better = await self._whole()
             self.finding = self.finding if better is None else better
+            await self._note(self.finding)
         return self.finding
 
     async def check_again(self) -> Finding | None:
         """Read the whole log once more after a finding; return what is wrong now.
 
         Once nothing is, neither by its signatures nor by what was read of it before, this server
-        vouches for its log again. That another log was put in place is not mended by anything.
+        vouches for its log again; that something was wrong stays known until it is accepted. That
+        another log was put in place is not mended by anything.
         """
         if self.finding is None or self._is_another:
             return self.finding
-        result = await self._whole()
-        found = None if result is None else result.finding
+        _, found = await self._whole()
         self.finding = found or await asyncio.to_thread(self._scrubber.read_all)
         return self.finding
 
-    def _anchor(self) -> Note | None:
-        kept = self._files.kept_checkpoint()
-        try:
-            return None if kept is None else parse_note(kept)
-        except FormatError:
+    async def _note(self, found: Finding | None) -> None:
+        """Keep what was found, and what shows it, before anything of that is overwritten.
+
+        Raises:
+            StorageError: it cannot be kept; it is known to this process.
+        """
+        if found is None:
+            return
+        self.finding = self.finding or found
+        is_new = self.standing is None or await self._contradiction() is not None
+        if is_new and self._kept_before is not None:
+            kept = self._kept_before
+            await asyncio.to_thread(self._files.keep_evidence, "checkpoint", kept)
+        await asyncio.to_thread(self._standing.note, found, clock.now_us())
+
+    async def _contradiction(self) -> Finding | None:
+        """Return how the log differs from the checkpoint that was found beside its store.
+
+        By its state alone, and so at once; the records are read by ``check_all``.
+        """
+        anchor = self._anchor()
+        if anchor is None:
             return None
+        kept, head = parse_checkpoint(anchor), await self._tables.head()
+        which = f"checkpoint {kept.number} that was kept beside the store"
+        if kept.size > head.size:
+            text = f"{head.size} records are there, but {kept.size} were at the {which}"
+            return Finding(Verdict.CUT_OFF, head.size, head.size, 0, text)
+        if await self._root(kept.size) != kept.root:
+            text = f"the first {kept.size} records are not those of the {which}"
+            return Finding(Verdict.CHANGED, 0, max(0, kept.size - 1), 0, text)
+        before = max(0, kept.number - 1)
+        rows = await asyncio.to_thread(self._tables.checkpoints_now, before, 1)
+        if not any(_is_the_same(anchor, each) for each in rows):
+            return Finding(Verdict.MISSING_CHECKPOINT, 0, 0, 0, f"the {which} is not there")
+        return None
+
+    async def _head_finding(self, head: AuditHead) -> Finding | None:
+        """Return how the records differ from what the store says of their end."""
+        last = max(0, head.size - 1)
+        rows = await asyncio.to_thread(self._tables.records_now, last, 2)
+        hashes = {number: leaf_hash(line) for number, line in rows}
+        if head.size in hashes and (await self._tables.head()).size <= head.size:
+            text = f"there is a record {head.size}, and the log has {head.size} records"
+            return Finding(Verdict.INSERTED, head.size, head.size, 0, text)
+        is_right = not head.size or hashes.get(last) == head.previous
+        if is_right and await self._root(head.size) == head.frontier.root():
+            return None
+        text = "the end of the log is not what its records come to"
+        return Finding(Verdict.CHANGED, last, last, 0, text)
+
+    async def _root(self, size: int) -> bytes | None:
+        """Return the root over the first records by the store's tree; None where it lacks some."""
+        levels = [level for level in reversed(range(size.bit_length())) if size >> level & 1]
+        wanted = [(level, (size >> level) - 1) for level in levels]
+        try:
+            return Frontier(size, await self._tables.subtrees(wanted)).root()
+        except (StorageError, ValueError):
+            return None
+
+    def _anchor(self) -> Note | None:
+        return readable_checkpoint(self._kept_before)
 
     def lines(self, closing: StoredCheckpoint) -> Iterator[bytes]:
         """Yield the lines of the log up to a checkpoint; blocks: for a thread."""
@@ -406,6 +493,8 @@ class AuditLog:
         """Write it beside the store, once, if it was shown; while ``_signing`` is held."""
         shown = None if self._shown is None else self._shown.checkpoint
         if checkpoint is not None and checkpoint.number > self._kept_number and shown == checkpoint:
+            if not self._kept_number:
+                await self._note(await self._contradiction())
             await asyncio.to_thread(self._files.keep_checkpoint, checkpoint.note)
             self._kept_number = checkpoint.number
 
@@ -426,6 +515,8 @@ class AuditLog:
             text = f"the store names other keys than {self._files.public_path} did"
             self.finding = Finding(Verdict.WRONG_KEY, 0, 0, 0, text)
             self._is_another = True
+            self._files.keep_evidence("public-keys", "".join(f"{key}\n" for key in kept))
+            self._standing.note(self.finding, clock.now_us())
 
     def _show(self, checkpoint: StoredCheckpoint | None) -> None:
         if checkpoint is None or not self._is_news(checkpoint):
@@ -442,6 +533,22 @@ class AuditLog:
                 str(keys[signer]),
                 _handovers(self._keys[: signer + 1], AUDIT_HANDOVERS_MAX),
             )
+
+
+def readable_checkpoint(text: str | None) -> Note | None:
+    """Return the checkpoint of a text; None where it is none."""
+    try:
+        note = None if text is None else parse_note(text)
+        if note is not None:
+            parse_checkpoint(note)
+    except FormatError:
+        return None
+    return note
+
+
+def _is_the_same(anchor: Note, stored: StoredCheckpoint) -> bool:
+    found = readable_checkpoint(stored.note)
+    return found is not None and found.text == anchor.text
 
 
 def _handovers(keys: Sequence[StoredKey], at_most: int) -> tuple[str, ...]:

@@ -22,7 +22,9 @@ def check_stored(
     keys: Sequence[PublicKey],
     closing: StoredCheckpoint,
     head: AuditHead,
-    anchor: Note | None,
+    anchor: Note | None = None,
+    *,
+    kept: Note | None = None,
 ) -> Verification:
     """Check the log of a store beside a server that may be writing it.
 
@@ -31,10 +33,11 @@ def check_stored(
         keys: those that may have signed.
         closing: the latest checkpoint, read before ``head``.
         anchor: a checkpoint that was kept elsewhere.
+        kept: the one that the server has kept beside the store, read before all of this.
     """
     lines = log_lines(tables, stored_keys, closing, size=max(head.size, closing.size))
     tip = head.previous if head.size >= closing.size else b""
-    result = verify(lines, keys, anchor=anchor, is_live=True, size=head.size, tip=tip)
+    result = verify(lines, keys, anchor=anchor, kept=kept, is_live=True, size=head.size, tip=tip)
     if result.finding is None:
         result = replace(result, finding=_of_state(result, closing, head) or stray_finding(tables))
     return result

@@ -110,7 +110,11 @@ class _Checker:
 
     async def check_all(self) -> None:
         """Read the whole log, and tell what is wrong with it."""
-        await self._tell(self._runtime.audit.check_all())
+        audit = self._runtime.audit
+        await self._tell(audit.check_all())
+        if audit.finding is None and audit.standing is not None:
+            # Found before this start; what was signed since may hide it from any check but this.
+            self._say(audit.standing)
 
     async def check_recent(self) -> None:
         """Read on; where something is wrong, look whether it still is."""
@@ -133,10 +137,13 @@ class _Checker:
         if finding is None and told is not None:
             self._runtime.journal.raise_event("AUDIT_LOG_INTACT", record=told.first)
         elif finding is not None and finding != told:
-            self._runtime.journal.raise_event(
-                "AUDIT_LOG_TAMPERED",
-                verdict=finding.verdict.value,
-                record=finding.first,
-                record_last=finding.last,
-                reason=finding.text,
-            )
+            self._say(finding)
+
+    def _say(self, finding: Finding) -> None:
+        self._runtime.journal.raise_event(
+            "AUDIT_LOG_TAMPERED",
+            verdict=finding.verdict.value,
+            record=finding.first,
+            record_last=finding.last,
+            reason=finding.text,
+        )

@@ -1,4 +1,4 @@
-"""The verbs of the audit log: verify, export, show, prove, keys, rotate."""
+"""The verbs of the audit log: verify, export, show, prove, keys, rotate, accept."""
 
 import json
 import sys
@@ -193,6 +193,20 @@ def rotate_key() -> None:
     """Give the log a new key. The old one signs the change, and its private half is deleted."""
     with backend() as server:
         click.echo(server.call("audit-rotate", {}).result["key"])
+
+
+@audit.command("accept")
+@click.option("--note", metavar="TEXT", help="What it was; recorded with it.")
+@server_options
+def accept_finding(note: str | None) -> None:
+    """End what the server found wrong with the log: it is looked into, and told no more.
+
+    What is still wrong in the store is found again. The copies of what the log contradicted
+    (evidence-N.* in the directory audit of the data directory) stay.
+    """
+    with backend() as server:
+        ended = server.call("audit-accept", {"note": note}).result
+    click.echo(f"accepted: {ended['verdict']}: record {ended['record']}: {ended['reason']}")
 
 
 def _tell(result: "Verification", *, as_json: bool) -> None:

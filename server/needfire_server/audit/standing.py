@@ -1,0 +1,89 @@
+"""What was found wrong with the audit log, until somebody accepts it: it outlives the process.
+
+    DATA_DIR/audit/finding              what was found, as JSON
+    DATA_DIR/audit/evidence-N.WHAT      the checkpoint, or the list of public keys, that the log of
+                                        the store contradicts: what it showed before, signed
+
+A log that was made anew, or put back, is consistent in itself as soon as it is signed again: only
+what was kept beside it tells. So none of that is overwritten before there is a copy.
+"""
+
+import json
+from typing import Final
+
+from needfire_protocol.audit.verify import Finding, Verdict
+from needfire_protocol.errors import FormatError
+from needfire_protocol.event import format_time, parse_time
+from needfire_server.audit.keys import AuditFiles
+
+__all__ = ["Standing"]
+
+_TEXT_MAX: Final = 1_024
+_HOW_TO_END_IT: Final = "needfire-admin audit accept ends this"
+
+
+class Standing:
+    """The finding that stands."""
+
+    def __init__(self, files: AuditFiles) -> None:
+        self._files = files
+        self.finding: Finding | None = _parsed(files.kept_finding())
+        """The first one that nobody has accepted; says when it was made."""
+
+    def note(self, finding: Finding, now_us: int) -> None:
+        """Keep a finding, unless there is an earlier one already.
+
+        Raises:
+            StorageError: it cannot be written; it stands in this process only.
+        """
+        if self.finding is None:
+            made = format_time(now_us)
+            self.finding = _since(finding, made)
+            self._files.keep_finding(_encoded(finding, made))
+
+    def accept(self) -> Finding | None:
+        """End the finding; return it. Evidence stays.
+
+        Raises:
+            StorageError: it cannot be removed, and stands.
+        """
+        ended = self.finding
+        self._files.drop_finding()
+        self.finding = None
+        return ended
+
+
+def _encoded(finding: Finding, made: str) -> bytes:
+    return json.dumps(
+        {
+            "verdict": finding.verdict.value,
+            "record": finding.first,
+            "record_last": finding.last,
+            "reason": finding.text[:_TEXT_MAX],
+            "time": made,
+        }
+    ).encode()
+
+
+def _parsed(data: bytes | None) -> Finding | None:
+    """Return a finding as it was kept: a file that is damaged says that there was one."""
+    if data is None:
+        return None
+    try:
+        kept = json.loads(data)
+        found = Finding(
+            Verdict(kept["verdict"]),
+            max(0, int(kept["record"])),
+            max(0, int(kept["record_last"])),
+            0,
+            str(kept["reason"])[:_TEXT_MAX],
+        )
+        return _since(found, format_time(parse_time(kept["time"])))
+    except (ValueError, KeyError, TypeError, RecursionError, FormatError):
+        text = f"what was found before cannot be read any more; {_HOW_TO_END_IT}"
+        return Finding(Verdict.CHANGED, 0, 0, 0, text)
+
+
+def _since(finding: Finding, made: str) -> Finding:
+    text = f"{finding.text} (found at {made}; {_HOW_TO_END_IT})"
+    return Finding(finding.verdict, finding.first, finding.last, 0, text)

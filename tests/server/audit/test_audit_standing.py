@@ -1,0 +1,268 @@
+"""What is kept beside the store outlives a forged log, and a finding outlives the process."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from needfire_protocol.audit.record import Draft
+from needfire_protocol.audit.verify import Finding, Verdict
+from needfire_protocol.errors import StorageError
+from needfire_protocol.exit_status import ExitStatus
+from needfire_server.admin.audit_check import check_store, read_keys
+from needfire_server.admin.offline import OfflineStore
+from needfire_server.audit.keys import AuditFiles
+from needfire_server.audit.log import AuditLog
+from needfire_server.storage.sqlite import SqliteStore
+from needfire_testkit.admin_server import run_admin
+from needfire_testkit.forged_log import rewrite_history
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[AuditLog]:
+    store = SqliteStore.open(str(directory / "needfire.sqlite"))
+    try:
+        yield await AuditLog.open(store.audit, str(directory))
+    finally:
+        store.close()
+
+
+def drafts(count: int) -> list[Draft]:
+    return [
+        Draft("CLIENT_REGISTERED", subject="root", fields={"what": f"act {number}"})
+        for number in range(count)
+    ]
+
+
+async def grown(directory: Path, rounds: int) -> None:
+    directory.mkdir(exist_ok=True)
+    async with opened(directory) as log:
+        for _ in range(rounds):
+            await log.append(*drafts(20))
+            await log.checkpoint()
+
+
+def doctor(directory: Path, *statements: str) -> None:
+    connection = sqlite3.connect(directory / "needfire.sqlite", isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+async def started(directory: Path) -> Finding | None:
+    """Do what a start of the server does with the log; return what it tells."""
+    async with opened(directory) as log:
+        await log.check_all()
+        told = log.finding or log.standing
+        await log.append(*drafts(2))
+        await log.checkpoint()
+    return told
+
+
+def verified(directory: Path) -> Finding | None:
+    return check_store(str(directory), read_keys(None, str(directory)), None).finding
+
+
+def evidence(directory: Path) -> list[str]:
+    paths = sorted((directory / "audit").glob("evidence-*.checkpoint"))
+    return [path.read_text() for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("last_checkpoint", "verdict"), [(0, Verdict.CHANGED), (1, Verdict.CHANGED)]
+)
+async def test_a_whole_history_made_anew_is_told_until_somebody_accepts_it(
+    tmp_path: Path, last_checkpoint: int, verdict: Verdict
+) -> None:
+    data = tmp_path / "data"
+    await grown(data, 3)
+    kept = (data / "audit" / "checkpoint").read_text()
+    rewrite_history(
+        data / "needfire.sqlite",
+        b'"subject":"root"',
+        b'"subject":"eve"',
+        last_checkpoint=last_checkpoint,
+    )
+    assert verified(data) is not None
+    for _ in range(3):
+        told = await started(data)
+        assert told is not None
+        assert told.verdict is verdict
+        found = verified(data)
+        assert found is not None
+        assert evidence(data) == [kept]
+    assert (data / "audit" / "checkpoint").read_text() != kept
+
+
+@pytest.mark.parametrize("last_checkpoint", [0, 1])
+async def test_checkpoints_that_are_deleted_are_missed(
+    tmp_path: Path, last_checkpoint: int
+) -> None:
+    """All records are there: the server would sign them again, and nobody could tell when."""
+    data = tmp_path / "data"
+    await grown(data, 3)
+    kept = (data / "audit" / "checkpoint").read_text()
+    doctor(data, f"DELETE FROM audit_checkpoints WHERE number > {last_checkpoint}")
+    for _ in range(4):
+        found = verified(data)
+        assert found is not None
+        assert found.verdict is Verdict.MISSING_CHECKPOINT
+        told = await started(data)
+        assert told is not None
+        assert told.verdict is Verdict.MISSING_CHECKPOINT
+    assert evidence(data) == [kept]
+
+
+async def test_a_store_that_was_put_back_is_told_at_each_start(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    await grown(data, 2)
+    shutil.copy(data / "needfire.sqlite", tmp_path / "backup")
+    await grown(data, 2)
+    kept = (data / "audit" / "checkpoint").read_text()
+    shutil.copy(tmp_path / "backup", data / "needfire.sqlite")
+    for _ in range(3):
+        told = await started(data)
+        assert told is not None
+        assert told.verdict is Verdict.CUT_OFF
+        # Beyond what it had: then the records are others.
+        await grown(data, 3)
+        assert verified(data) is not None
+    assert evidence(data) == [kept]
+
+
+async def test_an_older_log_is_not_signed_over_before_it_is_told(tmp_path: Path) -> None:
+    """A verb that signs at once, on the store itself, has looked at no record."""
+    data = tmp_path / "data"
+    await grown(data, 2)
+    shutil.copy(data / "needfire.sqlite", tmp_path / "backup")
+    await grown(data, 2)
+    kept = (data / "audit" / "checkpoint").read_text()
+    shutil.copy(tmp_path / "backup", data / "needfire.sqlite")
+    async with opened(data) as log:
+        await log.append(*drafts(100))
+        await log.checkpoint()
+        assert log.finding is not None
+    assert evidence(data) == [kept]
+    told = await started(data)
+    assert told is not None
+
+
+async def test_what_was_accepted_is_told_no_more_and_its_evidence_stays(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    await grown(data, 3)
+    doctor(data, "DELETE FROM audit_checkpoints")
+    assert await started(data) is not None
+    async with opened(data) as log:
+        ended = log.accept()
+        assert ended is not None
+        assert (ended.verdict, log.accept()) == (Verdict.MISSING_CHECKPOINT, None)
+    assert verified(data) is None
+    assert await started(data) is None
+    assert len(evidence(data)) == 1
+
+
+async def test_accepting_is_on_record_with_who_did_it_and_why(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    await grown(data, 3)
+    doctor(data, "DELETE FROM audit_checkpoints")
+    await started(data)
+    done = await run_admin("audit", "accept", "--note", "restored\nby ann", directory=data)
+    assert done.status == ExitStatus.DONE, done.err
+    assert done.out.startswith("accepted: missing checkpoint: record 0: ")
+    assert await asyncio.to_thread(_recorded, data) == [
+        ("restored\\x0aby ann", "missing checkpoint")
+    ]
+    done = await run_admin("audit", "accept", directory=data)
+    assert done.status == ExitStatus.REFUSED
+    assert "audit verify --store" in done.err
+
+
+def _recorded(data: Path) -> list[tuple[str, str]]:
+    with OfflineStore(str(data)) as store:
+        items = list(store.stream("audit-show", {"code": "AUDIT_FINDING_ACCEPTED"}))
+    fields = [item["record"]["fields"] for item in items]
+    return [(each["note"], each["verdict"]) for each in fields]
+
+
+async def test_a_store_of_its_own_in_the_place_of_the_log_is_told_at_each_start(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    await grown(data, 2)
+    (data / "needfire.sqlite").unlink()
+    for _ in range(2):
+        told = await started(data)
+        assert told is not None
+        assert told.verdict is Verdict.WRONG_KEY
+    assert len(list((data / "audit").glob("evidence-*.public-keys"))) == 1
+    assert len(evidence(data)) == 1
+
+
+@pytest.mark.parametrize("change", ["size - 1", "size + 1"])
+async def test_a_head_that_does_not_fit_the_records_is_told(tmp_path: Path, change: str) -> None:
+    """Where the tree of the other size has as many parts, nothing else is wrong with it."""
+    data = tmp_path / "data"
+    size = 22 if change == "size - 1" else 21
+    data.mkdir()
+    async with opened(data) as log:
+        await log.append(*drafts(size - 1))
+    doctor(data, f"UPDATE audit_head SET size = {change}")
+    async with opened(data) as log:
+        await log.check_all()
+        assert log.finding is not None
+        assert log.finding.verdict in (Verdict.INSERTED, Verdict.CHANGED)
+
+
+async def test_a_crash_between_the_store_and_the_file_is_no_finding(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    await grown(data, 2)
+    older = (data / "audit" / "checkpoint").read_text()
+    await grown(data, 1)
+    (data / "audit" / "checkpoint").write_text(older)
+    assert verified(data) is None
+    assert await started(data) is None
+    assert evidence(data) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 5_000, b'{"verdict":"changed"}', b"\xff"])
+async def test_a_damaged_finding_is_a_finding(tmp_path: Path, content: bytes) -> None:
+    data = tmp_path / "data"
+    await grown(data, 1)
+    (data / "audit" / "finding").write_bytes(content)
+    told = await started(data)
+    assert told is not None
+    assert "audit accept" in told.text
+
+
+def test_evidence_is_bounded_and_the_earliest_stays(tmp_path: Path) -> None:
+    files = AuditFiles(str(tmp_path))
+    for number in (*range(20), 0, 5):
+        files.keep_evidence("checkpoint", f"note {number}")
+    assert len(evidence(tmp_path)) == 16
+    assert (tmp_path / "audit" / "evidence-1.checkpoint").read_text() == "note 0"
+
+
+async def test_what_cannot_be_kept_is_known_to_the_process_and_nothing_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    await grown(data, 2)
+    kept = (data / "audit" / "checkpoint").read_text()
+    doctor(data, "DELETE FROM audit_checkpoints")
+
+    def full(*_: object) -> None:
+        raise StorageError("no room")
+
+    monkeypatch.setattr(AuditFiles, "keep_evidence", full)
+    async with opened(data) as log:
+        with pytest.raises(StorageError, match="no room"):
+            await log.check_all()
+        assert log.finding is not None
+        await log.append(*drafts(1))
+        with pytest.raises(StorageError, match="no room"):
+            await log.checkpoint()
+    assert (data / "audit" / "checkpoint").read_text() == kept
