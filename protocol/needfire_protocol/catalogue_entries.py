@@ -1136,6 +1136,18 @@ _SERVER_ENTRIES: Final = (
         clears=("CLOCK_DIFFERS",),
     ),
     Entry(
+        "CLOCK_UNSTEADY",
+        _ALARM,
+        Severity.WARN,
+        "Clock moves all the time: {count} changes were not told",
+        "The clock of a client's host moved, or differed from the server's, so often that not all "
+        "of it was told (CLOCK_MOVED, CLOCK_DIFFERS): ten times at once and once in ten minutes are. "
+        "Summed up every ten minutes.",
+        "No clock does that by itself. Look at the host: somebody plays with its clock, or speaks "
+        "to this server in the agent's place.",
+        {"client": _CLIENT, "count": "what was not told in these ten minutes"},
+    ),
+    Entry(
         "SERVER_CLOCK_MOVED",
         _ALARM,
         Severity.WARN,
@@ -1842,9 +1854,11 @@ _SERVER_ENTRIES: Final = (
         _ALARM,
         Severity.ERR,
         "{count} events were not stored",
-        "While the store could not be written, more of the server's own events came than may "
-        "wait. They are in the log file, but neither in the store nor in the audit log.",
-        "Look in the log file between 'Storage failed' and 'Storage works again'.",
+        "More of the server's own events came than may wait for the store: while it could not be "
+        "written, or about one client alone, which has a share of the places. They are in the log "
+        "file, but neither in the store nor in the audit log.",
+        "Look in the log file between 'Storage failed' and 'Storage works again', or for a client of "
+        "which much is told.",
         {"count": "events that are missing"},
     ),
     Entry(

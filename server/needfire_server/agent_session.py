@@ -62,6 +62,10 @@ _UNWANTED_BYTES_MAX: Final = 16 * 1024 * 1024
 """What may still come of a proposal after it was refused: more than is on its way at any time."""
 
 
+_SMALL: Final = (Heartbeat, CommandResult, AuditProofRequest)
+"""What costs little, and so is not counted by what it costs."""
+
+
 class AgentSession:
     """Serves the messages of one client until one side ends the connection."""
 
@@ -319,6 +323,12 @@ class AgentSession:
         return True
 
     async def _serve(self, message: Message, session: Session, voice: Voice) -> None:
+        if isinstance(message, _SMALL):
+            await self._runtime.throttle.before_message(
+                self.client, lambda: self._is_heard(session)
+            )
+            if not await self._session_may_speak(session):
+                return
         match message:
             case ReportBatch(reports=reports):
                 is_relayed = any(report.type == RELAYED_REPORT for report in reports)

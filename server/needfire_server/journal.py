@@ -9,11 +9,13 @@ confirmed, and asks only what is to be kept of it (``kept_of``).
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from needfire_protocol.catalogue import CATALOGUE
+from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_protocol.severity import Severity
@@ -31,6 +33,10 @@ __all__ = ["Journal"]
 
 _WAITING_MAX: Final = 10_000
 """Events that wait for the store. When it stands still for longer, the log still has them all."""
+_SHARE_MAX: Final = 500
+"""So many of them may be about one client: it must not displace what is said of others."""
+_RESERVED: Final = 1_000
+"""Further places for what is about no client; and as many again for alarms about the server."""
 
 _SWITCHABLE_NAMES: Final = ", ".join(each.value for each in SWITCHABLE)
 _TOGETHER_MAX: Final = 256
@@ -38,6 +44,9 @@ _TOGETHER_MAX: Final = 256
 _GATHERING_S: Final = 0.05
 """Seconds after a write in which what is raised is gathered for the next one: a fleet that comes back
 would else have a commit for nearly each of its log-ins. Who has been silent is stored at once."""
+
+_Waiting: TypeAlias = tuple[Kept, str]
+"""What is kept of an event, and which client it is about; empty where it is none."""
 
 _logger = logging.getLogger(__name__)
 
@@ -63,7 +72,10 @@ class Journal:
         """Called when it is found that there is no room, once until there is some again."""
         self.has_no_room = False
         """Whether the store failed because it is full, and has not worked since."""
-        self._waiting: asyncio.Queue[Kept] = asyncio.Queue(_WAITING_MAX)
+        # Bounded by ``_has_room``.
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._shares: Counter[str] = Counter()
+        """Events that wait, by client; holds none of those of whom none waits."""
         self._lost = 0
         self._storing = 0
         """Events that were taken from the queue and are on their way to the disk."""
@@ -89,7 +101,7 @@ class Journal:
             code, severity, time_us=now_us(), random_10_bytes=os.urandom(10), **fields
         )
         if self._logbook.write(event) if is_wanted else self._logbook.admits(event):
-            self._enqueue((event if is_kept else None, draft_of_event(event)))
+            self._enqueue((event if is_kept else None, draft_of_event(event)), event)
         return event
 
     def kept_of(self, event: Event) -> Kept:
@@ -109,7 +121,7 @@ class Journal:
         """Log an event that the store did not take, and keep trying, as with those that are raised."""
         if self.classes.takes(event.event_class):
             self._logbook.write(event)
-        self._enqueue(self.kept_of(event))
+        self._enqueue(self.kept_of(event), event)
 
     def _is_kept(self, event: Event) -> bool:
         classes = self.classes
@@ -117,14 +129,23 @@ class Journal:
             event.event_class, event.severity
         )
 
-    def _enqueue(self, kept: Kept) -> None:
+    def _enqueue(self, kept: Kept, event: Event) -> None:
         if kept == (None, None):
             return
-        try:
-            self._waiting.put_nowait(kept)
-        except asyncio.QueueFull:
+        client = str(event.fields.get("client") or "")
+        if not self._has_room(client, event.event_class):
             self._lost += 1
-            _logger.debug("the store is behind; an event is in the log only")
+            _logger.debug("the store is behind; %s is in the log only", event.code)
+            return
+        self._waiting.put_nowait((kept, client))
+        if client:
+            self._shares[client] += 1
+
+    def _has_room(self, client: str, event_class: EventClass) -> bool:
+        if client:
+            return self._waiting.qsize() < _WAITING_MAX and self._shares[client] < _SHARE_MAX
+        is_alarm = event_class is EventClass.ALARM
+        return self._waiting.qsize() < _WAITING_MAX + _RESERVED * (1 + is_alarm)
 
     @property
     def is_store_failing(self) -> bool:
@@ -198,9 +219,10 @@ class Journal:
         is at the head waits with it: order is kept.
         """
         while True:
-            items = [await self._waiting.get()]
-            while len(items) < _TOGETHER_MAX and not self._waiting.empty():
-                items.append(self._waiting.get_nowait())
+            taken = [await self._waiting.get()]
+            while len(taken) < _TOGETHER_MAX and not self._waiting.empty():
+                taken.append(self._waiting.get_nowait())
+            items = [item for item, _ in taken]
             self._storing = len(items)
             while True:
                 try:
@@ -211,15 +233,21 @@ class Journal:
                     self.store_failed(error)
                     await asyncio.sleep(1)
             self._storing = 0
-            for _ in items:
+            for _, client in taken:
                 self._waiting.task_done()
+                self._leave(client)
             self._tell_lost()
             self._on_recorded()
             if self._waiting.qsize() < _TOGETHER_MAX:
                 await asyncio.sleep(_GATHERING_S)
 
+    def _leave(self, client: str) -> None:
+        self._shares[client] -= 1
+        if self._shares[client] <= 0:
+            del self._shares[client]
+
     def _tell_lost(self) -> None:
-        if self._lost:
+        if self._lost and self._has_room("", EventClass.ALARM):
             lost, self._lost = self._lost, 0
             self.raise_event("EVENTS_NOT_STORED", count=lost)
 

@@ -23,6 +23,7 @@ class Wish(Enum):
     STREAMS = "new streams of reports"
     FILES = "requests for files"
     PROPOSALS = "proposals"
+    MESSAGES = "messages beside reports"
 
 
 @dataclass(frozen=True, slots=True)

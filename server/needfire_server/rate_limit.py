@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["RateLimiter", "Suppressed"]
+__all__ = ["PUSHED_OUT", "RateLimiter", "Suppressed"]
 
 SOURCES_MAX: Final = 4096
 """Sources that are told apart; whoever has more addresses than that pushes out the oldest."""

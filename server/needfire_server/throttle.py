@@ -31,6 +31,8 @@ _STREAMS: Final = Allowance(burst=32, per_s=1 / 60)
 _STREAMS_REMEMBERED: Final = 4
 _FILES: Final = Allowance(burst=20, per_s=0.1)
 _PROPOSALS: Final = Allowance(burst=5, per_s=1 / 60)
+_MESSAGES: Final = Allowance(burst=120, per_s=4)
+"""Heartbeats and answers: an agent has one in SetLoopTime seconds, and one for each checkpoint."""
 _STEP_S: Final = 1.0
 _RELAY_FACTOR: Final = 100
 """A relay may deliver as much as so many agents: it speaks for all that report to it."""
@@ -96,6 +98,11 @@ class Throttle:
         """Wait until a client may have another file, and charge it."""
         await self._wait(client, {Wish.FILES: _FILES}, 0, is_wanted)
         self._quotas.charge(client, Wish.FILES, _FILES, 1, self._steady_s())
+
+    async def before_message(self, client: str, is_wanted: Callable[[], bool]) -> None:
+        """Wait until another small message of a client may be looked at, and charge it."""
+        await self._wait(client, {Wish.MESSAGES: _MESSAGES}, 0, is_wanted)
+        self._quotas.charge(client, Wish.MESSAGES, _MESSAGES, 1, self._steady_s())
 
     def proposal_wait_s(self, client: str) -> float:
         """Charge a proposal and return 0.0, or return in how many seconds there may be one."""

@@ -84,6 +84,7 @@ class Upkeep:
         """Do each thing once. A store that fails does not keep the rest from being done."""
         runtime = self._runtime
         runtime.vitals.look_at_own_clock(runtime.settings.clock_limit_s)
+        runtime.vitals.tell_unsteady_clocks()
         try:
             if monotonic_s() - self._keys_swept_s >= _KEYS_INTERVAL_S:
                 self._keys_swept_s = monotonic_s()

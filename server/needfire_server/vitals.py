@@ -15,6 +15,7 @@ from needfire_server.clock_watch import ClockWatch, whole_seconds
 from needfire_server.fleet import Fleet
 from needfire_server.journal import Journal
 from needfire_server.lineage import Clone, Lineage, Process
+from needfire_server.rate_limit import PUSHED_OUT, RateLimiter
 from needfire_server.states import ClientState, says_goodbye
 
 __all__ = ["Pulse", "Vitals", "Voice"]
@@ -22,6 +23,11 @@ __all__ = ["Pulse", "Vitals", "Voice"]
 _US_PER_S: Final = 1_000_000
 _HEARTBEATS_MISSED: Final = 3
 _STREAMS_REMEMBERED: Final = 4
+_CLOCK_EVENTS: Final = 10
+_CLOCK_EVENTS_PER_S: Final = 1 / 600
+"""So much is told of one client's clock. Whoever steers an agent moves it at will, and the store and
+the audit log keep each event; what is beyond is counted."""
+_CLOCK_COUNTED_S: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ class Pulse:
     is_missed: bool = False
     clock: ClockWatch = field(default_factory=ClockWatch)
     lineage: Lineage = field(default_factory=Lineage)
+    is_difference_told: bool = False
+    """Whether the alarm about its clock holds: it may have been held back."""
     restored: tuple[bytes, ...] = ()
     """Streams of which it was told that they came from an earlier state."""
 
@@ -84,6 +92,8 @@ class Vitals:
         self._steady_s = steady_s
         self._pulses: dict[str, Pulse] = {}
         self._own_clock = ClockWatch()
+        self._clock_events = RateLimiter(burst=_CLOCK_EVENTS, per_s=_CLOCK_EVENTS_PER_S)
+        self._clock_counted_s = steady_s()
         self._began_s = steady_s()
         self._newest_before_us = max(
             (state.last_seen_us or 0 for state in fleet.states().values()), default=0
@@ -146,7 +156,7 @@ class Vitals:
         pulse.spool_reports = heartbeat.spool_reports
         pulse.spool_oldest_us = heartbeat.spool_oldest_us
         if clock_limit_s:
-            self._look_at_clock(voice.client, pulse.clock, heartbeat.time_us, clock_limit_s)
+            self._look_at_clock(voice.client, pulse, heartbeat.time_us, clock_limit_s)
 
     def wrote(self, voice: Voice, stream: bytes) -> None:
         """A client delivered reports of a stream."""
@@ -206,6 +216,16 @@ class Vitals:
         for pulse in self._pulses.values():
             pulse.is_missed = False
 
+    def tell_unsteady_clocks(self) -> None:
+        """Report now and then how much was not told of clocks that move all the time."""
+        now_s = self._steady_s()
+        if now_s - self._clock_counted_s < _CLOCK_COUNTED_S:
+            return
+        self._clock_counted_s = now_s
+        for each in self._clock_events.collect(now_s):
+            client = None if each.source == PUSHED_OUT else each.source
+            self._journal.raise_event("CLOCK_UNSTEADY", client=client, count=each.count)
+
     def look_at_own_clock(self, limit_s: int) -> None:
         """Report a jump of our own clock."""
         if not limit_s:
@@ -252,19 +272,26 @@ class Vitals:
             connection="open" if pulse.open_voices else "closed",
         )
 
-    def _look_at_clock(self, client: str, clock: ClockWatch, time_us: int, limit_s: int) -> None:
-        limit_us = limit_s * _US_PER_S
+    def _look_at_clock(self, client: str, pulse: Pulse, time_us: int, limit_s: int) -> None:
+        clock, limit_us = pulse.clock, limit_s * _US_PER_S
         moved_us = clock.moved_us(time_us, int(self._steady_s() * _US_PER_S), limit_us)
-        if moved_us is not None:
+        if moved_us is not None and self._may_tell_of_clock(client):
             self._journal.raise_event("CLOCK_MOVED", client=client, seconds=whole_seconds(moved_us))
-        was_told = clock.is_difference_told
-        differs_us = clock.differs_us(time_us, self._clock_us(), limit_us)
-        if was_told and not clock.is_difference_told:
+        clock.differs_us(time_us, self._clock_us(), limit_us)
+        if clock.is_difference_told is pulse.is_difference_told:
+            return
+        if pulse.is_difference_told:
+            # Always: whoever was told of the difference is told that it has ended.
+            pulse.is_difference_told = False
             self._journal.raise_event("CLOCK_AGREES", client=client)
-        if differs_us is not None:
-            self._journal.raise_event(
-                "CLOCK_DIFFERS", client=client, seconds=whole_seconds(differs_us)
-            )
+        elif self._may_tell_of_clock(client):
+            assert clock.difference_us is not None
+            pulse.is_difference_told = True
+            differs_s = whole_seconds(clock.difference_us)
+            self._journal.raise_event("CLOCK_DIFFERS", client=client, seconds=differs_s)
+
+    def _may_tell_of_clock(self, client: str) -> bool:
+        return self._clock_events.admit(client, self._steady_s())
 
     def _tell_clone(self, client: str, clone: Clone | None) -> None:
         if clone is None:

@@ -17,6 +17,7 @@ HAPPENED = frozenset(
     {
         "AGENT_RESTORED",
         "CLOCK_MOVED",
+        "CLOCK_UNSTEADY",
         "CLONE_DETECTED",
         "EVENTS_NOT_STORED",
         "LOG_SUPPRESSED",

@@ -240,3 +240,65 @@ async def test_a_stranger_fills_no_audit_log_with_what_is_switched_off(tmp_path:
 def recorded(live: LiveServer) -> list[str]:
     lines = [line for _, line in live.runtime.store.audit.records_now(0, 1_000)]
     return [parse_record(line).draft.code for line in lines]
+
+
+async def test_what_is_said_of_one_client_does_not_displace_what_is_said_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_SHARE_MAX", 3)
+    async with live_server(tmp_path) as live:
+        raise_event = live.runtime.journal.raise_event
+        for number in range(10):
+            raise_event("CLOCK_MOVED", client="web1", seconds=number)
+        raise_event("CLOCK_MOVED", client="web2", seconds=1)
+        raise_event("SERVER_CLOCK_MOVED", seconds=1)
+        storing = asyncio.create_task(live.runtime.journal.store_waiting(live.runtime.store))
+        assert (await live.until_said("EVENTS_NOT_STORED")).fields["count"] == 7
+        # There is room again once they are stored.
+        raise_event("CLOCK_MOVED", client="web1", seconds=99)
+        await live.runtime.journal.flush(10)
+        stored = [(each.code, each.fields.get("client")) for each in await live.stored()]
+        assert stored.count(("CLOCK_MOVED", "web1")) == 4
+        assert ("CLOCK_MOVED", "web2") in stored
+        assert ("SERVER_CLOCK_MOVED", None) in stored
+        storing.cancel()
+
+
+async def test_alarms_about_the_server_have_room_when_nothing_else_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so has the one that says how many events were lost: it is no more lost itself."""
+    monkeypatch.setattr(journal, "_WAITING_MAX", 4)
+    monkeypatch.setattr(journal, "_RESERVED", 2)
+    async with live_server(tmp_path) as live:
+        raise_event = live.runtime.journal.raise_event
+        for number in range(6):
+            raise_event("CLIENT_RETURNED", client=f"web{number}")
+        for number in range(3):
+            raise_event("ADMIN_REFUSED", uid=number)
+        for number in range(3):
+            raise_event("SERVER_CLOCK_MOVED", seconds=number)
+        assert live.runtime.journal.waiting == 4 + 2 + 2
+        storing = asyncio.create_task(live.runtime.journal.store_waiting(live.runtime.store))
+        assert (await live.until_said("EVENTS_NOT_STORED")).fields["count"] == 2 + 1 + 1
+        await live.runtime.journal.flush(10)
+        stored = [event.code for event in await live.stored()]
+        assert stored.count("SERVER_CLOCK_MOVED") == 2
+        assert stored.count("EVENTS_NOT_STORED") == 1
+        storing.cancel()
+
+
+async def test_what_was_lost_is_counted_until_somebody_could_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_WAITING_MAX", 2)
+    monkeypatch.setattr(journal, "_RESERVED", 0)
+    async with live_server(tmp_path) as live:
+        own = live.runtime.journal
+        for number in range(5):
+            own.raise_event("CLIENT_RETURNED", client=f"web{number}")
+        own._tell_lost()
+        assert "EVENTS_NOT_STORED" not in live.codes()
+        storing = asyncio.create_task(own.store_waiting(live.runtime.store))
+        assert (await live.until_said("EVENTS_NOT_STORED")).fields["count"] == 3
+        storing.cancel()

@@ -15,6 +15,7 @@ from needfire_protocol.messages import (
     FileEnd,
     FileKind,
     FileRequest,
+    Heartbeat,
     ProposalAccepted,
     ProposalBegin,
     ProposalChunk,
@@ -241,3 +242,28 @@ async def test_a_second_file_waits_for_the_first(server: LiveServer) -> None:
     await peer.send(FileRequest(FileKind.BASELINE), FileRequest(FileKind.CONFIGURATION))
     kinds = [type(await peer.next_message()) for _ in range(5 + 2 + 3)]
     assert kinds == [FileBegin, *[FileChunk] * 5, FileEnd, FileBegin, FileChunk, FileEnd]
+
+
+async def test_more_small_messages_than_any_agent_has_are_looked_at_slowly() -> None:
+    bench = Bench()
+    began_s = bench.clock.now_s
+    for _ in range(120):
+        await bench.throttle.before_message("web1", lambda: True)
+    assert bench.clock.now_s == began_s
+    for _ in range(40):
+        await bench.throttle.before_message("web1", lambda: True)
+    assert bench.clock.now_s - began_s == pytest.approx(10, abs=0.5)
+    assert [code for code, _ in bench.said.events] == ["CLIENT_HELD_BACK"]
+    # Others notice nothing.
+    now_s = bench.clock.now_s
+    await bench.throttle.before_message("web2", lambda: True)
+    assert bench.clock.now_s == now_s
+
+
+async def test_heartbeats_as_fast_as_they_can_be_sent_are_not_all_looked_at(
+    server: LiveServer,
+) -> None:
+    peer = await server.log_in()
+    await peer.send(*[Heartbeat(0, 0, None)] * 200)
+    held = await server.until_said("CLIENT_HELD_BACK")
+    assert held.fields["what"] == "messages beside reports"

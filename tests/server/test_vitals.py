@@ -205,3 +205,40 @@ async def test_a_heartbeat_ends_what_was_told_of_a_dead_client(world: World) -> 
     world.fleet.heard(NAME)
     assert world.fleet.state(NAME).status is ClientStatus.MESSAGE
     assert world.said("CLIENT_RETURNED") == 1
+
+
+async def test_a_clock_that_moves_all_the_time_is_told_of_a_few_times_and_then_summed_up(
+    world: World,
+) -> None:
+    """Each pair of heartbeats with another time is a move: an agent can say so as fast as it likes."""
+    voice = await world.connect()
+    for number in range(200):
+        for _ in range(2):
+            world.beat(voice, number * 1_000_000)
+    told = world.said("CLOCK_MOVED") + world.said("CLOCK_DIFFERS")
+    assert told == 10
+    world.clock.now_s += 600
+    world.vitals.tell_unsteady_clocks()
+    assert world.said("CLOCK_UNSTEADY") == 1
+    last = world.server.said[-1]
+    assert isinstance(last.fields["count"], int)
+    assert last.fields["count"] >= 189
+    world.vitals.tell_unsteady_clocks()
+    assert world.said("CLOCK_UNSTEADY") == 1
+
+
+async def test_a_difference_that_was_held_back_is_told_once_it_may_be(world: World) -> None:
+    voice = await world.connect()
+    for number in range(40):
+        for _ in range(2):
+            world.beat(voice, (number % 2) * 1_000_000)
+    assert world.said("CLOCK_AGREES") == world.said("CLOCK_DIFFERS")
+    before = world.said("CLOCK_DIFFERS")
+    for _ in range(3):
+        world.beat(voice, 1_000_000)
+    assert world.said("CLOCK_DIFFERS") == before
+    world.clock.now_s += 3_600
+    world.beat(voice, 1_000_000)
+    assert world.said("CLOCK_DIFFERS") == before + 1
+    world.beat(voice)
+    assert world.said("CLOCK_AGREES") == before + 1
