@@ -1584,8 +1584,12 @@ _SERVER_ENTRIES: Final = (
         Severity.CRIT,
         "Admin socket: refused user {uid}",
         "Somebody without the right to steer the server connected to its admin socket.",
-        "If the user may, give them a role: RoleAdministrators, RoleAgents or RoleAuditors.",
-        {"uid": "user id of the peer"},
+        "If the user may, give them a role: RoleAdministrators, RoleAgents or RoleAuditors. Each user "
+        "is told once a minute, and all of them together 20 times at once and once a minute.",
+        {
+            "uid": "user id of the peer",
+            "untold": "users of whom nothing was told since the last one",
+        },
         is_failure=True,
     ),
     Entry(

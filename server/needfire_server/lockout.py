@@ -22,7 +22,8 @@ __all__ = [
 ]
 
 USERS_MAX: Final = 1_024
-"""Users remembered at a time; local users cannot be made without end."""
+"""Users remembered at a time. Users who have no role take half of the places at most and drive nobody
+out: user namespaces give each local user thousands of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +124,19 @@ class RefusalStore(Protocol):
     """Keeps refusals. Each method raises StorageError where it cannot."""
 
     async def count_refusal(
-        self, user: str, now_us: int, limits: LockLimits, count: int = 1
+        self,
+        user: str,
+        now_us: int,
+        limits: LockLimits,
+        count: int = 1,
+        *,
+        is_stranger: bool = False,
     ) -> Counted:
         """Count a refusal, at one stroke.
 
         Args:
             count: how many there were, which count as one towards a lock.
+            is_stranger: the user has no role, and is not counted where there are many of those.
         """
 
     async def settle_refusals(self, user: str, now_us: int, limits: LockLimits) -> Settled:
@@ -147,11 +155,13 @@ class Lockout:
         found = self._users.get(user)
         return None if found is None else found.lock_end_us(now_us, self.limits)
 
-    def refused(self, user: Hashable, now_us: int) -> Counted:
+    def refused(self, user: Hashable, now_us: int, *, is_stranger: bool = False) -> Counted:
         """Count a refusal."""
+        if is_stranger and user not in self._users and len(self._users) >= USERS_MAX // 2:
+            return Counted()
         before = self._users.get(user, Refusals(now_us))
         self._users[user], counted = before.with_one_more(now_us, self.limits)
-        self._forget_some(user)
+        self._forget_some(user, now_us)
         return counted
 
     def succeeded(self, user: Hashable) -> Failures | None:
@@ -159,8 +169,14 @@ class Lockout:
         found = self._users.pop(user, None)
         return None if found is None else found.failures
 
-    def _forget_some(self, newest: Hashable) -> None:
-        while len(self._users) > USERS_MAX:
-            # Whose first refusal is the oldest goes first: a lock is short, a memory is long.
-            oldest = min(self._users, key=lambda user: (user == newest, self._users[user].since_us))
-            del self._users[oldest]
+    def _forget_some(self, newest: Hashable, now_us: int) -> None:
+        if len(self._users) <= USERS_MAX:
+            return
+        free = [
+            user
+            for user, each in self._users.items()
+            if user != newest and each.lock_end_us(now_us, self.limits) is None
+        ]
+        if free:
+            # Whose first refusal is the oldest. Who is locked out stays so.
+            del self._users[min(free, key=lambda user: self._users[user].since_us)]

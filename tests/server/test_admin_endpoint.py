@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from needfire_protocol.errors import FormatError, StorageError
+from needfire_protocol.errors import FormatError, NeedfireError, StorageError
 from needfire_server.admin.backend import UnreachableError
 from needfire_server.admin.connection import SocketConnection
 from needfire_server.admin.endpoint import AdminEndpoint
@@ -161,21 +161,30 @@ async def test_who_says_nothing_is_closed(tmp_path: Path) -> None:
         assert await with_raw(server, lambda raw: ask(raw, b'{"verb":')) is None
 
 
-async def test_only_so_many_connections_are_open(tmp_path: Path) -> None:
+async def test_only_so_many_connections_are_busy_and_an_idle_one_makes_room(
+    tmp_path: Path,
+) -> None:
+    follow = b'{"verb":"events","arguments":{"follow":true}}\n'
     async with AdminServer.running(tmp_path, connections_max=2) as server:
 
-        def work(first: socket.socket) -> list[Any]:
+        def work(first: socket.socket) -> Any:
             with SocketConnection(str(server.socket_path)) as second:
                 second.call("status", {})
-                ask(first, LIST)
-                with (
-                    pytest.raises(AdminRefusedError, match="too many"),
-                    SocketConnection(str(server.socket_path)) as third,
-                ):
+                assert ask(first, follow) == {"item": {"following": True}}
+                with SocketConnection(str(server.socket_path)) as third:
+                    # In the place of the second one, which asks nothing now.
                     third.call("status", {})
-            return [ask(first, LIST)]
+                    with pytest.raises(NeedfireError):
+                        second.call("status", {})
+                    third_follows = third.stream("events", {"follow": True})
+                    next(third_follows)
+                    with (
+                        pytest.raises(AdminRefusedError, match="too many"),
+                        SocketConnection(str(server.socket_path)) as fourth,
+                    ):
+                        fourth.call("status", {})
 
-        assert await with_raw(server, work) == [{"result": {"clients": []}}]
+        await with_raw(server, work)
 
 
 @pytest.mark.root

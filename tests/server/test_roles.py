@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from needfire_protocol.errors import StorageError
+from needfire_server import lockout
 from needfire_server.admin.backend import Answer
 from needfire_server.admin.connection import SocketConnection
+from needfire_server.admin.gate import Gate, PeerIdentity
 from needfire_server.admin.members import access_of, lockout_of, unknown_members
 from needfire_server.admin.requests import AdminRefusedError
 from needfire_server.admin.roles import Access, Role, target_of
@@ -175,7 +177,7 @@ def test_nobody_is_locked_who_was_not_refused_often_enough(
 
 
 def test_the_memory_for_users_is_bounded() -> None:
-    lockout = Lockout(LockLimits(1, 10**9))
+    lockout = Lockout(LockLimits(2, 10**9))
     for uid in range(2_000):
         lockout.refused(uid, uid)
     assert lockout.succeeded(0) is None
@@ -333,3 +335,69 @@ async def test_the_store_remembers_a_bounded_number_of_users(
     settled = [await store.settle_refusals(f"user{n}", 10, LockLimits()) for n in range(5)]
     assert [each.failures is not None for each in settled] == [False, False, True, True, True]
     store.close()
+
+
+async def test_strangers_open_no_lock_and_drive_nobody_out(
+    place: StorePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """User namespaces give a local user thousands of numbers, each of which may knock."""
+    monkeypatch.setattr(refusal_rows, "USERS_MAX", 6)
+    store, limits = place.open(), LockLimits(failures_max=2)
+    await store.count_refusal("eve", 10, limits)
+    locked = await store.count_refusal("eve", 10, limits)
+    assert locked.locks_us is not None
+    await store.count_refusal("adam", 11, limits)
+    for number in range(20):
+        await store.count_refusal(f"uid {number}", 20 + number, limits, is_stranger=True)
+    for number in range(2):
+        await store.count_refusal(f"late{number}", 50 + number, limits)
+    assert (await store.settle_refusals("eve", 60, limits)).locked_us == locked.locks_us
+    assert (await store.settle_refusals("adam", 60, limits)).failures is not None
+    store.close()
+
+
+async def test_a_lock_holds_however_many_others_are_refused(
+    place: StorePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusal_rows, "USERS_MAX", 3)
+    store, limits = place.open(), LockLimits(failures_max=1)
+    await store.count_refusal("eve", 10, limits)
+    for number in range(6):
+        await store.count_refusal(f"user{number}", 20 + number, LockLimits())
+    assert (await store.settle_refusals("eve", 60, limits)).locked_us is not None
+    store.close()
+
+
+def test_a_lock_in_memory_holds_however_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lockout, "USERS_MAX", 4)
+    kept = lockout.Lockout(LockLimits(failures_max=2))
+    for _ in range(2):
+        kept.refused("eve", 10)
+    for number in range(10):
+        kept.refused(f"uid {number}", 20 + number, is_stranger=True)
+        kept.refused(f"user{number}", 20 + number)
+    assert kept.locked_until_us("eve", 60) is not None
+
+
+async def test_all_strangers_together_are_told_of_a_few_times() -> None:
+    told: list[str] = []
+
+    def record(code: str, /, **_: object) -> None:
+        told.append(code)
+
+    gate = Gate(Access({}, {}), LockLimits(), record, _Counting())
+    for uid in range(5_000, 6_200):
+        with pytest.raises(AdminRefusedError):
+            await gate.admit(PeerIdentity(uid, frozenset(), f"uid {uid}"))
+    assert len(told) == 20
+    assert len(gate._strangers) <= 1_024
+
+
+class _Counting:
+    """A store that counts nobody."""
+
+    async def count_refusal(self, *_: object, **__: object) -> Counted:
+        return Counted()
+
+    async def settle_refusals(self, *_: object, **__: object) -> Settled:
+        return Settled()

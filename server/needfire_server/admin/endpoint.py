@@ -22,6 +22,7 @@ from needfire_protocol.errors import NeedfireError, StorageError
 from needfire_server.admin.gate import Gate, PeerIdentity
 from needfire_server.admin.local_socket import bind_path
 from needfire_server.admin.peer import Peer, PeerGoneError
+from needfire_server.admin.places import Place, Places
 from needfire_server.admin.requests import (
     AdminRefusedError,
     encode_error,
@@ -30,13 +31,15 @@ from needfire_server.admin.requests import (
 from needfire_server.admin.roles import Access
 from needfire_server.admin.service import AdminService
 from needfire_server.admin.warnings import with_warnings
+from needfire_server.clock import monotonic_s
 from needfire_server.lockout import LockLimits
 from needfire_server.trouble import Warned
 
 __all__ = ["AdminEndpoint"]
 
 _CONNECTIONS_MAX: Final = 64
-"""Connections at a time; each command that follows events keeps one."""
+"""Connections at a time of those who have a role, and as many of those who steer (``places.py``);
+each command that follows events keeps one."""
 _REQUEST_LIMIT_S: Final = 30.0
 """From the acceptance, or from the last reply, to the end of the next request."""
 _SO_PEERGROUPS: Final = 59
@@ -68,8 +71,7 @@ class AdminEndpoint:
         self._gate = Gate(access, limits, service.hooks.record_event, service.refusals)
         self._access = access
         self._request_limit_s = request_limit_s
-        self._connections_max = connections_max
-        self._open = 0
+        self._places = Places(connections_max)
         self._listening: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -166,12 +168,16 @@ class AdminEndpoint:
                 group.create_task(self._serve_connection(connection))
 
     async def _serve_connection(self, connection: socket.socket) -> None:
-        self._open += 1
         peer = Peer(connection)
+        task = asyncio.current_task()
+        assert task is not None
+        place: Place | None = None
         try:
             identity = _identity(connection)
-            await self._admit(identity)
-            await self._serve_requests(peer, identity)
+            standing = self._gate.standing(identity)
+            place = self._places.take(identity.uid, standing, task.cancel, monotonic_s())
+            await self._gate.admit(identity)
+            await self._serve_requests(peer, identity, place)
         except NeedfireError as error:
             with suppress(PeerGoneError):
                 await peer.send(encode_error(error))
@@ -186,21 +192,18 @@ class AdminEndpoint:
             with suppress(PeerGoneError):
                 await peer.send(encode_error(internal))
         finally:
-            self._open -= 1
+            if place is not None:
+                self._places.leave(place)
             peer.close()
 
-    async def _admit(self, identity: PeerIdentity) -> None:
-        """Raise AdminRefusedError where the user may not use the socket, or there is no room."""
-        await self._gate.admit(identity)
-        if self._open > self._connections_max:
-            raise AdminRefusedError("too many admin connections are open")
-
-    async def _serve_requests(self, peer: Peer, identity: PeerIdentity) -> None:
+    async def _serve_requests(self, peer: Peer, identity: PeerIdentity, place: Place) -> None:
         while True:
+            place.idle_since_s = monotonic_s()
             async with asyncio.timeout(self._request_limit_s):
                 received = await peer.receive_request()
             if received is None:
                 return
+            place.idle_since_s = None
             line, file = received
             try:
                 await self._answer(peer, line, identity, file)

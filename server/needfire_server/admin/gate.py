@@ -1,6 +1,7 @@
 """Whether somebody on the admin socket may do what they ask, and what is told of it."""
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -8,12 +9,14 @@ from typing import Final
 from needfire_protocol.counted import counted
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import format_time
+from needfire_server.admin.places import Standing
 from needfire_server.admin.requests import AdminRefusedError
-from needfire_server.admin.roles import Access, target_of
+from needfire_server.admin.roles import Access, Role, target_of
 from needfire_server.admin.subject import RecordEvent
 from needfire_server.admin.verbs import roles_for
 from needfire_server.clock import now_us
 from needfire_server.lockout import Counted, LockLimits, Lockout, RefusalStore, Settled
+from needfire_server.rate_limit import RateLimiter
 
 __all__ = ["Gate", "PeerIdentity"]
 
@@ -21,6 +24,9 @@ _STRANGER_INTERVAL_S: Final = 60.0
 """A user without any role is reported, and counted in the store, once in this time: anybody with an
 account can knock, and must not fill the store."""
 _STRANGERS_MAX: Final = 1_024
+_STRANGERS_TOLD: Final = 20
+_STRANGERS_TOLD_PER_S: Final = 1 / 60
+"""All of them together: one user may have thousands of numbers."""
 _NAME_MAX: Final = 256
 
 
@@ -66,12 +72,23 @@ class Gate:
         self._store = store
         self._meanwhile = Lockout(limits)
         self._strangers: dict[int, _Stranger] = {}
+        self._telling = RateLimiter(
+            burst=_STRANGERS_TOLD, per_s=_STRANGERS_TOLD_PER_S, sources_max=1
+        )
+        self._untold = 0
         self._unlocking: dict[str, asyncio.TimerHandle] = {}
 
     def configure(self, access: Access, limits: LockLimits) -> None:
         """Let other people in from now on; connections that are open are asked as well."""
         self._access = access
         self._limits = self._meanwhile.limits = limits
+
+    def standing(self, peer: PeerIdentity) -> Standing:
+        """Return what a user is to the socket, for the places that there are."""
+        roles = self._access.roles_of(peer.uid, peer.gids)
+        if peer.uid in (0, os.geteuid()) or Role.ADMINISTRATORS in roles:
+            return Standing.STEERING
+        return Standing.MEMBER if roles else Standing.STRANGER
 
     async def admit(self, peer: PeerIdentity) -> None:
         """Turn a user away who has no role at all.
@@ -144,11 +161,15 @@ class Gate:
             (until_us - now) / 1_000_000, self._tell_when_unlocked, peer, until_us
         )
 
-    async def _count(self, peer: PeerIdentity, count: int = 1) -> Counted:
+    async def _count(
+        self, peer: PeerIdentity, count: int = 1, *, is_stranger: bool = False
+    ) -> Counted:
         try:
-            return await self._store.count_refusal(peer.user, now_us(), self._limits, count)
+            return await self._store.count_refusal(
+                peer.user, now_us(), self._limits, count, is_stranger=is_stranger
+            )
         except StorageError:
-            return self._meanwhile.refused(peer.user, now_us())
+            return self._meanwhile.refused(peer.user, now_us(), is_stranger=is_stranger)
 
     async def _settle(self, peer: PeerIdentity) -> Settled:
         locked_us = self._meanwhile.locked_until_us(peer.user, now_us())
@@ -168,15 +189,19 @@ class Gate:
 
     async def _note_stranger(self, peer: PeerIdentity) -> None:
         if len(self._strangers) >= _STRANGERS_MAX and peer.uid not in self._strangers:
-            self._strangers.clear()
+            del self._strangers[next(iter(self._strangers))]
         stranger = self._strangers.setdefault(peer.uid, _Stranger())
         stranger.uncounted += 1
         now_s = time.monotonic()
         if now_s - stranger.told_s >= _STRANGER_INTERVAL_S:
             stranger.told_s = now_s
+            if not self._telling.admit("", now_s):
+                self._untold += 1
+                return
             count, stranger.uncounted = stranger.uncounted, 0
-            self._record("ADMIN_REFUSED", uid=peer.uid)
-            await self._count(peer, count)
+            untold, self._untold = self._untold, 0
+            self._record("ADMIN_REFUSED", uid=peer.uid, **({"untold": untold} if untold else {}))
+            await self._count(peer, count, is_stranger=True)
 
 
 def _locked(peer: PeerIdentity, until_us: int) -> AdminRefusedError:

@@ -18,13 +18,20 @@ def find(connection: sa.Connection, user: str) -> Refusals | None:
 
 
 def count_refusal(
-    connection: sa.Connection, user: str, now_us: int, limits: LockLimits, count: int
+    connection: sa.Connection,
+    user: str,
+    now_us: int,
+    limits: LockLimits,
+    count: int,
+    is_stranger: bool = False,
 ) -> Counted:
     """Count a refusal; nobody else writes meanwhile."""
     before = find(connection, user)
+    if before is None and is_stranger and _users(connection) >= USERS_MAX // 2:
+        return Counted()
     after, counted = (before or Refusals(now_us)).with_one_more(now_us, limits, count)
     if before is None:
-        _forget_some(connection)
+        _forget_some(connection, now_us)
     _save(connection, user, after, is_new=before is None)
     return counted
 
@@ -58,7 +65,17 @@ def _save(connection: sa.Connection, user: str, refusals: Refusals, *, is_new: b
         connection.execute(sa.update(_T).where(_T.c.user == user).values(**values))
 
 
-def _forget_some(connection: sa.Connection) -> None:
-    """Make room for one more: whose first refusal is the oldest goes."""
-    kept = sa.select(_T.c.user).order_by(_T.c.since_us.desc(), _T.c.user).limit(USERS_MAX - 1)
-    connection.execute(sa.delete(_T).where(_T.c.user.not_in(kept)))
+def _forget_some(connection: sa.Connection, now_us: int) -> None:
+    """Make room for one more: whose first refusal is the oldest goes, unless they are locked out.
+
+    Only who has a role gets here with a full table, and of them there are not many.
+    """
+    surplus = _users(connection) - (USERS_MAX - 1)
+    if surplus > 0:
+        is_free = _T.c.locked_until_us <= now_us
+        oldest = sa.select(_T.c.user).where(is_free).order_by(_T.c.since_us, _T.c.user.desc())
+        connection.execute(sa.delete(_T).where(_T.c.user.in_(oldest.limit(surplus))))
+
+
+def _users(connection: sa.Connection) -> int:
+    return connection.execute(sa.select(sa.func.count()).select_from(_T)).scalar() or 0

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import sqlalchemy as sa
@@ -472,9 +473,16 @@ class DatabaseStore:
     # ---- RefusalStore ----------------------------------------------------------------------------
 
     async def count_refusal(
-        self, user: str, now_us: int, limits: LockLimits, count: int = 1
+        self,
+        user: str,
+        now_us: int,
+        limits: LockLimits,
+        count: int = 1,
+        *,
+        is_stranger: bool = False,
     ) -> Counted:
-        return await self._write(refusal_rows.count_refusal, user, now_us, limits, count)
+        work = partial(refusal_rows.count_refusal, is_stranger=is_stranger)
+        return await self._write(work, user, now_us, limits, count)
 
     async def settle_refusals(self, user: str, now_us: int, limits: LockLimits) -> Settled:
         # As a rule there are none, and nothing has to be written.
