@@ -2,9 +2,11 @@
 
 Events of the class alarm come in, in the order in which they were stored. What the catalogue says
 of each (``Entry.clears``, ``Entry.about``) decides which alarms it ends. Memory is bounded by the
-number of different alarms, of which only so many are kept.
+number of different alarms, of which only so many are kept: of what one client reports itself a few,
+so that it drives out neither what others report nor what the server has noticed.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
@@ -14,10 +16,13 @@ from needfire_protocol.catalogue_entry import Entry, EventClass
 from needfire_protocol.event import Event
 from needfire_protocol.severity import Severity
 
-__all__ = ["ALARMS_MAX", "Alarm", "OpenAlarms"]
+__all__ = ["ALARMS_MAX", "REPORTED_MAX", "Alarm", "OpenAlarms"]
 
 ALARMS_MAX: Final = 10_000
-"""Different alarms that are kept; those that came again longest ago make room."""
+"""Different alarms of the server's own that are kept; as many again of what all clients report.
+Those that came again longest ago make room."""
+REPORTED_MAX: Final = 200
+"""Of these, what one client reports."""
 
 _Key: TypeAlias = tuple[str, str, str, bool]
 """Code, client (empty: the server), what it is about, and whether the client says so itself: what
@@ -53,6 +58,11 @@ class OpenAlarms:
 
     def __init__(self) -> None:
         self._alarms: dict[_Key, Alarm] = {}
+        self._own: dict[_Key, None] = {}
+        self._reported: dict[str, dict[_Key, None]] = {}
+        """Keys of what each client reports, and above those of what the server says; oldest first."""
+        self._reports = 0
+        self._left_out: Counter[str] = Counter()
 
     def take(self, event: Event, row: int = 0) -> None:
         """Take the next event; one of another class, or unknown here, changes nothing.
@@ -75,10 +85,14 @@ class OpenAlarms:
         found = (each for each in self._alarms.values() if client in (None, each.client))
         return sorted(found, key=lambda each: (each.since_us, each.code, each.client, each.about))
 
+    def left_out(self, client: str | None = None) -> dict[str, int]:
+        """Return how many alarms had to make room, by client; empty for the server's own words."""
+        return {name: count for name, count in self._left_out.items() if client in (None, name)}
+
     def _added(self, entry: Entry, event: Event, row: int) -> None:
         key = entry.code, _client(event), _about(entry, event.fields), _is_report(event)
         # Out and in again, so that the order is that of the last time.
-        before = self._alarms.pop(key, None)
+        before = self._drop(key)
         time_us = event.time_us
         alarm = Alarm(*key[:3], event.severity, event.msg, time_us, time_us, 1, row, row)
         if before is not None:
@@ -88,21 +102,58 @@ class OpenAlarms:
                 count=before.count + 1,
                 first_row=before.first_row,
             )
-        elif len(self._alarms) >= ALARMS_MAX:
-            del self._alarms[next(iter(self._alarms))]
+        else:
+            self._make_room(key)
         self._alarms[key] = alarm
+        if _is_report(event):
+            self._reported.setdefault(key[1], {})[key] = None
+            self._reports += 1
+        else:
+            self._own[key] = None
+
+    def _make_room(self, key: _Key) -> None:
+        _, client, _, is_report = key
+        if not is_report:
+            if len(self._own) >= ALARMS_MAX:
+                self._leave_out("", next(iter(self._own)))
+            return
+        mine = self._reported.get(client, {})
+        if len(mine) >= REPORTED_MAX:
+            self._leave_out(client, next(iter(mine)))
+        elif self._reports >= ALARMS_MAX:
+            # Of who has most.
+            most = max(self._reported, key=lambda name: len(self._reported[name]))
+            self._leave_out(most, next(iter(self._reported[most])))
+
+    def _leave_out(self, client: str, key: _Key) -> None:
+        self._drop(key)
+        self._left_out[client] += 1
+
+    def _drop(self, key: _Key) -> Alarm | None:
+        alarm = self._alarms.pop(key, None)
+        if alarm is None:
+            return None
+        _, client, _, is_report = key
+        if not is_report:
+            del self._own[key]
+            return alarm
+        self._reports -= 1
+        del self._reported[client][key]
+        if not self._reported[client]:
+            del self._reported[client]
+        return alarm
 
     def _cleared(self, entry: Entry, event: Event) -> None:
         about = _about(entry, event.fields)
         for code in entry.clears:
-            self._alarms.pop((code, _client(event), about, _is_report(event)), None)
+            self._drop((code, _client(event), about, _is_report(event)))
 
     def _cleared_by_hand(self, event: Event) -> None:
         if _is_report(event):
             return
         code, about = (str(event.fields.get(name) or "") for name in ("alarm", "about"))
         for is_report in (False, True):
-            self._alarms.pop((code, _client(event), about, is_report), None)
+            self._drop((code, _client(event), about, is_report))
 
 
 def _is_report(event: Event) -> bool:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from needfire_protocol.catalogue import ALARM_CLEARED, CATALOGUE, cleared_by, explain
 from needfire_protocol.catalogue_entry import Entry, EventClass
 from needfire_protocol.event import Event
-from needfire_server.alarms import ALARMS_MAX, OpenAlarms
+from needfire_server import alarms as alarms_module
+from needfire_server.alarms import ALARMS_MAX, REPORTED_MAX, OpenAlarms
 from needfire_testkit.server_store import NOW_US, event
 
 ALARMS = [entry for entry in CATALOGUE.values() if entry.event_class is EventClass.ALARM]
@@ -113,6 +114,41 @@ def test_the_alarms_that_came_last_are_kept() -> None:
     assert len(names) == ALARMS_MAX
     assert {"c0", "new"} <= names
     assert "c1" not in names
+
+
+def test_what_one_client_reports_drives_out_nothing_that_others_said() -> None:
+    alarms = OpenAlarms()
+    alarms.take(event("SEQUENCE_GAP", client="web2"))
+    alarms.take(event("SEQUENCE_GAP", client="web1"))
+    alarms.take(event("SPOOL_DAMAGED").received("web2", NOW_US))
+    for number in range(REPORTED_MAX + 50):
+        alarms.take(event("OUTPUT_FAILED", output=f"o{number}").received("web1", NOW_US))
+    found = alarms.alarms()
+    codes = [(each.code, each.client) for each in found]
+    assert codes.count(("OUTPUT_FAILED", "web1")) == REPORTED_MAX
+    assert {("SEQUENCE_GAP", "web1"), ("SEQUENCE_GAP", "web2"), ("SPOOL_DAMAGED", "web2")} <= {
+        *codes
+    }
+    assert "o49" not in {each.about for each in found}
+    assert alarms.left_out() == {"web1": 50}
+    assert alarms.left_out("web2") == {}
+
+
+def test_of_all_that_clients_report_who_reports_most_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alarms_module, "ALARMS_MAX", 6)
+    alarms = OpenAlarms()
+    for number in range(5):
+        alarms.take(event("OUTPUT_FAILED", output=f"o{number}").received("web1", NOW_US))
+    for name in ("web2", "web3"):
+        alarms.take(event("SPOOL_DAMAGED").received(name, NOW_US))
+    assert [each.client for each in alarms.alarms()].count("web1") == 4
+    assert alarms.left_out() == {"web1": 1}
+    # What was cleared leaves its place.
+    for number in range(1, 5):
+        alarms.take(event("OUTPUT_RECOVERED", output=f"o{number}").received("web1", NOW_US))
+    assert {each.client for each in alarms.alarms()} == {"web2", "web3"}
 
 
 @settings(max_examples=100, deadline=None)

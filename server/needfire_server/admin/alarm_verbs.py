@@ -20,8 +20,9 @@ _NOTE_TEXT_MAX: Final = 512
 async def list_alarms(subject: Subject, call: Call) -> Reply:
     """The alarms that hold, the oldest first."""
     call.arguments.check_names("name")
-    alarms = (await open_alarms(subject.store)).alarms(_client(call))
-    return Reply({"alarms": [_described(each) for each in alarms]})
+    found, client = await open_alarms(subject.store), _client(call)
+    alarms = [_described(each) for each in found.alarms(client)]
+    return Reply({"alarms": alarms, "left_out": found.left_out(client)})
 
 
 async def clear_alarm(subject: Subject, call: Call) -> Reply:

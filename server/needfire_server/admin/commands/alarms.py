@@ -4,7 +4,7 @@ import click
 
 from needfire_protocol.counted import counted
 from needfire_server.admin.context import backend, json_option, server_options
-from needfire_server.admin.output import print_json, print_table
+from needfire_server.admin.output import print_json, print_table, warn
 
 __all__ = ["alarms"]
 
@@ -21,7 +21,11 @@ def alarms() -> None:
 def list_alarms(client: str | None, as_json: bool) -> None:
     """List the alarms that hold: raised, and not cleared by an event or a person."""
     with backend() as server:
-        found = server.call("alarms-list", {"name": client}).result["alarms"]
+        result = server.call("alarms-list", {"name": client}).result
+    found = result["alarms"]
+    for name, count in sorted(result.get("left_out", {}).items()):
+        whose = f"{name} reports" if name else "the server has"
+        warn(f"{count} more alarms that {whose} are not shown: needfire-admin events --class alarm")
     if as_json:
         for each in found:
             print_json(each)
