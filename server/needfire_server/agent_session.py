@@ -215,6 +215,9 @@ class AgentSession:
         if self._session is not None:
             await self._refuse(RefusalCode.PROTOCOL, "announced twice")
             return
+        if not self._runtime.throttle.may_log_in(self.client):
+            await self._refuse(RefusalCode.BUSY, "too many log-ins; try again later")
+            return
         self._is_relay = announce.mode == "relay"
         if self._is_relay and not await self._may_relay():
             return

@@ -21,15 +21,20 @@ from needfire_protocol.event import FieldValue, make_event
 from needfire_protocol.rc.changes import InForce, settings_changes
 from needfire_server.audit.drafts import draft_of_event
 from needfire_server.change_text import ChangeText
-from needfire_server.clock import now_us
+from needfire_server.clock import monotonic_s, now_us
 from needfire_server.config import ServerSettings
 from needfire_server.journal import Journal
+from needfire_server.rate_limit import RateLimiter
 from needfire_server.storage.base import Store, Told
 
 __all__ = ["Provisioning", "server_key"]
 
 _AGENT: Final = "agent "
 _VERSION_TEXT_MAX: Final = 64
+_VERSIONS: Final = 5
+_VERSIONS_PER_S: Final = 1 / 600
+"""So often is it told that one client's program is another. What comes between is not even looked at:
+the next log-in that is tells of what has become of it by then."""
 _DIGITS: Final = 16
 """Of the digest of one entry: enough to tell that it is another one."""
 
@@ -47,6 +52,7 @@ class Provisioning:
         self._journal = journal
         self._key = server_key(store, data_directory)
         self._agents: dict[str, str] = {}
+        self._versions = RateLimiter(burst=_VERSIONS, per_s=_VERSIONS_PER_S)
         self._is_start_told = asyncio.Event()
         self._is_signed: bool | None = None
 
@@ -84,6 +90,8 @@ class Provisioning:
         """Tell that a client's program has another version than when it was last seen."""
         shown = printable(version, _VERSION_TEXT_MAX)
         if self._agents.get(client) == shown:
+            return
+        if client in self._agents and not self._versions.admit(client, monotonic_s()):
             return
 
         def told(old: str, new: str) -> Sequence[Told]:

@@ -24,6 +24,7 @@ class Wish(Enum):
     FILES = "requests for files"
     PROPOSALS = "proposals"
     MESSAGES = "messages beside reports"
+    LOG_INS = "log-ins"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,9 @@ _FILES: Final = Allowance(burst=20, per_s=0.1)
 _PROPOSALS: Final = Allowance(burst=5, per_s=1 / 60)
 _MESSAGES: Final = Allowance(burst=120, per_s=4)
 """Heartbeats and answers: an agent has one in SetLoopTime seconds, and one for each checkpoint."""
+_LOG_INS: Final = Allowance(burst=60, per_s=0.2)
+"""Each leaves rows and records. An agent has one at its start, and one when its key is too old; sessions
+that are resumed over a bad line count as well."""
 _STEP_S: Final = 1.0
 _RELAY_FACTOR: Final = 100
 """A relay may deliver as much as so many agents: it speaks for all that report to it."""
@@ -104,6 +107,19 @@ class Throttle:
         await self._wait(client, {Wish.MESSAGES: _MESSAGES}, 0, is_wanted)
         self._quotas.charge(client, Wish.MESSAGES, _MESSAGES, 1, self._steady_s())
 
+    def may_log_in(self, client: str) -> bool:
+        """Charge a log-in; False where there were too many lately, and nothing is charged.
+
+        Not held back but refused: who waits has a connection, and there may be many of them.
+        """
+        now_s = self._steady_s()
+        wait_s = self._quotas.wait_s(client, Wish.LOG_INS, _LOG_INS, now_s)
+        if not wait_s:
+            self._quotas.charge(client, Wish.LOG_INS, _LOG_INS, 1, now_s)
+        elif self._quotas.hold(client, 0, wait_s, now_s):
+            self._tell_held(client, Wish.LOG_INS, _LOG_INS)
+        return not wait_s
+
     def proposal_wait_s(self, client: str) -> float:
         """Charge a proposal and return 0.0, or return in how many seconds there may be one."""
         now_s = self._steady_s()
@@ -152,17 +168,19 @@ class Throttle:
             return
         wait_s = min(wait_s, WAIT_S_MAX)
         if self._quotas.hold(client, reports, wait_s, now_s):
-            allowance = wishes[wish]
-            self._journal.raise_event(
-                "CLIENT_HELD_BACK",
-                client=client,
-                what=wish.value,
-                limit=f"{allowance.per_s:g} a second, {allowance.burst:g} at once",
-            )
+            self._tell_held(client, wish, wishes[wish])
         end_s = now_s + wait_s
         # A connection that is not read from tells nobody that it has ended: so we look.
         while is_wanted() and (left_s := end_s - self._steady_s()) > 0:
             await self._sleep(min(left_s, _STEP_S))
+
+    def _tell_held(self, client: str, wish: Wish, allowance: Allowance) -> None:
+        self._journal.raise_event(
+            "CLIENT_HELD_BACK",
+            client=client,
+            what=wish.value,
+            limit=f"{allowance.per_s:g} a second, {allowance.burst:g} at once",
+        )
 
     def _is_new(self, client: str, stream: bytes) -> bool:
         """True where a client was not heard with this stream lately. It is remembered."""

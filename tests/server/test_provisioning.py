@@ -79,3 +79,15 @@ async def test_that_the_audit_log_is_signed_again_is_told_once_by_whichever_run_
         await again.audit_log_signed(True, is_told=False)
         await again.audit_log_signed(True, is_told=False)
         assert len(await stored(live, "AUDIT_LOG_SIGNED")) == 1
+
+
+async def test_a_client_with_another_version_at_each_log_in_is_told_of_a_few_times(
+    tmp_path: Path,
+) -> None:
+    async with live_server(tmp_path) as live:
+        for number in range(40):
+            await live.runtime.provisioning.agent_seen("web1", f"1.{number}")
+            await live.runtime.provisioning.agent_seen("web2", "1.0")
+        await live.runtime.provisioning.agent_seen("web2", "2.0")
+        told = [each.fields["client"] for each in await live.stored(code="SOFTWARE_CHANGED")]
+        assert (told.count("web1"), told.count("web2")) == (5, 1)

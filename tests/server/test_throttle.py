@@ -25,7 +25,9 @@ from needfire_protocol.messages import (
     ReportBatch,
 )
 from needfire_server import agent_session as agent_session_module
+from needfire_server import throttle as throttle_module
 from needfire_server.config import ServerSettings
+from needfire_server.quota import Allowance
 from needfire_server.throttle import BURST_S, ODDITY_REPORTS, WAIT_S_MAX, Throttle
 from needfire_testkit.live_server import LiveServer, event_body, live_server
 
@@ -267,3 +269,25 @@ async def test_heartbeats_as_fast_as_they_can_be_sent_are_not_all_looked_at(
     await peer.send(*[Heartbeat(0, 0, None)] * 200)
     held = await server.until_said("CLIENT_HELD_BACK")
     assert held.fields["what"] == "messages beside reports"
+
+
+def test_more_log_ins_than_any_agent_needs_are_refused_and_told_once() -> None:
+    bench = Bench()
+    answers = [bench.throttle.may_log_in("web1") for _ in range(100)]
+    assert answers == [True] * 61 + [False] * 39
+    assert [fields["what"] for _, fields in bench.said.events] == ["log-ins"]
+    assert bench.throttle.may_log_in("web2")
+    bench.clock.now_s += 6
+    assert bench.throttle.may_log_in("web1")
+
+
+async def test_a_client_that_logs_in_all_the_time_is_turned_away(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle_module, "_LOG_INS", Allowance(burst=1, per_s=0.001))
+    for _ in range(2):
+        await (await server.log_in()).close()
+    with pytest.raises(AssertionError, match="BUSY"):
+        await server.log_in()
+    await server.until_said("CLIENT_HELD_BACK")
+    assert server.codes().count("NEW_CLIENT") <= 2

@@ -59,8 +59,13 @@ def draft_of_event(event: Event) -> Draft | None:
 
 def reports_draft(
     client: str, stream: bytes, reports: Sequence[Report], result: IngestResult
-) -> Draft:
-    """Return the record of a batch of reports that arrived."""
+) -> Draft | None:
+    """Return the record of a batch of reports that arrived; None where all of it had come before.
+
+    An agent may send the same again as often as it likes, and honest ones do where a line is bad.
+    """
+    if not result.accepted and not result.unusable:
+        return None
     fields: Mapping[str, FieldValue] = {
         "stream": stream.hex(),
         "first": reports[0].sequence,

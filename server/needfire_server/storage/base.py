@@ -91,11 +91,13 @@ class IngestResult:
         gap: (last number that came, number that came now) of the first jump; None without one.
         saved: the state of the client that was written together with them; None where it has none
             that a crash must not take away.
+        unusable: new reports that are no events, and are kept raw.
     """
 
     accepted: tuple[Event, ...]
     gap: tuple[int, int] | None
     saved: ClientState | None = None
+    unusable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

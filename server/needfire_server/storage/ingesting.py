@@ -167,6 +167,7 @@ class _Work:
         ledger = self.ledgers[batch.key]
         client, received_us = batch.client, batch.received_us
         accepted: list[Event] = []
+        unusable_before = len(self.unusable)
         gap: tuple[int, int] | None = None
         for report in batch.reports:
             before = ledger.highest
@@ -192,7 +193,8 @@ class _Work:
                 whose = report.event.client if report.is_relayed else client
                 accepted.append(report.event.received(whose or client, received_us))
         self.events += accepted
-        return IngestResult(tuple(accepted), gap, self._state_after(batch, accepted))
+        unusable = len(self.unusable) - unusable_before
+        return IngestResult(tuple(accepted), gap, self._state_after(batch, accepted), unusable)
 
     def _state_after(self, batch: Batch, accepted: Sequence[Event]) -> ClientState | None:
         if batch.state is None:
