@@ -5,6 +5,9 @@ made printable once more here, whatever the server did with it before.
 """
 
 import json
+import os
+import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +30,9 @@ __all__ = [
 
 PROGRAM = "needfire-admin"
 _CELL_TEXT_MAX = 4_096
+_GOES_ON = "  \u00bb "
+"""Stands before what a row goes on with on the next line of a terminal."""
+_COLUMNS_MIN = 20
 
 
 def shown(value: object) -> str:
@@ -44,7 +50,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+        click.echo(_fitted("  ".join(padded).rstrip()))
 
 
 def print_lines(values: Mapping[str, object]) -> None:
@@ -82,7 +88,40 @@ class TableWriter:
             end += width + 2
             line = f"{line}{cell}  ".ljust(end)
         # click flushes each line: whoever follows wants it now.
-        click.echo(line.rstrip())
+        click.echo(_fitted(line.rstrip()))
+
+
+def _fitted(line: str) -> str:
+    """Break a line where the terminal would, with a mark: what follows would look like a row."""
+    columns = _terminal_columns()
+    if columns is None:
+        return line
+    pieces, rest = [_first_columns(line, columns)], line
+    while rest := rest[len(pieces[-1].removeprefix(_GOES_ON)) :]:
+        pieces.append(_GOES_ON + _first_columns(rest, columns - len(_GOES_ON)))
+    return "\n".join(pieces)
+
+
+def _terminal_columns() -> int | None:
+    """Return how wide the terminal is; None where there is none, or nobody knows."""
+    try:
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        return None
+    return columns if columns >= _COLUMNS_MIN else None
+
+
+def _first_columns(text: str, columns: int) -> str:
+    taken = 0
+    for place, character in enumerate(text):
+        taken += _width(character)
+        if taken > columns:
+            return text[:place]
+    return text
+
+
+def _width(character: str) -> int:
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def json_line(value: Mapping[str, Any]) -> str:
