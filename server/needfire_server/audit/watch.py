@@ -32,7 +32,7 @@ async def watch_audit_log(runtime: Runtime) -> None:
     what was changed.
     """
     signer = _Signer(runtime)
-    signer.tell_of_key()
+    await signer.tell_of_key()
     checker = _Checker(runtime)
     await checker.check_all()
     while True:
@@ -50,7 +50,7 @@ class _Signer:
         self._reached: deque[int] = deque(maxlen=_ROUNDS)
         """How many records there were in the last rounds in which this server could not sign."""
 
-    def tell_of_key(self) -> None:
+    async def tell_of_key(self) -> None:
         """Say, unless it was said, that the key is not here. Where others may sign, that is all."""
         reason = self._runtime.audit.key_trouble
         if reason == self._told:
@@ -58,6 +58,8 @@ class _Signer:
         self._told = reason
         if reason is None:
             return
+        # Before it is told: whoever ends this server in between finds an alarm that the next one ends.
+        await self._runtime.provisioning.audit_log_signed(False, is_told=False)
         if self._runtime.store.is_shared:
             self._runtime.journal.raise_event("AUDIT_KEY_MISSING", Severity.ERR, reason=reason)
         else:
@@ -69,7 +71,7 @@ class _Signer:
         try:
             latest = await self._runtime.audit.checkpoint()
             # Another server may have made a key that is not here.
-            self.tell_of_key()
+            await self.tell_of_key()
             reason = await self._trouble(latest)
         except StorageError as error:
             if isinstance(error, StorageFullError):
@@ -77,8 +79,8 @@ class _Signer:
             reason = str(error)
         provisioning = self._runtime.provisioning
         if reason is not None:
-            journal.signing_failed(reason)
             await provisioning.audit_log_signed(False, is_told=False)
+            journal.signing_failed(reason)
             return False
         was_told = journal.signing_works()
         # Where others sign, the missing key is an alarm all the same.
