@@ -333,6 +333,9 @@ class AuditLog:
             StorageError: the store cannot be read, or what was found cannot be kept.
         """
         result, found = await self._whole()
+        if found is not None and not self._is_another:
+            # It tells better which record it is than the checkpoint that does not fit.
+            self.finding = found
         await self._note(found)
         return result
 
@@ -344,18 +347,18 @@ class AuditLog:
             if keys == self._keys:
                 # All of one moment: no other server changed the key meanwhile.
                 break
-        found = await self._head_finding(head)
-        result = None
+        result = found = None
         if closing is not None:
             # Any of the keys: a crash may have come before the latest one signed anything.
             named = [PublicKey.parse(each.key) for each in keys]
             result = await asyncio.to_thread(
                 check_stored, self._tables, named, named, closing, head, kept=self._anchor()
             )
-            found = result.finding or found
+            found = result.finding
         elif self._anchor() is not None:
-            found = await self._contradiction() or found
-        return result, found
+            found = await self._contradiction()
+        # Last, so that what is mended meanwhile is not found in two forms.
+        return result, found or await self._head_finding(head)
 
     async def check_recent(self) -> Finding | None:
         """Read what is new, and the next part of what is old; return what is wrong, once.
@@ -494,7 +497,10 @@ class AuditLog:
         shown = None if self._shown is None else self._shown.checkpoint
         if checkpoint is not None and checkpoint.number > self._kept_number and shown == checkpoint:
             if not self._kept_number:
-                await self._note(await self._contradiction())
+                found = await self._contradiction()
+                # The whole log tells better which record it is.
+                better = None if found is None else (await self._whole())[1]
+                await self._note(better or found)
             await asyncio.to_thread(self._files.keep_checkpoint, checkpoint.note)
             self._kept_number = checkpoint.number
 
