@@ -6,12 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from needfire_testkit.open_directory import open_directory
 from needfire_testkit.processes import Program, ServerHome
 
 _AS_IF_EVERYBODY_COULD_READ_PYTHON = """
@@ -27,17 +27,14 @@ main()
 
 
 @pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """A directory whose path every user can walk; pytest's own belongs to root alone."""
-    path = Path(tempfile.mkdtemp(prefix="needfire-test-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+def walkable() -> Iterator[Path]:
+    with open_directory() as path:
+        yield path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
-def test_a_server_that_root_starts_says_whose_rights_it_keeps(open_directory: Path) -> None:
-    data, rc = open_directory / "data", open_directory / "serverrc"
+def test_a_server_that_root_starts_says_whose_rights_it_keeps(walkable: Path) -> None:
+    data, rc = walkable / "data", walkable / "serverrc"
     data.mkdir(mode=0o700)
     shutil.chown(data, "nobody")
     rc.write_text("[Misc]\nServerUser=nobody\n[Log]\nPrintSeverity=*\n")
@@ -46,7 +43,7 @@ def test_a_server_that_root_starts_says_whose_rights_it_keeps(open_directory: Pa
             *(sys.executable, "-c", _AS_IF_EVERYBODY_COULD_READ_PYTHON, "serve", "--foreground"),
             *("--config", str(rc), "--data-dir", str(data), "--listen", "127.0.0.1:0"),
         ],
-        open_directory / "output",
+        walkable / "output",
     )
     try:
         line = program.wait_for("Privileges dropped")
@@ -86,10 +83,10 @@ def test_a_role_for_nobody_is_told_and_a_reload_corrects_it(server_home: ServerH
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
-def test_root_the_servers_user_and_anybody_judge_a_program_alike(open_directory: Path) -> None:
+def test_root_the_servers_user_and_anybody_judge_a_program_alike(walkable: Path) -> None:
     """Else a reload takes a configuration with which the server does not start again."""
-    data, rc = open_directory / "data", open_directory / "serverrc"
-    own = open_directory / "own"
+    data, rc = walkable / "data", walkable / "serverrc"
+    own = walkable / "own"
     for directory in (data, own):
         directory.mkdir(mode=0o755)
         shutil.chown(directory, "nobody")
@@ -116,7 +113,7 @@ def test_root_the_servers_user_and_anybody_judge_a_program_alike(open_directory:
 
     rc.write_text(head)
     serve = [*("serve", "--foreground", "--config", str(rc)), *("--data-dir", str(data))]
-    program = Program([*command, *serve, "--listen", "127.0.0.1:0"], open_directory / "output")
+    program = Program([*command, *serve, "--listen", "127.0.0.1:0"], walkable / "output")
     try:
         program.wait_for("listening on")
         rc.write_text(head + block)
@@ -132,7 +129,7 @@ def test_root_the_servers_user_and_anybody_judge_a_program_alike(open_directory:
         program.wait_for("EXIT")
     finally:
         program.kill()
-    program = Program([*command, *serve, "--listen", "127.0.0.1:0"], open_directory / "again")
+    program = Program([*command, *serve, "--listen", "127.0.0.1:0"], walkable / "again")
     try:
         program.wait_for("listening on")
     finally:

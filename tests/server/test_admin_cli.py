@@ -29,6 +29,7 @@ from needfire_server.datafiles import DataFiles
 from needfire_server.states import ClientState, ClientStatus
 from needfire_testkit.admin_server import AdminServer, run_admin, start_admin
 from needfire_testkit.baselines import FILE, write_baseline
+from needfire_testkit.open_directory import open_directory
 from needfire_testkit.server_store import NOW_US, STREAM, event, incoming, verifier
 
 RC = b"[ReadOnly]\ndir=/etc\n[Misc]\nSetFilecheckTime=600\n"
@@ -1007,15 +1008,16 @@ async def test_a_data_directory_that_is_not_there_is_not_made(tmp_path: Path) ->
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
-async def test_what_root_does_offline_belongs_to_the_servers_user(directory: Path) -> None:
-    os.chown(directory, 65_534, 65_534)
-    for parent in list(directory.parents)[:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    assert (await run_admin("register", "web1", directory=directory)).status == 0
-    put = await run_admin("config", "put", "--default", "-", directory=directory, stdin=RC)
-    assert put.status == 0, put.err
-    with os.scandir(directory) as entries:
-        assert {entry.stat().st_uid for entry in entries} == {65_534}
+async def test_what_root_does_offline_belongs_to_the_servers_user() -> None:
+    with open_directory() as parent:
+        directory = parent / "data"
+        directory.mkdir(mode=0o700)
+        os.chown(directory, 65_534, 65_534)
+        assert (await run_admin("register", "web1", directory=directory)).status == 0
+        put = await run_admin("config", "put", "--default", "-", directory=directory, stdin=RC)
+        assert put.status == 0, put.err
+        with os.scandir(directory) as entries:
+            assert {entry.stat().st_uid for entry in entries} == {65_534}
 
 
 async def test_a_configuration_on_a_terminal_cannot_steer_it(directory: Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from needfire_protocol.rc.conditions import StatedFacts
 from needfire_server import server_user
 from needfire_server.config import ServerSettings, load_server_settings, read_server_settings
 from needfire_server.server_user import Account
+from needfire_testkit.open_directory import open_directory
 
 HOLDER, MEMBER, OTHER = 1_001, 1_002, 1_003
 GROUP = 2_000
@@ -60,11 +60,8 @@ def test_a_user_without_a_name_is_shown_by_the_number() -> None:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory whose path every user can walk; pytest's own belongs to one user alone."""
-    path = Path(tempfile.mkdtemp(prefix="needfire-test-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    with open_directory() as path:
+        yield path
 
 
 def settings_of(text: str, unnamed: Account | None = None) -> ServerSettings:

@@ -11,6 +11,7 @@ from needfire_protocol.errors import ConfigError, StorageError
 from needfire_server.admin.offline import OfflineStore
 from needfire_server.storage.opening import how_to_open, how_to_open_again
 from needfire_server.storage.sqlite import SqliteStore
+from needfire_testkit.open_directory import open_directory
 from needfire_testkit.rc import server_rc
 from needfire_testkit.server_store import event
 
@@ -134,26 +135,23 @@ def test_what_is_no_url_of_postgresql_is_refused(url: str) -> None:
     assert "same" not in " ".join(map(str, caught.value.problems))
 
 
-def test_root_reads_no_file_that_the_owner_of_the_directory_names(tmp_path: Path) -> None:
+def test_root_reads_no_file_that_the_owner_of_the_directory_names() -> None:
     """Goal: the note is the server's user's; the password file is opened with that user's rights."""
     if os.geteuid() != 0:
         pytest.skip("needs uid 0")
-    secret = password_file(tmp_path, b"only for root")
-    directory = tmp_path / "data"
-    directory.mkdir()
-    note = {"url": "postgresql://ann@/x?host=/nowhere", "password_file": secret}
-    (directory / "store.json").write_text(json.dumps(note))
-    for path in (tmp_path, *tmp_path.parents):
-        if path == Path("/tmp"):
-            break
-        path.chmod(0o755)
-    for path in (directory, directory / "store.json"):
-        os.chown(path, 65_534, 65_534)
-    groups = os.getgroups()
-    try:
-        with pytest.raises(StorageError, match="cannot be read: Permission denied"):
-            OfflineStore(str(directory))
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
+    with open_directory() as parent:
+        secret = password_file(parent, b"only for root")
+        directory = parent / "data"
+        directory.mkdir()
+        note = {"url": "postgresql://ann@/x?host=/nowhere", "password_file": secret}
+        (directory / "store.json").write_text(json.dumps(note))
+        for path in (directory, directory / "store.json"):
+            os.chown(path, 65_534, 65_534)
+        groups = os.getgroups()
+        try:
+            with pytest.raises(StorageError, match="cannot be read: Permission denied"):
+                OfflineStore(str(directory))
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(groups)
