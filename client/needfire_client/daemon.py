@@ -310,4 +310,4 @@ class Daemon:
         if network is not None and (self._is_started or network.uplink.was_welcomed):
             await network.exit(status)
         else:
-            self._reporter.report_here("EXIT", program=PROGRAM, status=status)
+            self._reporter.report_exit_here(status)

@@ -15,8 +15,7 @@ from needfire_client.configuration import Configuration, Provider, start_fields
 from needfire_client.failures import CommandError
 from needfire_client.fetching import as_command_error, obtain_baseline, obtain_rc
 from needfire_client.network import Network
-from needfire_client.oneshot import STATUS_OF_SIGNAL, UNWIND_S, OneShot, Work, die_by
-from needfire_client.reporter import PROGRAM
+from needfire_client.oneshot_tools import STATUS_OF_SIGNAL, UNWIND_S, OneShot, Work, die_by
 from needfire_client.runtime import Runtime
 from needfire_client.session import Session
 from needfire_client.troubles import exit_status_of
@@ -174,7 +173,7 @@ class _Run:
             status = "Failed" if isinstance(outcome, CommandError) else "None"
         network = self._network
         if network is None or not (self._is_started or network.uplink.was_welcomed):
-            self._runtime.reporter.report_here("EXIT", program=PROGRAM, status=status)
+            self._runtime.reporter.report_exit_here(status)
             return ExitStatus.DONE
         is_heard = network.exit(status) if outcome is None else network.exit(status, _DELIVER_S)
         if await is_heard:

@@ -102,6 +102,10 @@ class Reporter:
         """Say it in the local logbook only."""
         self._logbook.write(self._make(code, None, fields))
 
+    def report_exit_here(self, status: str) -> None:
+        """Say in the local logbook only that this program ends, and as what."""
+        self.report_here("EXIT", program=PROGRAM, status=status)
+
     def _make(
         self, code: str, severity: Severity | None, fields: Mapping[str, FieldValue]
     ) -> Event:

@@ -1,7 +1,8 @@
 """``check``: one full check; prints the differences and exits 1 where there are any."""
 
 from needfire_client.check import Checker, CheckResult
-from needfire_client.oneshot import OneShot, run_oneshot
+from needfire_client.oneshot import run_oneshot
+from needfire_client.oneshot_tools import OneShot
 from needfire_client.options import Options
 from needfire_client.policy import EVERYTHING, Selection
 from needfire_client.position import PositionStore

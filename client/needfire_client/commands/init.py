@@ -4,7 +4,8 @@ from pathlib import Path
 
 from needfire_client.check import CheckResult, init_baseline
 from needfire_client.failures import CommandError
-from needfire_client.oneshot import OneShot, run_oneshot
+from needfire_client.oneshot import run_oneshot
+from needfire_client.oneshot_tools import OneShot
 from needfire_client.options import Options
 from needfire_client.progress import ProgressBar
 from needfire_client.runtime import clock_us

@@ -3,7 +3,8 @@
 from needfire_client.check import Checker, CheckResult
 from needfire_client.commands.check import print_summary, status_of
 from needfire_client.commands.init import bare_digest, out_path, propose
-from needfire_client.oneshot import OneShot, run_oneshot
+from needfire_client.oneshot import run_oneshot
+from needfire_client.oneshot_tools import OneShot
 from needfire_client.options import Options
 from needfire_client.progress import ProgressBar
 from needfire_client.runtime import clock_us
