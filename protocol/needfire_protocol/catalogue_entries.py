@@ -1674,7 +1674,7 @@ _SERVER_ENTRIES: Final = (
         "The audit log in the store is what was signed again, and what the server read before "
         "AUDIT_LOG_TAMPERED. It vouches for its log to agents again.",
         "Find out who mended it, and who did what had to be mended. The alarm AUDIT_LOG_TAMPERED "
-        "holds until somebody clears it (needfire-admin alarms clear).",
+        "holds until somebody accepts what was found (needfire-admin audit accept --note TEXT).",
         {"record": "number of the first record that was bad"},
     ),
     Entry(

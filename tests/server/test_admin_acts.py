@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from needfire_protocol.audit.record import Record, parse_record
+from needfire_protocol.audit.verify import Finding, Verdict
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import Event, make_event
@@ -172,6 +173,26 @@ async def test_who_put_a_file_is_told_that_it_is_in_place_and_that_no_record_cou
         with pytest.raises(StorageError, match=told) as failed:
             await server.ask("config-put", rc, name="web1")
         assert Path(str(failed.value).partition(" is in place")[0]).read_bytes() == RC
+        assert server.journal.waiting == 2, "the act, and that the store fails"
+
+
+async def test_a_finding_is_accepted_with_its_event_and_record_or_that_is_told(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as server:
+        audit = server.service._subject.audit
+        found = Finding(Verdict.CHANGED, 4, 4, 0, "a record")
+        audit._standing.note(found, NOW_US)
+        await server.ask("audit-accept", note="a disk that fails")
+        assert (await server.codes())[-1:] == ["AUDIT_FINDING_ACCEPTED"]
+        [record] = server.recorded("AUDIT_FINDING_ACCEPTED")
+        assert (record.draft.subject, record.draft.fields["note"]) == ("kim", "a disk that fails")
+        audit._standing.note(found, NOW_US)
+        server.break_table("events")
+        with pytest.raises(
+            StorageError, match=r"is accepted .*, but no record of it could be stored"
+        ):
+            await server.ask("audit-accept")
         assert server.journal.waiting == 2, "the act, and that the store fails"
 
 

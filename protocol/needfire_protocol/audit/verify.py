@@ -721,7 +721,8 @@ class _Check:
             line = 0 if self._pending is None else self._pending.line
             # Or all that nothing signed covers yet, with a chain made anew.
             text = "the last record is not the one that the server wrote"
-            self._found(Verdict.CHANGED, self._covered, line, text, last=count - 1)
+            last = max(0, count - 1)
+            self._found(Verdict.CHANGED, min(self._covered, last), line, text, last=last)
         else:
             self._end_before_anchors(count)
             self._end_of_checkpoints(closing)

@@ -104,7 +104,11 @@ def check_store(directory: str, keys: tuple[PublicKey, ...], anchor: Note | None
             return Verification(standing, 0, 0, None)
         if closing is None:
             raise StorageError(f"{reader.name}: nothing of its audit log was ever signed")
-        named = [PublicKey.parse(each.key) for each in stored]
+        try:
+            named = [PublicKey.parse(each.key) for each in stored]
+        except FormatError as error:
+            text = f"a key that the store names (audit_keys) is damaged: {error}"
+            return Verification(Finding(Verdict.WRONG_KEY, 0, 0, 0, text), 0, 0, None)
         result = check_stored(reader, named, keys, closing, head, anchor, kept=kept)
         return replace(result, finding=result.finding or standing)
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from needfire_protocol.audit.note import parse_checkpoint, parse_note
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.escape import printable
+from needfire_protocol.event import FieldValue
 from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.filters import FILTERS, codes_of, place_of
 from needfire_server.admin.requests import AdminRefusedError, Arguments, Reply
@@ -138,8 +139,15 @@ async def accept(subject: Subject, call: Call) -> Reply:
         raise AdminRefusedError(
             "nothing was found wrong with the audit log", "needfire-admin audit verify --store"
         )
-    fields = {"verdict": ended.verdict.value, "record": ended.first, "reason": ended.text}
-    subject.hooks.record_event("AUDIT_FINDING_ACCEPTED", **fields, note=note, **call.who)
+    fields: dict[str, FieldValue] = {
+        "verdict": ended.verdict.value,
+        "record": ended.first,
+        "reason": ended.text,
+    }
+    await subject.record_done(
+        f"the finding is accepted ({ended.verdict.value})",
+        call.event("AUDIT_FINDING_ACCEPTED", **fields, note=note),
+    )
     return Reply(fields)
 
 

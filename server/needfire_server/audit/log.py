@@ -50,6 +50,8 @@ __all__ = ["AuditLog", "Inclusion", "Shown", "readable_checkpoint"]
 _ORIGIN: Final = "needfire.audit/"
 _ORIGIN_BYTES: Final = 16
 _ROOTS_MAX: Final = 1_024
+_NUMBER_MAX: Final = 2**63 - 1
+"""Of a checkpoint: what a database takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,18 @@ class Inclusion:
     @property
     def holds(self) -> bool:
         """Whether it shows that; not where the store holds something else than was signed."""
-        note = parse_note(self.checkpoint.note)
+        note = readable_checkpoint(self.checkpoint.note)
+        if note is None:
+            return False
         signed = parse_checkpoint(note)
         leaf = leaf_hash(self.line)
         return self.key.verifies(note) and is_included(
             leaf, self.number, signed.size, signed.root, self.proof
         )
+
+
+class OtherKeysError(StorageError):
+    """The store names other keys of the log than those that it had, or what is no key at all."""
 
 
 class AuditLog:
@@ -111,10 +119,13 @@ class AuditLog:
         self._looks = 0
         self._scrubber = Scrubber(tables)
         self._is_another = False
+        self._has_met_forgery = False
+        """A key or a checkpoint was met that is not the log's: all of it has to be read."""
         self.key_trouble: str | None = None
         """Why nothing can be signed; None while it can. Each checkpoint tries again."""
         self.finding: Finding | None = None
         """What is wrong with the log, as far as this process has noticed."""
+        self._accepted: Finding | None = None
         self._standing = Standing(self._files)
 
     @classmethod
@@ -134,7 +145,7 @@ class AuditLog:
             StorageError: the store or the directory cannot be read or written.
         """
         log = cls(tables, AuditFiles(data_directory), random_bytes)
-        log._keys = await tables.keys()
+        log._keys = await log._stored_keys()
         if not log._keys:
             await log._make_first_key()
         else:
@@ -163,9 +174,14 @@ class AuditLog:
         """
         ended = self._standing.accept()
         if ended is not None:
-            self.finding = None
+            self._accepted, self.finding = self.finding, None
             self._scrubber = Scrubber(self._tables)
         return ended
+
+    def take_accepted(self) -> Finding | None:
+        """Return what this process had noticed and somebody has accepted since the last call."""
+        taken, self._accepted = self._accepted, None
+        return taken
 
     @property
     def shown(self) -> Shown | None:
@@ -217,6 +233,11 @@ class AuditLog:
             if last is not None and last.size == head.size:
                 return last
             number = 1 if last is None else last.number + 1
+            if number > _NUMBER_MAX:
+                raise StorageError(
+                    f"checkpoint {number - 1} in the store leaves no number for the next one: "
+                    "somebody put it there; needfire-admin audit verify --store"
+                )
             root = head.frontier.root()
             origin = PublicKey.parse(key).name
             text = Checkpoint(origin, head.size, root, number, clock.now_us()).text()
@@ -302,9 +323,9 @@ class AuditLog:
         except AuditIncompleteError:
             # There is none that holds; who asks is told what is wrong.
             proof, line = (), b""
-        keys, note = self.public_keys(), parse_note(checkpoint.note)
+        keys = self.public_keys()
         # The latest key may be one that has signed nothing yet.
-        signer = next((i for i in range(len(keys) - 1, 0, -1) if keys[i].verifies(note)), 0)
+        signer = _signer(keys, checkpoint) or 0
         handovers = _handovers(self._keys[: signer + 1], len(keys))
         return Inclusion(number, line, checkpoint, proof, keys[signer], handovers)
 
@@ -343,7 +364,10 @@ class AuditLog:
         while True:
             keys = self._keys
             closing, head = await self._tables.last_checkpoint(), await self._tables.head()
-            await self._follow_keys()
+            try:
+                await self._follow_keys()
+            except OtherKeysError as error:
+                return None, Finding(Verdict.WRONG_KEY, 0, 0, 0, str(error))
             if keys == self._keys:
                 # All of one moment: no other server changed the key meanwhile.
                 break
@@ -369,7 +393,10 @@ class AuditLog:
         if self.finding is not None:
             return None
         self.finding = await asyncio.to_thread(self._scrubber.step)
-        if self.finding is not None:
+        if self.finding is None and self._has_met_forgery:
+            self._has_met_forgery = False
+            await self.check_all()
+        elif self.finding is not None:
             # The whole log tells better which record it is, unless all of it was made anew.
             _, better = await self._whole()
             self.finding = self.finding if better is None else better
@@ -382,11 +409,16 @@ class AuditLog:
         Once nothing is, neither by its signatures nor by what was read of it before, this server
         vouches for its log again; that something was wrong stays known until it is accepted. That
         another log was put in place is not mended by anything.
+
+        Raises:
+            StorageError: the store cannot be read, or what was found cannot be kept.
         """
         if self.finding is None or self._is_another:
             return self.finding
         _, found = await self._whole()
         self.finding = found or await asyncio.to_thread(self._scrubber.read_all)
+        # Where it could not be kept when it was found, the disk was full say.
+        await self._note(self.finding)
         return self.finding
 
     async def _note(self, found: Finding | None) -> None:
@@ -469,16 +501,46 @@ class AuditLog:
             return
         # Another server on this store began the log meanwhile.
         self._files.drop_key(public)
-        self._keys = await self._tables.keys()
+        self._keys = await self._stored_keys()
         self._load_key()
 
     async def _follow_keys(self) -> None:
-        """Notice where another server on this store has changed the key."""
-        keys = await self._tables.keys()
-        if len(keys) > len(self._keys) and keys[: len(self._keys)] == self._keys:
+        """Notice where another server on this store has changed the key.
+
+        Raises:
+            OtherKeysError: nothing is signed for those.
+            StorageError: the store cannot be read.
+        """
+        keys = await self._stored_keys()
+        if len(keys) > len(self._keys):
             self._keys = keys
             self._files.keep_public(self.public_keys())
             self._load_key()
+
+    async def _stored_keys(self) -> list[StoredKey]:
+        """Return the keys that the store names, those that are known already the first ones.
+
+        Raises:
+            OtherKeysError: it holds others, or what is no key.
+            StorageError: the store cannot be read.
+        """
+        known = self._keys
+        keys = await self._tables.keys()
+        for number, each in enumerate(keys, 1):
+            try:
+                PublicKey.parse(each.key)
+            except FormatError as error:
+                raise self._other_keys(f"key {number} is damaged: {error}") from error
+        if keys[: len(known)] != known:
+            raise self._other_keys("they are others than before: somebody changed them")
+        return keys
+
+    def _other_keys(self, what: str) -> OtherKeysError:
+        self._has_met_forgery = True
+        return OtherKeysError(
+            f"the keys of the audit log in the store (audit_keys): {what}; "
+            f"{self._files.public_path} has what they were"
+        )
 
     async def _latest(self) -> StoredCheckpoint | None:
         """Return the latest checkpoint of all servers, which agents are shown from now on."""
@@ -528,10 +590,11 @@ class AuditLog:
         if checkpoint is None or not self._is_news(checkpoint):
             return
         keys = self.public_keys()
-        note = parse_note(checkpoint.note)
-        signer = max((i for i, key in enumerate(keys) if key.verifies(note)), default=None)
-        if signer is not None:
-            self._roots[checkpoint.size] = parse_checkpoint(note).root
+        signer = _signer(keys, checkpoint)
+        if signer is None:
+            self._has_met_forgery = True
+        else:
+            self._roots[checkpoint.size] = parse_checkpoint(parse_note(checkpoint.note)).root
             if len(self._roots) > _ROOTS_MAX:
                 del self._roots[next(iter(self._roots))]
             self._shown = Shown(
@@ -550,6 +613,17 @@ def readable_checkpoint(text: str | None) -> Note | None:
     except FormatError:
         return None
     return note
+
+
+def _signer(keys: Sequence[PublicKey], checkpoint: StoredCheckpoint) -> int | None:
+    """Return which key signed a checkpoint of the store, the latest one; None where none did."""
+    note = readable_checkpoint(checkpoint.note)
+    if note is None:
+        return None
+    signed = parse_checkpoint(note)
+    if (signed.number, signed.size) != (checkpoint.number, checkpoint.size):
+        return None
+    return max((i for i, key in enumerate(keys) if key.verifies(note)), default=None)
 
 
 def _is_the_same(anchor: Note, stored: StoredCheckpoint) -> bool:

@@ -29,17 +29,23 @@ class Standing:
         self._files = files
         self.finding: Finding | None = _parsed(files.kept_finding())
         """The first one that nobody has accepted; says when it was made."""
+        self._unkept: bytes | None = None
+        """What of it is still to be written."""
 
     def note(self, finding: Finding, now_us: int) -> None:
         """Keep a finding, unless there is an earlier one already.
 
         Raises:
-            StorageError: it cannot be written; it stands in this process only.
+            StorageError: it cannot be written; it stands in this process only, until it is noted
+                again.
         """
         if self.finding is None:
             made = format_time(now_us)
             self.finding = _since(finding, made)
-            self._files.keep_finding(_encoded(finding, made))
+            self._unkept = _encoded(finding, made)
+        if self._unkept is not None:
+            self._files.keep_finding(self._unkept)
+            self._unkept = None
 
     def accept(self) -> Finding | None:
         """End the finding; return it. Evidence stays.
@@ -49,7 +55,7 @@ class Standing:
         """
         ended = self.finding
         self._files.drop_finding()
-        self.finding = None
+        self.finding = self._unkept = None
         return ended
 
 

@@ -109,19 +109,23 @@ class _Checker:
         self._runtime = runtime
         self._told: Finding | None = None
         self._again_at = 0.0
+        self._has_read_all = False
 
     async def check_all(self) -> None:
         """Read the whole log, and tell what is wrong with it."""
         audit = self._runtime.audit
-        await self._tell(audit.check_all())
-        if audit.finding is None and audit.standing is not None:
+        self._has_read_all = await self._tell(audit.check_all())
+        if self._has_read_all and audit.finding is None and audit.standing is not None:
             # Found before this start; what was signed since may hide it from any check but this.
             self._say(audit.standing)
 
     async def check_recent(self) -> None:
         """Read on; where something is wrong, look whether it still is."""
         audit, now = self._runtime.audit, asyncio.get_running_loop().time
-        if audit.finding is None:
+        if audit.finding is None and not self._has_read_all:
+            # The store failed meanwhile. What is read on from is not known to be right.
+            await self.check_all()
+        elif audit.finding is None:
             await self._tell(audit.check_recent())
         elif now() >= self._again_at:
             began = now()
@@ -129,17 +133,25 @@ class _Checker:
             took = now() - began
             self._again_at = now() + (_REST * took if took > _SHORT_S else 0)
 
-    async def _tell(self, checking: Awaitable[object]) -> None:
+    async def _tell(self, checking: Awaitable[object]) -> bool:
+        """Check, and tell what is new; False where the store failed."""
+        is_done = True
         try:
             await checking
         except StorageError as error:
             self._runtime.journal.store_failed(error)
-        finding, told = self._runtime.audit.finding, self._told
-        self._told = finding
+            is_done = False
+        audit = self._runtime.audit
+        if (accepted := audit.take_accepted()) is not None and accepted == self._told:
+            # A person has ended it, and with it the alarm. It is not mended for that, and what is
+            # found again is news.
+            self._told = None
+        finding, told, self._told = audit.finding, self._told, audit.finding
         if finding is None and told is not None:
             self._runtime.journal.raise_event("AUDIT_LOG_INTACT", record=told.first)
         elif finding is not None and finding != told:
             self._say(finding)
+        return is_done
 
     def _say(self, finding: Finding) -> None:
         self._runtime.journal.raise_event(

@@ -133,7 +133,8 @@ def keys(connection: sa.Connection) -> list[StoredKey]:
 def add_checkpoint(connection: sa.Connection, checkpoint: StoredCheckpoint, key: str) -> bool:
     """Keep a checkpoint; False where its number is not the next one, or the key not the latest."""
     last = last_checkpoint(connection)
-    if keys(connection)[-1].key != key:
+    known = keys(connection)
+    if not known or known[-1].key != key:
         # Behind the record that hands over, what the old key signs is a forgery to any check.
         return False
     if checkpoint.number != (0 if last is None else last.number) + 1:

@@ -493,6 +493,13 @@ def test_a_changed_record_is_named_itself_wherever_checkpoints_are(
         assert result.first == signed[-1]
 
 
+def test_a_last_hash_that_fits_no_record_names_the_last_one_though_all_are_signed() -> None:
+    log = small_log((8,))
+    finding = verify(log.export(), [log.key], is_live=True, size=8, tip=bytes(32)).finding
+    assert finding is not None
+    assert (finding.verdict, finding.first, finding.last) == (Verdict.CHANGED, 7, 7)
+
+
 def test_without_the_last_hash_both_records_are_named_that_it_may_be() -> None:
     log = small_log((4,))
     lines = log.export()

@@ -266,3 +266,64 @@ async def test_what_cannot_be_kept_is_known_to_the_process_and_nothing_is_overwr
         with pytest.raises(StorageError, match="no room"):
             await log.checkpoint()
     assert (data / "audit" / "checkpoint").read_text() == kept
+
+
+@pytest.mark.parametrize("step", ["keep_evidence", "keep_finding"])
+async def test_what_could_not_be_kept_is_kept_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    data = tmp_path / "data"
+    await grown(data, 2)
+    doctor(data, "DELETE FROM audit_checkpoints")
+
+    def full(*_: object) -> None:
+        raise StorageError("no room")
+
+    async with opened(data) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(AuditFiles, step, full)
+            with pytest.raises(StorageError, match="no room"):
+                await log.check_all()
+            with pytest.raises(StorageError, match="no room"):
+                await log.check_again()
+        assert not (data / "audit" / "finding").exists()
+        assert await log.check_again() is not None
+        assert (data / "audit" / "finding").exists()
+        assert len(evidence(data)) == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_keys SET key = 'rubbish'",
+        "INSERT INTO audit_keys SELECT 2, 'rubbish', NULL",
+    ],
+)
+async def test_a_key_in_the_store_that_is_none_is_told_by_its_number(
+    tmp_path: Path, statement: str
+) -> None:
+    data = tmp_path / "data"
+    await grown(data, 2)
+    public = (data / "audit" / "public-keys").read_text()
+    doctor(data, statement)
+    found = verified(data)
+    assert found is not None
+    assert found.verdict is Verdict.WRONG_KEY
+    with pytest.raises(
+        StorageError, match=r"of the audit log in the store .*: key [12] is damaged"
+    ):
+        await started(data)
+    assert (data / "audit" / "public-keys").read_text() == public
+
+
+@pytest.mark.parametrize("note", ["rubbish", "needfire.audit/x"])
+async def test_a_checkpoint_that_is_none_keeps_no_server_from_starting(
+    tmp_path: Path, note: str
+) -> None:
+    data = tmp_path / "data"
+    await grown(data, 2)
+    doctor(data, f"UPDATE audit_checkpoints SET note = '{note}' WHERE number = 2")
+    assert verified(data) is not None
+    told = await started(data)
+    assert told is not None
+    assert told.verdict is Verdict.CHANGED

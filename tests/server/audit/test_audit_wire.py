@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from needfire_protocol.audit.merkle import is_consistent
 from needfire_protocol.audit.note import PublicKey, parse_checkpoint, parse_note
 from needfire_protocol.audit.record import Draft, Record, parse_record
+from needfire_protocol.audit.verify import Finding, Verdict, Verification
+from needfire_protocol.errors import StorageError
 from needfire_protocol.keys import sign_report
 from needfire_protocol.messages import (
     EVENT_REPORT,
@@ -26,6 +29,7 @@ from needfire_protocol.messages import (
     ReportBatch,
 )
 from needfire_protocol.severity import Severity
+from needfire_server.audit.log import AuditLog
 from needfire_server.audit.watch import watch_audit_log
 from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, event_body, live_server
 
@@ -172,6 +176,127 @@ async def test_a_planted_record_and_its_end_are_told(tmp_path: Path) -> None:
                 for task in tasks:
                     task.cancel()
         assert live.codes().count("AUDIT_LOG_TAMPERED") == 1
+
+
+@pytest.mark.parametrize(
+    ("forged", "verdict", "mended"),
+    [
+        (
+            "INSERT INTO audit_checkpoints SELECT 4711, 3, 'rubbish'",
+            "changed",
+            "DELETE FROM audit_checkpoints WHERE number >= 4711",
+        ),
+        (
+            "INSERT INTO audit_checkpoints SELECT 9223372036854775807, 1, note FROM audit_checkpoints LIMIT 1",
+            "inserted",
+            "DELETE FROM audit_checkpoints WHERE number > 4711",
+        ),
+        (
+            "INSERT INTO audit_keys SELECT 2, 'rubbish', 'x'",
+            "wrong key",
+            "DELETE FROM audit_keys WHERE number = 2",
+        ),
+        (
+            "UPDATE audit_keys SET number = number + 1, key = key || ' '",
+            "wrong key",
+            "UPDATE audit_keys SET number = number - 1, key = trim(key)",
+        ),
+        (
+            "DELETE FROM audit_keys",
+            "wrong key",
+            None,
+        ),
+    ],
+)
+async def test_what_is_no_key_or_no_checkpoint_is_told_and_ends_no_server(
+    tmp_path: Path, forged: str, verdict: str, mended: str | None
+) -> None:
+    async with live_server(tmp_path) as live:
+        audit = live.runtime.audit
+        live.configure(audit_checkpoint_interval_s=0)
+        await audit.checkpoint()
+        await audit.append(Draft("CLIENT_REGISTERED"))
+        with closing(sqlite3.connect(tmp_path / "needfire.sqlite", isolation_level=None)) as store:
+            running = asyncio.get_running_loop()
+            tasks = [
+                running.create_task(watch_audit_log(live.runtime)),
+                running.create_task(live.runtime.journal.store_waiting(live.runtime.store)),
+            ]
+            try:
+                # The whole log was read, and what is new is signed.
+                await _until(lambda: audit.shown is not None and audit.shown.checkpoint.number > 1)
+                store.execute(forged)
+                tampered = await live.until_said("AUDIT_LOG_TAMPERED")
+                assert tampered.fields["verdict"] == verdict
+                if mended is not None:
+                    store.execute(mended)
+                    await live.until_said("AUDIT_LOG_INTACT")
+                assert not any(task.done() for task in tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+
+async def test_a_log_that_could_not_be_read_at_the_start_is_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with live_server(tmp_path) as live:
+        audit = live.runtime.audit
+        live.configure(audit_checkpoint_interval_s=0)
+        await audit.checkpoint()
+        checks = [StorageError("the disk is away")]
+        check_all = AuditLog.check_all
+
+        async def unlucky(self: AuditLog) -> Verification | None:
+            if checks:
+                raise checks.pop()
+            return await check_all(self)
+
+        monkeypatch.setattr(AuditLog, "check_all", unlucky)
+        with closing(sqlite3.connect(tmp_path / "needfire.sqlite", isolation_level=None)) as store:
+            # A chain that fits, so that only its signatures tell.
+            store.execute("UPDATE audit_checkpoints SET note = replace(note, 'time 2', 'time 1')")
+        watching = asyncio.get_running_loop().create_task(watch_audit_log(live.runtime))
+        try:
+            await live.until_said("AUDIT_LOG_TAMPERED")
+        finally:
+            watching.cancel()
+
+
+async def test_what_a_person_accepted_is_not_called_intact(tmp_path: Path) -> None:
+    async with live_server(tmp_path) as live:
+        audit = live.runtime.audit
+        live.configure(audit_checkpoint_interval_s=0)
+        await audit.checkpoint()
+        rounds = 0
+
+        async def finds_it_once() -> Finding | None:
+            nonlocal rounds
+            rounds += 1
+            if rounds == 1:
+                # As where another log was put in place: nothing mends that but a person's word.
+                audit._is_another = True
+                audit.finding = Finding(Verdict.WRONG_KEY, 0, 0, 0, "another log")
+                audit._standing.note(audit.finding, 1)
+            return audit.finding
+
+        audit.check_recent = finds_it_once  # type: ignore[method-assign]
+        watching = asyncio.get_running_loop().create_task(watch_audit_log(live.runtime))
+        try:
+            await live.until_said("AUDIT_LOG_TAMPERED")
+            assert audit.accept() is not None
+            await _until(lambda: rounds > 2)
+            assert "AUDIT_LOG_INTACT" not in live.codes()
+            rounds = 0
+            await live.until_said("AUDIT_LOG_TAMPERED", 2)
+        finally:
+            watching.cancel()
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not holds():
+            await asyncio.sleep(0.005)
 
 
 async def test_a_server_without_the_key_says_when_no_other_one_signs_for_it(
