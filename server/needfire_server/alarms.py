@@ -7,7 +7,6 @@ so that it drives out neither what others report nor what the server has noticed
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -20,7 +19,7 @@ __all__ = ["ALARMS_MAX", "REPORTED_MAX", "Alarm", "OpenAlarms"]
 
 ALARMS_MAX: Final = 10_000
 """Different alarms of the server's own that are kept; as many again of what all clients report.
-Those that came again longest ago make room."""
+Those that came again longest ago make room, of the client, or the relay, that has most."""
 REPORTED_MAX: Final = 200
 """Of these, what one client reports."""
 
@@ -35,7 +34,8 @@ class Alarm:
 
     Attributes:
         client: whom it is about; empty for the server.
-        about: which output, path or user, where there are several.
+        about: which output, path or user, where there are several; of what a relay says of its own
+            clients, which one.
         since_us, last_us: when it came first and last, by the clock of whoever raised it.
         count: events that it came in, as far as they are still kept.
         first_row, last_row: the events behind ``since_us`` and ``last_us``, by their numbers.
@@ -61,6 +61,8 @@ class OpenAlarms:
         self._own: dict[_Key, None] = {}
         self._reported: dict[str, dict[_Key, None]] = {}
         """Keys of what each client reports, and above those of what the server says; oldest first."""
+        self._spoken: Counter[str] = Counter()
+        """How many of them each speaker brought."""
         self._reports = 0
         self._left_out: Counter[str] = Counter()
 
@@ -90,7 +92,7 @@ class OpenAlarms:
         return {name: count for name, count in self._left_out.items() if client in (None, name)}
 
     def _added(self, entry: Entry, event: Event, row: int) -> None:
-        key = entry.code, _client(event), _about(entry, event.fields), _is_report(event)
+        key = entry.code, _client(event), _about(entry, event), _is_report(event)
         # Out and in again, so that the order is that of the last time.
         before = self._drop(key)
         time_us = event.time_us
@@ -107,6 +109,7 @@ class OpenAlarms:
         self._alarms[key] = alarm
         if _is_report(event):
             self._reported.setdefault(key[1], {})[key] = None
+            self._spoken[_speaker(key[1])] += 1
             self._reports += 1
         else:
             self._own[key] = None
@@ -121,8 +124,11 @@ class OpenAlarms:
         if len(mine) >= REPORTED_MAX:
             self._leave_out(client, next(iter(mine)))
         elif self._reports >= ALARMS_MAX:
-            # Of who has most.
-            most = max(self._reported, key=lambda name: len(self._reported[name]))
+            # Of who has most with this one, and with all for whom a relay speaks.
+            newest = _speaker(client)
+            speaker = max(self._spoken, key=lambda name: self._spoken[name] + (name == newest))
+            names = (name for name in self._reported if _speaker(name) == speaker)
+            most = max(names, key=lambda name: len(self._reported[name]))
             self._leave_out(most, next(iter(self._reported[most])))
 
     def _leave_out(self, client: str, key: _Key) -> None:
@@ -138,13 +144,16 @@ class OpenAlarms:
             del self._own[key]
             return alarm
         self._reports -= 1
+        self._spoken[_speaker(client)] -= 1
+        if not self._spoken[_speaker(client)]:
+            del self._spoken[_speaker(client)]
         del self._reported[client][key]
         if not self._reported[client]:
             del self._reported[client]
         return alarm
 
     def _cleared(self, entry: Entry, event: Event) -> None:
-        about = _about(entry, event.fields)
+        about = _about(entry, event)
         for code in entry.clears:
             self._drop((code, _client(event), about, _is_report(event)))
 
@@ -164,5 +173,13 @@ def _client(event: Event) -> str:
     return event.client or str(event.fields.get("client") or "")
 
 
-def _about(entry: Entry, fields: Mapping[str, object]) -> str:
-    return "" if entry.about is None else str(fields.get(entry.about) or "")
+def _about(entry: Entry, event: Event) -> str:
+    about = "" if entry.about is None else str(event.fields.get(entry.about) or "")
+    # What a relay says of one of its own clients: that another one is back must not end it.
+    named = event.fields.get("client") if _is_report(event) else None
+    return f"{named} {about}".strip() if named else about
+
+
+def _speaker(client: str) -> str:
+    """Return who brings what a client reports: a relay, which makes up names as it likes, or itself."""
+    return client.partition("/")[0]

@@ -151,6 +151,33 @@ def test_of_all_that_clients_report_who_reports_most_makes_room(
     assert {each.client for each in alarms.alarms()} == {"web2", "web3"}
 
 
+def test_a_relay_that_makes_up_clients_drives_out_nobody_else_s_alarm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alarms_module, "ALARMS_MAX", 6)
+    alarms = OpenAlarms()
+    honest = ("web1", "web1", "hall/web1", "web2")
+    for number, name in enumerate(honest):
+        alarms.take(event("OUTPUT_FAILED", output=f"o{number}").received(name, NOW_US))
+    for number in range(20):
+        alarms.take(event("SPOOL_DAMAGED").received(f"evil/c{number}", NOW_US))
+    found = [each.client for each in alarms.alarms()]
+    assert sorted(name for name in found if not name.startswith("evil/")) == sorted(honest)
+    assert len(found) == 6
+
+
+def test_what_a_relay_says_of_one_of_its_clients_is_not_ended_by_another_one() -> None:
+    silent, back = (
+        [event(code, client=name).received("hall", NOW_US) for name in ("web1", "web2")]
+        for code in ("STOPPED_WITHOUT_GOODBYE", "CLIENT_RETURNED")
+    )
+    assert held(*silent, back[1]) == [("STOPPED_WITHOUT_GOODBYE", "hall", "web1", 1)]
+    assert held(*silent, *back) == []
+    [alarm] = held(silent[0])
+    cleared = event("ALARM_CLEARED", client="hall", alarm=alarm[0], about=alarm[2])
+    assert held(silent[0], cleared) == []
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(["STORE_FAILED", "STORE_RECOVERED", "START"]), max_size=12))
 def test_the_store_fails_if_it_failed_after_it_last_worked(codes: list[str]) -> None:
