@@ -59,6 +59,10 @@ def diff_texts(old: bytes, new: bytes, show: Callable[[bytes], bytes]) -> TextDi
     text = ChangeText()
     if added or removed:
         for line in _unified(matcher, before, after):
+            if text.is_full:
+                # What may be shown takes its time, of some lines a sixth of a second.
+                text.leave_out(1)
+                continue
             # A mark stands before each line, but for the head of a hunk.
             text.add(line if line[:1] == b"@" else line[:1] + show(line[1:]))
     return TextDiff(added, removed, str(text), text.left_out)

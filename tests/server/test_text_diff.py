@@ -100,6 +100,18 @@ def test_what_has_no_room_is_counted_and_the_numbers_stay_exact() -> None:
     assert shown(found)[0] == b"@@ -0,0 +1,2000 @@"
 
 
+def test_what_may_be_shown_is_asked_of_no_line_that_has_no_room() -> None:
+    asked: list[bytes] = []
+
+    def show(line: bytes) -> bytes:
+        asked.append(line)
+        return line
+
+    found = diff_texts(b"", b"x" * 90 + b"\n" + b"y" * 90 + b"\n" * 10_000, show)
+    assert len(asked) < 4_000
+    assert len(asked) + found.left_out >= found.added
+
+
 def test_a_line_that_is_hidden_is_still_seen_to_change() -> None:
     found = diff_texts(b"k=1\n", b"k=2\n", lambda line: line[:2] + b"***")
     assert shown(found)[1:] == [b"-k=***", b"+k=***"]
