@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from needfire_protocol.catalogue import CATALOGUE
-from needfire_protocol.classic import xml_line
+from needfire_protocol.classic import text_line, xml_line
 from needfire_protocol.escape import printable
 from needfire_protocol.event import Event, FieldValue, event_to_json, format_time, make_event
 from needfire_protocol.severity import Severity
@@ -269,6 +269,67 @@ def test_classic_read_back_is_one_well_formed_record(event: Event) -> None:
     [record] = root.findall("log") if root.get("sev") == "RCVT" else [root]
     assert record.get("msg") == printable(event.msg, 20_000)
     assert root.get("remote_host") == (event.client if event.received_us is not None else None)
+
+
+def angled(text: str) -> str:
+    """A text as the forms with angle brackets have it."""
+    return text.replace("<", "\\x3c").replace(">", "\\x3e")
+
+
+def own_fields(event: Event) -> list[tuple[str, str]]:
+    """The fields that the text does not hold already, with their values in words."""
+    entry = CATALOGUE.get(event.code)
+    told = frozenset() if entry is None else entry.msg_fields()
+    return [(name, shown(value)) for name, value in event.fields.items() if name not in told]
+
+
+def is_name_of(found: str, name: str) -> bool:
+    """Whether it is the name, set apart from one that the record has by itself."""
+    return found.startswith(name) and not found[len(name) :].strip("_")
+
+
+@settings(max_examples=50)
+@given(event=hostile())
+def test_classic_read_back_has_every_field(event: Event) -> None:
+    root = ElementTree.fromstring(xml_line(event))
+    [record] = root.findall("log") if root.get("sev") == "RCVT" else [root]
+    attributes = [(name, value) for name, value in record.attrib.items()]
+    count = len(own_fields(event))
+    found = attributes[len(attributes) - count :]
+    for (name, value), (own, text) in zip(found, own_fields(event), strict=True):
+        assert (is_name_of(name, own), value) == (True, text)
+
+
+@settings(max_examples=50)
+@given(event=hostile())
+def test_text_read_back_has_every_field(event: Event) -> None:
+    line = text_line(event)
+    head = re.match(r"([A-Z]+) *:  \[([0-9T:+-]+)\] ", line)
+    assert head is not None
+    pairs = re.findall(r"(?:^|, )([A-Za-z0-9_]+)=<([^<>]*)>", line[head.end() :])
+    assert ", ".join(f"{name}=<{value}>" for name, value in pairs) == line[head.end() :]
+    first = [("msg", angled(printable(event.msg, 80_000)))]
+    if event.client is not None:
+        first += [("client", event.client), ("remote_host", event.client)]
+    assert pairs[: len(first)] == first
+    for (name, value), (own, text) in zip(pairs[len(first) :], own_fields(event), strict=True):
+        assert (is_name_of(name, own), value) == (True, angled(text))
+
+
+@settings(max_examples=50)
+@given(event=hostile())
+def test_gordium_read_back_has_its_parts(event: Event) -> None:
+    line = FORMATS["gordium"](event)
+    head = re.match(r"[A-Z][a-z]{2} [ 123]\d \d\d:\d\d:\d\d \S+ gordium [0-9-]+ [0-9:]+ ", line)
+    assert head is not None
+    pairs = re.findall(r"(?:^| )([a-z-]+)=<([^<>]*)>", line[head.end() :])
+    assert " ".join(f"{name}=<{value}>" for name, value in pairs) == line[head.end() :]
+    parts = dict(pairs)
+    assert len(parts) == len(pairs)
+    assert parts.get("reported-by") == event.client
+    if event.client is not None:
+        assert parts["msg"] == angled(printable(event.msg, 80_000))
+        assert parts["client-name"] == event.client
 
 
 @given(event=hostile(), facility=st.sampled_from(sorted(FACILITIES.values())))
