@@ -232,6 +232,8 @@ class _Check:
         self._size = size
         self._tip = tip
         self._finding: Finding | None = None
+        self._exchanged: Finding | None = None
+        """A checkpoint that has the number of one that was kept elsewhere, and is another."""
         self._header: Header | None = None
         self._closing: Checkpoint | None = None
         self._closing_note: Note | None = None
@@ -426,12 +428,16 @@ class _Check:
             self._compare_with_anchors(checkpoint, item)
 
     def _compare_with_anchors(self, checkpoint: Checkpoint, item: _Item) -> None:
-        """Where checkpoints were deleted, others that are signed later get their numbers."""
+        """Where checkpoints were deleted, others that are signed later get their numbers.
+
+        Told at the end: where records lack or are others as well, that says more.
+        """
         for each in self._anchors:
             is_another = each.checkpoint != checkpoint and self._is_ours(each.note)
             if each.checkpoint.number == checkpoint.number and is_another:
                 text = f"checkpoint {checkpoint.number} is another one than the one {each.which}"
-                self._found(Verdict.MISSING_CHECKPOINT, self._covered, item.line, text)
+                first, verdict = self._covered, Verdict.MISSING_CHECKPOINT
+                self._exchanged = self._exchanged or Finding(verdict, first, first, item.line, text)
 
     def _is_ours(self, note: Note) -> bool:
         return bool(self._announced) and self._announced[-1].verifies(note)
@@ -741,6 +747,7 @@ class _Check:
             elif number > self._last_number:
                 text = f"checkpoint {number} {each.which} is not there"
                 self._found(Verdict.MISSING_CHECKPOINT, self._covered, 0, text)
+        self._finding = self._finding or self._exchanged
 
     def _end_of_checkpoints(self, closing: Checkpoint) -> None:
         if self._last_number < closing.number:

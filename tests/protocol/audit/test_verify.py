@@ -493,6 +493,25 @@ def test_a_changed_record_is_named_itself_wherever_checkpoints_are(
         assert result.first == signed[-1]
 
 
+@pytest.mark.parametrize(
+    ("records", "verdict"), [(5, Verdict.CUT_OFF), (6, Verdict.CHANGED), (9, Verdict.CHANGED)]
+)
+def test_another_history_is_told_by_its_records_though_its_checkpoints_have_the_same_numbers(
+    records: int, verdict: Verdict
+) -> None:
+    kept = parse_note(small_log((2, 6)).notes[1])
+    other = AuditLog()
+    while other.frontier.size < records:
+        other.add()
+        if other.frontier.size in (2, 4):
+            other.checkpoint()
+            other.word = "another event"
+    other.checkpoint()
+    finding = verify(other.export(), [other.key], anchor=kept).finding
+    assert finding is not None
+    assert finding.verdict is verdict
+
+
 def test_a_last_hash_that_fits_no_record_names_the_last_one_though_all_are_signed() -> None:
     log = small_log((8,))
     finding = verify(log.export(), [log.key], is_live=True, size=8, tip=bytes(32)).finding
