@@ -239,6 +239,25 @@ def test_an_agent_that_was_stopped_is_not_covered_until_it_starts() -> None:
     assert gaps_of(evidence) == [("EXIT", shown(10), shown(11), False)]
 
 
+def test_after_a_check_by_hand_the_agent_that_wakes_up_watches_again() -> None:
+    by_hand = [event("START", 11), event("CHECK_COMPLETED", 12), event("EXIT", 13)]
+    evidence = gathered(event("SUSPEND", 10), *by_hand, event("WAKEUP", 14), names=("web1",))
+    assert gaps_of(evidence) == [
+        ("SUSPEND", shown(10), shown(11), False),
+        ("EXIT", shown(13), shown(14), False),
+    ]
+
+
+def test_the_watch_of_another_agent_shows_that_an_exit_was_not_its_own() -> None:
+    by_hand = [event("START", 10), event("EXIT", 11), event("CHECK_COMPLETED", 12, watcher="off")]
+    watched = event("CHECK_COMPLETED", 13, watcher="fanotify", files=1, skipped=0)
+    evidence = gathered(*by_hand, watched, event("SUSPEND", 20), names=("web1",), is_now=False)
+    assert gaps_of(evidence) == [
+        ("EXIT", shown(11), shown(13), False),
+        ("SUSPEND", shown(20), None, True),
+    ]
+
+
 def test_a_client_that_was_never_heard_is_not_covered_since_its_registration() -> None:
     evidence = gathered(hosts={"web1": Host(at(160))})
     assert gaps_of(evidence) == [("NEVER_SEEN", shown(160), None, True)]

@@ -2,6 +2,9 @@
 
 What agents say of themselves (START, EXIT, SUSPEND, WAKEUP) and what the server says of their
 silence comes in as marks, in any order; which of them open and close a time comes out.
+
+A host may have two agents for a moment: a check by hand says START and EXIT as well. That the
+other one goes on shows in its WAKEUP, and in the receipts of its checks, which tell of its watch.
 """
 
 from collections import deque
@@ -28,9 +31,13 @@ MARKS: Final = (
 _OF_SERVER: Final = frozenset({"CLIENT_RETURNED", "STOPPED_WITHOUT_GOODBYE", "TIME_EXCEEDED"})
 _SILENT: Final = frozenset({"STOPPED_WITHOUT_GOODBYE", "TIME_EXCEEDED"})
 _OPENS: Final = _SILENT | {"EXIT", "SUSPEND"}
+_WATCHED: Final = "WATCHED"
+"""No code of an event: a CHECK_COMPLETED of an agent that watches. One by hand never does."""
 _CLOSES: Final[Mapping[str, frozenset[str]]] = {
-    "STOPPED_WITHOUT_GOODBYE": frozenset({"CLIENT_RETURNED", "START", "WAKEUP", "CHECK_COMPLETED"}),
-    "EXIT": frozenset({"START"}),
+    "STOPPED_WITHOUT_GOODBYE": frozenset(
+        {"CLIENT_RETURNED", "START", "WAKEUP", "CHECK_COMPLETED", _WATCHED}
+    ),
+    "EXIT": frozenset({"START", "WAKEUP", _WATCHED}),
     "SUSPEND": frozenset({"WAKEUP", "START"}),
 }
 _CLOSES_SILENCE: Final = _CLOSES["STOPPED_WITHOUT_GOODBYE"]
@@ -120,7 +127,8 @@ def mark_of(event: Mapping[str, Any], arrived_us: int) -> tuple[str, Mark] | Non
         return None
     last = fields.get("last") if code in _SILENT else event["time"]
     from_us = arrived_us if not isinstance(last, str) else min(parse_time(last), arrived_us)
-    return name, Mark(arrived_us, code, from_us)
+    is_watch = code == "CHECK_COMPLETED" and fields.get("watcher") not in (None, "off")
+    return name, Mark(arrived_us, _WATCHED if is_watch else code, from_us)
 
 
 def absent_now(host: Host, now_us: int) -> Absence | None:
