@@ -286,6 +286,8 @@ class Evidence:
                 self._accept(name, client)
                 if client.malformed:
                     self._add_gap(client, _gap_of_malformed(client.malformed, self.until_us))
+            client.accepted.sort(key=lambda put: put.time_us)
+            client.gaps.sort(key=lambda gap: gap.time_us)
 
     def _add(self, event: Mapping[str, Any]) -> None:
         code, fields = event["code"], event["fields"]

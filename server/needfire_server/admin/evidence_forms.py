@@ -84,12 +84,33 @@ def as_text(evidence: Evidence, head: Head) -> Iterator[str]:
         for title, columns, rows_of, more in _tables(client, evidence):
             yield f"  {title}:"
             for each in rows_of:
-                pairs = zip(columns, each, strict=True)
-                yield "    " + ", ".join(f"{c} {_shown(cell)}" for c, cell in pairs if cell != "")
+                yield from _block(columns, each)
             if more:
                 yield f"    and {more} more"
     yield ""
     yield RULE
+
+
+_WITHOUT_LABEL: Final = frozenset({"at", "what", "path", "group"})
+"""Columns that say what a row is about: its first line."""
+
+
+def _block(columns: Sequence[str], cells: Sequence[object]) -> Iterator[str]:
+    """Yield a row as lines: what it is about, its values before and now, and the rest by name."""
+    shown = {
+        column: _shown(cell) for column, cell in zip(columns, cells, strict=True) if cell != ""
+    }
+    yield "    " + "  ".join(
+        shown.pop(each) for each in columns if each in _WITHOUT_LABEL & {*shown}
+    )
+    if values := shown.pop("in", ""):
+        yield f"      {values}"
+    if rest := [_labelled(*each) for each in shown.items()]:
+        yield f"      {', '.join(rest)}"
+
+
+def _labelled(label: str, value: str) -> str:
+    return value if value == _NOT_ACCEPTED else f"{label} {value}"
 
 
 def as_html(evidence: Evidence, head: Head) -> Iterator[str]:
@@ -117,7 +138,8 @@ _HOW_TO_VERIFY: Final = (
     "over the first records of the log, as many as are named here, has this root hash; the signed "
     "checkpoint itself is in the JSON form (audit verify --checkpoint)"
 )
-_VERDICT: Final = ("host", "checked often enough", "checks", "changes", "not accepted", "gaps")
+_NOT_ACCEPTED: Final = "not accepted"
+_VERDICT: Final = ("host", "checked often enough", "checks", "changes", _NOT_ACCEPTED, "gaps")
 
 
 def _heading(name: str) -> str:
@@ -236,7 +258,7 @@ def _tables(client: ClientEvidence, evidence: Evidence) -> Iterator[_Table]:
 def _acceptance(change: Change) -> str:
     put = change.accepted
     if put is None:
-        return "not accepted"
+        return _NOT_ACCEPTED
     words = f"{_time(put.time_us)} by {put.user}"
     for label, value in zip(("proposal", "request", ""), _put(put), strict=True):
         words += f" {label} {value}".replace("  ", " ") if value else ""
