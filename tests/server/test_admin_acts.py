@@ -14,7 +14,7 @@ import pytest
 from needfire_protocol.audit.record import Record, parse_record
 from needfire_protocol.audit.verify import Finding, Verdict
 from needfire_protocol.catalogue_entry import EventClass
-from needfire_protocol.errors import FormatError, StorageError
+from needfire_protocol.errors import ConfigError, FormatError, StorageError
 from needfire_protocol.event import Event, make_event
 from needfire_protocol.srp import make_verifier
 from needfire_server.admin.requests import AdminRefusedError, Arguments, Request
@@ -233,6 +233,18 @@ async def test_whatever_makes_a_request_fail_is_on_record(
             "internal error: KeyError",
         ]
         assert not any(each.is_success for each in failed)
+
+
+async def test_what_stands_in_a_wrong_file_is_on_no_record(tmp_path: Path) -> None:
+    """Who gave the wrong file may have given one of passwords, and a record is for ever."""
+    rc = tmp_path / "rc"
+    rc.write_bytes(b"root:hunter2\n[Misc]\nSetLoopTime=hunter2\n")
+    async with desk(tmp_path) as server:
+        await server.register()
+        with pytest.raises(ConfigError, match="hunter2"):
+            await server.ask("config-put", rc, name="web1")
+        [failed] = server.recorded("ADMIN_REQUEST_FAILED")
+        assert failed.draft.fields["reason"] == "2 errors in the configuration, in lines 1, 3"
 
 
 async def test_an_answer_that_fails_on_the_way_is_on_record(

@@ -9,9 +9,10 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
-from needfire_protocol.errors import FormatError, NeedfireError, StorageError
+from needfire_protocol.counted import counted
+from needfire_protocol.errors import ConfigError, FormatError, NeedfireError, StorageError
 from needfire_server.admin.asked import asked_fields
 from needfire_server.admin.requests import Reply, Request
 from needfire_server.admin.subject import AdminHooks, Call, Subject
@@ -24,6 +25,9 @@ from needfire_server.registry import Registry
 from needfire_server.storage.base import Store
 
 __all__ = ["AdminHooks", "AdminService"]
+
+_LINES_MAX: Final = 20
+"""Lines of a wrong configuration that a record of the audit log names."""
 
 
 class AdminService:
@@ -90,7 +94,7 @@ class AdminService:
 
     async def _record_failure(self, verb: str, call: Call, error: Exception) -> None:
         is_ours = isinstance(error, NeedfireError | OSError)
-        reason = str(error) if is_ours else f"internal error: {type(error).__name__}"
+        reason = _reason_of(error) if is_ours else f"internal error: {type(error).__name__}"
         await self._record(verb, call, "ADMIN_REQUEST_FAILED", reason=reason)
 
     async def _record(self, verb: str, call: Call, code: str, **fields: str) -> None:
@@ -114,3 +118,16 @@ class AdminService:
     def notify_new_events(self) -> None:
         """Tell those who follow events that the store has new ones. In the event loop's thread."""
         self._subject.new_events.notify()
+
+
+def _reason_of(error: Exception) -> str:
+    """Return why a request failed, without what stands in a file: a record is for ever.
+
+    What is wrong with a configuration is said by quoting it, and who put a wrong file in place may
+    have given one of passwords.
+    """
+    if not isinstance(error, ConfigError):
+        return str(error)
+    lines = [str(each.line) for each in error.problems[:_LINES_MAX] if each.line is not None]
+    where = f", in line{'s' * (len(lines) > 1)} {', '.join(lines)}" if lines else ""
+    return f"{counted(len(error.problems), 'error')} in the configuration{where}"
