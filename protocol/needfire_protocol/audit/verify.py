@@ -545,8 +545,12 @@ class _Check:
             self._wanted.add(self._replaced_by(ahead) or b"")
             self._stray(item)
         elif head is not None and head.number > count:
-            text = f"records {count} to {head.number - 1} are missing"
-            self._found(Verdict.REMOVED, count, item.line, text, last=head.number - 1)
+            last = head.number - 1
+            is_one = last == count
+            text = (
+                f"record {count} is missing" if is_one else f"records {count} to {last} are missing"
+            )
+            self._found(Verdict.REMOVED, count, item.line, text, last=last)
             self._wanted.add(head.previous)
         elif head is not None:
             text = f"record {head.number} stands behind record {count - 1}"

@@ -137,7 +137,8 @@ async def accept(subject: Subject, call: Call) -> Reply:
     ended = await asyncio.to_thread(subject.audit.accept)
     if ended is None:
         raise AdminRefusedError(
-            "nothing was found wrong with the audit log", "needfire-admin audit verify --store"
+            "there is nothing to accept: the server has found nothing wrong with the audit log",
+            "needfire-admin audit verify --store reads all of it now",
         )
     fields: dict[str, FieldValue] = {
         "verdict": ended.verdict.value,

@@ -9,6 +9,7 @@ what was kept beside it tells. So none of that is overwritten before there is a 
 """
 
 import json
+from dataclasses import replace
 from typing import Final
 
 from needfire_protocol.audit.verify import Finding, Verdict
@@ -27,10 +28,14 @@ class Standing:
 
     def __init__(self, files: AuditFiles) -> None:
         self._files = files
-        self.finding: Finding | None = _parsed(files.kept_finding())
-        """The first one that nobody has accepted; says when it was made."""
-        self._unkept: bytes | None = None
-        """What of it is still to be written."""
+        self._kept: Finding | None = _parsed(files.kept_finding())
+        self._unwritten: bytes | None = None
+
+    @property
+    def finding(self) -> Finding | None:
+        """The first one that nobody has accepted; says when it was made, and what ends it."""
+        kept = self._kept
+        return None if kept is None else replace(kept, text=f"{kept.text}; {_HOW_TO_END_IT}")
 
     def note(self, finding: Finding, now_us: int) -> None:
         """Keep a finding, unless there is an earlier one already.
@@ -39,23 +44,23 @@ class Standing:
             StorageError: it cannot be written; it stands in this process only, until it is noted
                 again.
         """
-        if self.finding is None:
+        if self._kept is None:
             made = format_time(now_us)
-            self.finding = _since(finding, made)
-            self._unkept = _encoded(finding, made)
-        if self._unkept is not None:
-            self._files.keep_finding(self._unkept)
-            self._unkept = None
+            self._kept = _since(finding, made)
+            self._unwritten = _encoded(finding, made)
+        if self._unwritten is not None:
+            self._files.keep_finding(self._unwritten)
+            self._unwritten = None
 
     def accept(self) -> Finding | None:
-        """End the finding; return it. Evidence stays.
+        """End the finding; return it, without what would end it. Evidence stays.
 
         Raises:
             StorageError: it cannot be removed, and stands.
         """
-        ended = self.finding
+        ended = self._kept
         self._files.drop_finding()
-        self.finding = self._unkept = None
+        self._kept = self._unwritten = None
         return ended
 
 
@@ -86,10 +91,9 @@ def _parsed(data: bytes | None) -> Finding | None:
         )
         return _since(found, format_time(parse_time(kept["time"])))
     except (ValueError, KeyError, TypeError, RecursionError, FormatError):
-        text = f"what was found before cannot be read any more; {_HOW_TO_END_IT}"
-        return Finding(Verdict.CHANGED, 0, 0, 0, text)
+        return Finding(Verdict.CHANGED, 0, 0, 0, "what was found before cannot be read any more")
 
 
 def _since(finding: Finding, made: str) -> Finding:
-    text = f"{finding.text} (found at {made}; {_HOW_TO_END_IT})"
+    text = f"{finding.text} (found at {made})"
     return Finding(finding.verdict, finding.first, finding.last, 0, text)

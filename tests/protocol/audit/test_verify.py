@@ -143,6 +143,15 @@ def test_deleted_records_are_removed_ones(number: int, count: int) -> None:
     expect(kept, Verdict.CUT_OFF if is_end else Verdict.REMOVED, number)
 
 
+@pytest.mark.parametrize(
+    ("count", "text"), [(1, "record 40 is missing"), (2, "records 40 to 41 are missing")]
+)
+def test_how_many_records_are_missing_is_said(count: int, text: str) -> None:
+    finding = check(LINES[: line_of(40)] + LINES[line_of(40 + count) :]).finding
+    assert finding is not None
+    assert finding.text == text
+
+
 def test_a_large_part_that_is_deleted_with_its_checkpoints_is_removed() -> None:
     expect(LINES[: line_of(500)] + LINES[line_of(1_500) :], Verdict.REMOVED, 500)
 

@@ -173,6 +173,9 @@ async def test_accepting_is_on_record_with_who_did_it_and_why(tmp_path: Path) ->
     done = await run_admin("audit", "accept", "--note", "restored\nby ann", directory=data)
     assert done.status == ExitStatus.DONE, done.err
     assert done.out.startswith("accepted: missing checkpoint: record 0: ")
+    assert "found at" in done.out
+    # It has ended: nobody is told how to end it.
+    assert "audit accept" not in done.out
     assert await asyncio.to_thread(_recorded, data) == [
         ("restored\\x0aby ann", "missing checkpoint")
     ]
