@@ -24,6 +24,7 @@ __all__ = [
     "explain",
     "find_entries",
     "is_success",
+    "nothing_found",
 ]
 
 
@@ -37,7 +38,7 @@ def find_entries(words: str) -> tuple[Entry, ...]:
     if wanted.upper() in CATALOGUE:
         return (CATALOGUE[wanted.upper()],)
     lowered = " ".join(wanted.lower().split())
-    if not lowered:
+    if not any(map(str.isalnum, lowered)):
         return ()
     pasted = _pasted_entries(wanted)
     if pasted:
@@ -96,9 +97,14 @@ def _words_match(entry: Entry, lowered: str) -> bool:
 
 def nothing_found(words: str) -> str:
     """Return what to say of words that no entry has, and what to try instead."""
+    # Here, because it takes a while to load, and agents load this module.
+    from difflib import get_close_matches
+
+    alike = get_close_matches("_".join(words[:80].upper().split()), CATALOGUE, n=1, cutoff=0.75)
+    instead = f"did you mean {alike[0]}? Else give" if alike else "give"
     return (
-        f"nothing in the catalogue of {len(CATALOGUE)} events matches {words[:80]!r}; give a code, "
-        'or paste the text between the quotes of msg="…"'
+        f"nothing in the catalogue of {len(CATALOGUE)} events matches {words[:80]!r}; {instead} "
+        'a code, or paste the text between the quotes of msg="…"'
     )
 
 

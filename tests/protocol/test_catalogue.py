@@ -6,7 +6,7 @@ from string import Formatter
 
 import pytest
 
-from needfire_protocol.catalogue import CATALOGUE, explain, find_entries
+from needfire_protocol.catalogue import CATALOGUE, explain, find_entries, nothing_found
 from needfire_protocol.catalogue_entries import ENTRIES
 from needfire_protocol.catalogue_entry import Entry
 from needfire_protocol.catalogue_ssh_entries import SSH_ENTRIES
@@ -143,6 +143,17 @@ def test_the_alerts_of_the_key_manager_have_their_numbers_and_titles() -> None:
 @pytest.mark.parametrize("words", ["", "   ", "no such thing at all", "state 9", "state x"])
 def test_what_nothing_names_finds_nothing(words: str) -> None:
     assert find_entries(words) == ()
+
+
+def test_a_code_with_a_slip_is_answered_with_the_nearest_one() -> None:
+    for slip in ("POLICY_MODIFED", "policy modifed"):
+        assert find_entries(slip) == ()
+        assert "did you mean POLICY_MODIFIED?" in nothing_found(slip)
+    assert "did you mean" not in nothing_found("xyzzy")
+
+
+def test_a_sign_alone_names_nothing() -> None:
+    assert find_entries("-") == find_entries("...") == ()
 
 
 @pytest.mark.parametrize("form", [xml_line, text_line, event_to_json])

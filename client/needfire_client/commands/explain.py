@@ -3,7 +3,7 @@
 from needfire_client.failures import CommandError
 from needfire_client.options import Options
 from needfire_client.terminal import print_json, print_line
-from needfire_protocol.catalogue import CATALOGUE, Entry, explain, find_entries
+from needfire_protocol.catalogue import Entry, explain, find_entries, nothing_found
 from needfire_protocol.exit_status import ExitStatus
 
 __all__ = ["run"]
@@ -24,11 +24,7 @@ def run(options: Options) -> ExitStatus:
         )
     entries = find_entries(words)
     if not entries:
-        raise CommandError(
-            ExitStatus.USAGE,
-            f"nothing in the catalogue of {len(CATALOGUE)} events matches {words[:80]!r}",
-            hint='paste the text between the quotes of msg="…"',
-        )
+        raise CommandError(ExitStatus.USAGE, nothing_found(words))
     for number, entry in enumerate(entries):
         if options.as_json:
             print_json(_as_data(entry))
