@@ -145,11 +145,21 @@ class Provider:
             stays_open: its reader comes with it, so that it is not read to the end once more.
 
         Raises:
+            CommandError: there is none.
             FormatError, StorageError: it cannot be used.
         """
         chosen = self._options.baseline
         path = self._state.baseline if chosen is None else Path(chosen)
-        return _open_baseline(path, str(path), stays_open=stays_open)
+        try:
+            return _open_baseline(path, str(path), stays_open=stays_open)
+        except StorageError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise CommandError(
+                ExitStatus.LOCAL,
+                f"there is no baseline: {path} does not exist",
+                hint="record one with needfire-agent init",
+            ) from None
 
     async def fetch_baseline(self, session: "Session") -> Baseline:
         """Fetch the baseline; keep it for times without a server.

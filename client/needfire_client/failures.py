@@ -32,6 +32,7 @@ def command_error(error: NeedfireError) -> CommandError:
         return CommandError(
             ExitStatus.CONFIGURATION,
             "\n".join(str(problem) for problem in error.problems),
-            hint=next((problem.hint for problem in error.problems if problem.hint), None),
+            # The hint of one among several would seem to be about the last.
+            hint=error.problems[0].hint if len(error.problems) == 1 else None,
         )
     return CommandError(ExitStatus.LOCAL, str(error))

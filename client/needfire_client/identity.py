@@ -110,7 +110,7 @@ def load_password(path: Path) -> str:
         raise CommandError(
             ExitStatus.AUTHENTICATION,
             f"no password is set ({path} does not exist)",
-            hint="needfire-agent set-password --password-file FILE",
+            hint="needfire-agent set-password; needfire-admin register on the log host prints one",
         ) from None
     except OSError as error:
         raise CommandError(

@@ -164,6 +164,8 @@ class RealTime:
         health = self._watcher.health if self._watcher is not None else WatchHealth("none")
         if self._watcher is None:
             self._owner.lost(f"no real-time watching: {'; '.join(reasons)}", b"/")
+        if not reasons and health.method in _BETTER[1:]:
+            reasons.append(f"RealTimeMethod = {health.method}")
         self._owner.chosen(health.method, "; ".join(reasons), health.watched, polled)
 
     def _methods(self) -> tuple[str, ...]:

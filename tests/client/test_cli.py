@@ -287,6 +287,31 @@ def test_a_configuration_that_is_not_there_or_no_file(
         assert "error:" in capsys.readouterr().err
 
 
+def test_a_check_without_a_baseline_says_how_to_get_one(
+    tmp_path: Path, rc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--rc", str(rc), "--state-dir", str(tmp_path / "state")]) == 8
+    printed = capsys.readouterr().err
+    assert (
+        f"error: there is no baseline: {tmp_path / 'state' / 'baseline'} does not exist" in printed
+    )
+    assert "hint: record one with needfire-agent init" in printed
+
+
+def test_of_several_mistakes_none_gets_the_hint_of_another(
+    rc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rc.write_text("[Misc]\nSetLoopTme=5\nSetLoopTime=x\n")
+    arguments = ["check", "--rc", str(rc), "--state-dir", str(tmp_path / "state")]
+    assert main(arguments) == ExitStatus.CONFIGURATION
+    printed = capsys.readouterr().err
+    assert "the nearest known name is SetLoopTime" in printed
+    assert "hint:" not in printed
+    rc.write_text("[Misc]\nSetLoopTme=5\n")
+    assert main(arguments) == ExitStatus.CONFIGURATION
+    assert "hint: replace it with SetLoopTime" in capsys.readouterr().err
+
+
 def doctor(*arguments: str) -> list[str]:
     return ["doctor", "--name", "web1.example.org", *arguments]
 
@@ -307,6 +332,8 @@ def test_the_doctor_finds_what_is_wrong_and_says_how_to_mend_it(
     assert status == ExitStatus.AUTHENTICATION
     assert found["password"]["verdict"] == "fail"
     assert "set-password" in found["password"]["fix"]
+    # Nothing was sent, so no log has a reason.
+    assert "log-in" not in found
     assert found["server 127.0.0.1:1"]["text"] == "Connection refused"
 
 

@@ -92,6 +92,14 @@ def test_a_way_that_is_ordered_and_does_not_work_fails(
     )
 
 
+def test_a_way_that_was_chosen_is_told_as_chosen(settings: AgentSettings) -> None:
+    chosen = settings_of(*settings.rules, realtime_method="polling")
+    assert try_watching(chosen).reason == "RealTimeMethod = polling"
+    finding = findings(chosen)["real-time watching"]
+    assert finding.verdict is Verdict.WARN
+    assert finding.fix == "RealTimeMethod = auto takes the best that works here"
+
+
 def test_the_limit_of_watches_is_told_with_what_raises_it(
     settings: AgentSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,10 +100,12 @@ def _look(options: Options) -> Iterator[Finding]:
         yield finding
     servers = options.servers or _servers_of(settings)
     if servers:
-        yield _look_at_password(state)
+        password = _look_at_password(state)
+        yield password
         for server in servers:
             yield _look_at_server(server)
-        yield _look_at_login(options, state, servers)
+        if password.verdict is not Verdict.FAIL:
+            yield _look_at_login(options, state, servers)
     else:
         yield Finding(
             Verdict.WARN,
@@ -319,12 +321,13 @@ def _look_at_watching(settings: AgentSettings | None) -> Iterator[Finding]:
         yield Finding(Verdict.FAIL, about, f"none: {trial.reason}", fix)
         trial.losses.clear()
     elif trial.method == "fanotify":
-        text = f"fanotify, {trial.watched} file systems; events say who changed a file"
+        text = f"fanotify, {counted(trial.watched, 'file system')}; events say who changed a file"
         yield Finding(Verdict.OK, about, text)
     else:
+        is_chosen = settings is not None and settings.realtime_method != "auto"
         text = f"{trial.method}, {trial.watched} directories; no event says who changed a file"
         reason = f": {trial.reason}" if trial.reason else ""
-        yield Finding(Verdict.WARN, about, text + reason, _watching_fix(lacking, trial.reason))
+        yield Finding(Verdict.WARN, about, text + reason, _watching_fix(lacking, is_chosen))
     if lacking:
         text = f"this process does not have {'; '.join(lacking)}"
         fix = "start it as root; as a service, with CapabilityBoundingSet= as in the unit shipped"
@@ -338,8 +341,8 @@ def _look_at_watching(settings: AgentSettings | None) -> Iterator[Finding]:
         yield Finding(Verdict.WARN, about, loss, more if is_limit else None)
 
 
-def _watching_fix(lacking: list[str], reason: str) -> str:
-    if not reason:
+def _watching_fix(lacking: list[str], is_chosen: bool) -> str:
+    if is_chosen:
         return "RealTimeMethod = auto takes the best that works here"
     if lacking:
         return "give the agent the rights that are named below"
