@@ -364,10 +364,14 @@ async def test_what_a_configuration_changes_is_told_and_recorded(
 async def test_a_first_configuration_of_its_own_is_compared_with_that_of_all(
     server: AdminServer,
 ) -> None:
-    for target, data in (("--default", RC), ("web1", RC + b"# mine\n")):
-        await run_admin("config", "put", target, "-", directory=server.directory, stdin=data)
+    await run_admin("config", "put", "--default", "-", directory=server.directory, stdin=RC)
+    mine = ("config", "put", "web1", "-")
+    ended = await run_admin(*mine, directory=server.directory, stdin=RC + b"# mine\n")
+    assert "web1 had none of its own: compared with the one of all others" in ended.err
     assert server.last()["path_old"] == str(server.directory / "rc")
     assert (server.last()["added"], server.last()["removed"]) == (1, 0)
+    again = await run_admin(*mine, directory=server.directory, stdin=RC)
+    assert "none of its own" not in again.err
 
 
 async def test_a_configuration_that_cannot_be_read_is_replaced_and_that_is_told(
@@ -641,7 +645,7 @@ async def test_a_command_is_queued_and_the_connected_client_woken(server: AdminS
     await registered(server, "web1", "web2")
     server.connected["web1"] = "192.0.2.1:1234"
     ended = await run_admin("send", "web1", "scan", directory=server.directory)
-    assert ended.out.startswith("command 1 queued for web1: it is connected, until 20")
+    assert ended.out.startswith("command 1 queued for web1, which is connected; it expires at 20")
     assert server.woken == ["web1"]
     everyone = await run_admin("send", "--all", "reload", "--json", directory=server.directory)
     assert [json.loads(line)["client"] for line in everyone.out.splitlines()] == ["web1", "web2"]

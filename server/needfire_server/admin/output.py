@@ -24,6 +24,7 @@ __all__ = [
     "print_json",
     "print_lines",
     "print_table",
+    "short_time",
     "shown",
     "warn",
 ]
@@ -42,6 +43,11 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return printable(str(value), _CELL_TEXT_MAX)
+
+
+def short_time(time: str | None) -> str | None:
+    """Return a time of the interface as tables show it: whole seconds."""
+    return None if time is None else f"{time[:19]}Z"
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -4,7 +4,7 @@ import click
 
 from needfire_protocol.counted import counted
 from needfire_server.admin.context import backend, json_option, server_options
-from needfire_server.admin.output import print_json, print_table, warn
+from needfire_server.admin.output import print_json, print_table, short_time, warn
 
 __all__ = ["alarms"]
 
@@ -34,8 +34,8 @@ def list_alarms(client: str | None, as_json: bool) -> None:
         ("SINCE", "LAST", "TIMES", "SEVERITY", "CLIENT", "CODE", "ABOUT", "MESSAGE"),
         (
             (
-                each["since"],
-                each["last"],
+                short_time(each["since"]),
+                short_time(each["last"]),
                 each["count"],
                 each["severity"],
                 each["client"] or "(the server)",

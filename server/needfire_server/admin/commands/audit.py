@@ -31,9 +31,9 @@ __all__ = ["audit"]
 _COLUMNS: Final = {
     "NUMBER": 8,
     "TIME": 20,
-    "CODE": 23,
+    "CODE": 26,
     "OUTCOME": 7,
-    "SUBJECT": 8,
+    "SUBJECT": 18,
     "CLIENT": 18,
     "FIELDS": 0,
 }
@@ -167,10 +167,10 @@ def show_log(
 
 
 @audit.command("prove")
-@click.argument("number", type=click.IntRange(0), metavar="ID")
+@click.argument("number", type=click.IntRange(0), metavar="NUMBER")
 @server_options
 def prove_record(number: int) -> None:
-    """Print record ID and the proof that it is in the log, as JSON.
+    """Print record NUMBER and the proof that it is in the log, as JSON.
 
     Whoever has the public key can check it without this program: docs/audit.md.
     """

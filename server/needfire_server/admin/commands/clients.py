@@ -7,7 +7,14 @@ import click
 from needfire_protocol.names import parse_client_name
 from needfire_protocol.srp import generate_password, make_verifier
 from needfire_server.admin.context import backend, json_option, server_options
-from needfire_server.admin.output import hint, print_json, print_lines, print_table, warn
+from needfire_server.admin.output import (
+    hint,
+    print_json,
+    print_lines,
+    print_table,
+    short_time,
+    warn,
+)
 from needfire_server.admin.passwords import read_password
 
 __all__ = ["clients", "register"]
@@ -66,7 +73,7 @@ def list_clients(as_json: bool) -> None:
         return
     print_table(
         ("CLIENT", "REGISTERED", "BY", "ENTRY"),
-        ((c["name"], c["registered"], c["registered_by"], c["entry"]) for c in found),
+        ((c["name"], short_time(c["registered"]), c["registered_by"], c["entry"]) for c in found),
     )
 
 

@@ -25,7 +25,7 @@ from needfire_server.admin.output import TableWriter, note, print_json
 
 __all__ = ["events"]
 
-_COLUMNS: Final = {"TIME": 20, "SEVERITY": 8, "CLIENT": 22, "CODE": 23, "WHAT": 0}
+_COLUMNS: Final = {"TIME": 20, "SEVERITY": 8, "CLIENT": 22, "CODE": 26, "WHAT": 0}
 """Nearly all codes have room: the longest that an agent's or a server's life brings every week is
 STOPPED_WITHOUT_GOODBYE."""
 

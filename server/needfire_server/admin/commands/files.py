@@ -25,6 +25,7 @@ from needfire_server.admin.output import (
     print_json,
     print_lines,
     print_table,
+    short_time,
     shown,
     warn,
 )
@@ -157,7 +158,7 @@ def list_baselines(as_json: bool) -> None:
                 each["client"] or "(all others)",
                 each.get("entries"),
                 each.get("bytes"),
-                each.get("created"),
+                short_time(each.get("created")),
                 each.get("host"),
                 each.get("problem"),
             )
@@ -168,7 +169,10 @@ def list_baselines(as_json: bool) -> None:
     print_table(
         ("PROPOSAL", "CLIENT", "BYTES", "RECEIVED", "DIGEST"),
         (
-            (each["proposal"], each["client"], each["bytes"], each["received"], each["hash"])
+            (
+                *(each["proposal"], each["client"], each["bytes"]),
+                *(short_time(each["received"]), each["hash"]),
+            )
             for each in found["proposals"]
         ),
     )
@@ -389,6 +393,8 @@ _COUNTED = ("added", "removed", "modified")
 def _say_put(kind: str, put: Mapping[str, Any]) -> None:
     click.echo(f"{kind} put in place: {shown(put['path'])} ({put['hash']})", err=True)
     _say_changes(kind, put["changes"])
+    if "path_old" in put["changes"]:
+        note(f"{put['client']} had none of its own: compared with the one of all others")
     if not put["is_registered"]:
         warn(f"{put['client']} is not registered")
         hint(f"needfire-admin register {put['client']}")

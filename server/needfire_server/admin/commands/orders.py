@@ -3,7 +3,7 @@
 import click
 
 from needfire_server.admin.context import backend, json_option, server_options
-from needfire_server.admin.output import print_json, print_table
+from needfire_server.admin.output import print_json, print_table, short_time
 
 __all__ = ["cancel", "commands"]
 
@@ -28,7 +28,7 @@ def commands(name: str | None, as_json: bool) -> None:
         (
             (
                 *(c["client"], c["verb"], c["command_id"], c["user"]),
-                *(c["queued"], c["delivered"], c["expires"]),
+                *map(short_time, (c["queued"], c["delivered"], c["expires"])),
             )
             for c in waiting
         ),

@@ -7,7 +7,7 @@ import click
 
 from needfire_protocol.counted import counted
 from needfire_server.admin.context import backend, json_option, server_options
-from needfire_server.admin.output import print_json, print_lines, print_table
+from needfire_server.admin.output import print_json, print_lines, print_table, short_time
 from needfire_server.admin.requests import AdminRefusedError
 
 __all__ = ["output"]
@@ -75,7 +75,13 @@ def list_skipped(name: str | None, as_json: bool) -> None:
             print_json(each)
         return
     rows = (
-        (each["output"], each["number"], each["skipped"], each["event"]["code"], each["reason"])
+        (
+            each["output"],
+            each["number"],
+            short_time(each["skipped"]),
+            each["event"]["code"],
+            each["reason"],
+        )
         for each in found
     )
     print_table(("OUTPUT", "NUMBER", "SKIPPED", "CODE", "REASON"), rows)

@@ -4,7 +4,7 @@ import click
 
 from needfire_protocol.errors import FormatError
 from needfire_server.admin.context import backend, json_option, server_options
-from needfire_server.admin.output import print_json
+from needfire_server.admin.output import print_json, short_time
 from needfire_server.admin.times import parse_duration_s
 from needfire_server.storage.base import COMMAND_VERBS
 
@@ -54,6 +54,8 @@ def send(name_and_verb: tuple[str, ...], to_all: bool, expires_s: int, as_json: 
         if as_json:
             print_json(each)
         else:
-            when = "it is connected" if each["connected"] else "waits for its next connection"
-            when += f", until {each['expires']}"
-            click.echo(f"command {each['command_id']} queued for {each['client']}: {when}")
+            when = "is connected" if each["connected"] else "is not connected"
+            click.echo(
+                f"command {each['command_id']} queued for {each['client']}, which {when}; "
+                f"it expires at {short_time(each['expires'])}"
+            )

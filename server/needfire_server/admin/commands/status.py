@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from needfire_server.admin.context import backend, json_option, server_options
-from needfire_server.admin.output import print_json, print_table
+from needfire_server.admin.output import print_json, print_table, short_time
 
 __all__ = ["status"]
 
@@ -38,16 +38,11 @@ def _rows(client: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     yield (
         client["name"],
         present,
-        _short(latest.get(present)),
-        _short(client["last_seen"]),
+        short_time(latest.get(present)),
+        short_time(client["last_seen"]),
         client["connected"],
         client["server"],
     )
     for event, time in latest.items():
         if event != present:
-            yield ("", event, _short(time), "", "", "")
-
-
-def _short(time: str | None) -> str | None:
-    """A time of the interface without its microseconds."""
-    return None if time is None else time[:19] + "Z"
+            yield ("", event, short_time(time), "", "", "")
