@@ -99,7 +99,7 @@ class Gate:
         if not self._access.roles_of(peer.uid, peer.gids):
             await self._note_stranger(peer)
             raise AdminRefusedError(
-                f"user {peer.uid} may not steer this server",
+                f"{peer.name} may not steer this server",
                 "use the user that the server runs as, or root, or give the user a role "
                 "(RoleAdministrators, RoleAgents, RoleAuditors)",
             )
