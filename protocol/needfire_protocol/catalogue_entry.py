@@ -18,6 +18,9 @@ _FIELD: Final = re.compile(r"\{(\w+)\}")
 class EventClass(Enum):
     """The six classes of events (spec/events.md 1)."""
 
+    # One object each; asked for several times an event, and Enum's own hash is slow.
+    __hash__ = object.__hash__
+
     INTEGRITY = "integrity"
     TRAFFIC = "traffic"
     ADMINISTRATION = "administration"

@@ -63,10 +63,14 @@ def pack_fields(record: object, table: RecordTable, limits: DecodingLimits) -> b
         FormatError: a value is not what its table allows.
     """
     values = []
-    for name, kind in table.items():
-        packed = kind.pack(getattr(record, name))
-        _unpack_named(name, kind, packed)
-        values.append(packed)
+    name = ""
+    try:
+        for name, kind in table.items():
+            packed = kind.pack(getattr(record, name))
+            kind.unpack(packed)
+            values.append(packed)
+    except FormatError as error:
+        raise _about_field(name, error) from error
     data = encode(values)
     if len(data) > limits.size_bytes_max:
         raise FormatError(f"{len(data)} encoded bytes exceed the limit of {limits.size_bytes_max}")
@@ -82,15 +86,19 @@ def unpack_fields(data: bytes, table: RecordTable, limits: DecodingLimits) -> di
     values = decode(data, limits=limits)
     if type(values) is not list or len(values) != len(table):
         raise FormatError(f"expected an array of {len(table)} fields")
-    pairs = zip(table.items(), values, strict=True)
-    return {name: _unpack_named(name, kind, value) for (name, kind), value in pairs}
-
-
-def _unpack_named(name: str, kind: FieldKind, value: object) -> Any:
+    fields = {}
+    name = ""
+    # In one go, and not by a call for each field: every frame and every message passes here.
     try:
-        return kind.unpack(value)
+        for (name, kind), value in zip(table.items(), values, strict=True):
+            fields[name] = kind.unpack(value)
     except FormatError as error:
-        raise FormatError(f"field {name}: {error}") from error
+        raise _about_field(name, error) from error
+    return fields
+
+
+def _about_field(name: str, error: FormatError) -> FormatError:
+    return FormatError(f"field {name}: {error}")
 
 
 class _Plain:

@@ -11,6 +11,7 @@ keep no more bytes than its phase allows.
 
 from collections.abc import Collection
 from enum import IntEnum
+from typing import Final, NamedTuple
 
 from needfire_protocol.errors import RemoteProtocolError
 from needfire_protocol.limits import (
@@ -18,7 +19,6 @@ from needfire_protocol.limits import (
     HANDSHAKE_FRAME_BYTES_MAX,
     SEALED_FRAME_BYTES_MAX,
 )
-from needfire_protocol.plain_classes import dataclass
 
 __all__ = ["Frame", "FrameReader", "FrameType", "frame_bytes", "frame_header"]
 
@@ -44,8 +44,7 @@ class FrameType(IntEnum):
         return HANDSHAKE_FRAME_BYTES_MAX
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One whole frame."""
 
     type: FrameType
@@ -114,11 +113,15 @@ class FrameReader:
         return Frame(frame_type, body)
 
 
+_TYPES: Final = {int(each): each for each in FrameType}
+
+
 def _frame_type(number: int, allowed: Collection[FrameType]) -> FrameType:
-    if number not in allowed:
+    found = _TYPES.get(number)
+    if found is None or found not in allowed:
         names = ", ".join(sorted(each.name for each in allowed)) or "none"
-        known = next((each.name for each in FrameType if each == number), "unknown")
+        known = "unknown" if found is None else found.name
         raise RemoteProtocolError(
             f"a frame of type {number:#04x} ({known}) is not allowed now; expected: {names}"
         )
-    return FrameType(number)
+    return found

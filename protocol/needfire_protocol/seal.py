@@ -38,6 +38,9 @@ class Suite(IntEnum):
 class Direction(Enum):
     """Who seals. The text is part of the associated data."""
 
+    # One object each, and Enum's own hash is slow.
+    __hash__ = object.__hash__
+
     AGENT_TO_SERVER = b"needfire 1 agent to server"
     SERVER_TO_AGENT = b"needfire 1 server to agent"
 
