@@ -89,6 +89,10 @@ async def check_access(
         allow_text, deny_text = _read_list(allow_file, notes), _read_list(deny_file, notes)
     except StorageError as error:
         return Decision(False, str(error), tuple(notes))
+    peer = plain_address(peer_address)
+    if not (_says_anything(allow_text) or _says_anything(deny_text)):
+        # As they are on most hosts: there, or not there, and without a rule.
+        return Decision(True, notes=tuple(notes))
     found = PeerName(None)
     if any(patterns_need_name(text, daemon_names) for text in (allow_text, deny_text)):
         found = await names.peer_name(peer_address)
@@ -96,7 +100,7 @@ async def check_access(
         allow_text,
         deny_text,
         daemon_names,
-        Client(plain_address(peer_address), found.name, found.is_paranoid),
+        Client(peer, found.name, found.is_paranoid),
         server=Client(server_address and plain_address(server_address)),
         read_patterns=lambda path: _read_patterns(path, notes),
     )
@@ -149,6 +153,11 @@ def patterns_need_name(text: str, daemon_names: Sequence[str] = DAEMON_NAMES) ->
         for pattern in rule.clients
         if pattern.upper() != "EXCEPT"
     )
+
+
+def _says_anything(text: str) -> bool:
+    parsed = parse_rules(text)
+    return bool(parsed.rules or parsed.notes)
 
 
 def _first_match(

@@ -157,12 +157,16 @@ class Anteroom:
             visit.send_away()
 
     def _take_out(self, visit: Visit) -> None:
-        for visits, count in (
-            (self._silent, self._silent_of),
-            (self._negotiating, self._negotiating_of),
-        ):
-            if visit in visits:
-                del visits[visit]
-                count[visit.source] -= 1
-                if not count[visit.source]:
-                    del count[visit.source]
+        if visit in self._silent:
+            del self._silent[visit]
+            _count_down(self._silent_of, visit.source)
+        elif visit in self._negotiating:
+            del self._negotiating[visit]
+            _count_down(self._negotiating_of, visit.source)
+
+
+def _count_down(count: Counter[str], source: str) -> None:
+    if count[source] > 1:
+        count[source] -= 1
+    else:
+        del count[source]

@@ -18,6 +18,9 @@ QUIET_S: Final = 10.0
 class Wish(Enum):
     """What is counted of each client."""
 
+    # One object each; asked for with every message, and Enum's own hash is slow.
+    __hash__ = object.__hash__
+
     REPORTS = "reports"
     BYTES = "bytes of reports"
     STREAMS = "new streams of reports"

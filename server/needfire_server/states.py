@@ -28,6 +28,9 @@ __all__ = [
 class ClientStatus(Enum):
     """What was last known of a client; the values are shown and stored."""
 
+    # One object each; a state has a map of them, and Enum's own hash is slow.
+    __hash__ = object.__hash__
+
     INACTIVE = "Inactive"
     """Never heard."""
     STARTED = "Started"

@@ -36,10 +36,12 @@ class Wire(asyncio.Protocol):
 
     __slots__ = (
         "_awaited",
+        "_deadline_s",
         "_discarded_bytes",
         "_has_ended",
         "_lost",
         "_received",
+        "_timer",
         "_transport",
         "_writable",
         "address",
@@ -61,6 +63,10 @@ class Wire(asyncio.Protocol):
         self._lost: OSError | None = None
         """Why nothing can be sent or received any more."""
         self._awaited: asyncio.Future[None] | None = None
+        self._deadline_s: float | None = None
+        """Until when it is awaited, by the loop's clock; None: for as long as it takes."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Goes off at the deadline or before it."""
         self._writable: asyncio.Future[None] | None = None
         """Exists while the peer does not take what we send."""
         self._discarded_bytes: int | None = None
@@ -208,6 +214,9 @@ class Wire(asyncio.Protocol):
         self._lost = error if is_known else ConnectionResetError("the connection is closed")  # type: ignore[assignment]
         self._wake()
         self.resume_writing()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def pause_writing(self) -> None:
         if self._writable is None:
@@ -228,15 +237,35 @@ class Wire(asyncio.Protocol):
         """
         assert self._awaited is None, "one task receives"
         loop = asyncio.get_running_loop()
-        self._awaited = awaited = loop.create_future()
-        # Cheaper than asyncio.timeout, and there is one for every connection.
-        timer = None if limit_s is None else loop.call_later(limit_s, _give_up, awaited)
+        self._awaited = loop.create_future()
+        self._deadline_s = None
+        if limit_s is not None:
+            self._deadline_s = deadline_s = loop.time() + limit_s
+            if self._timer is None or self._timer.when() > deadline_s:
+                self._set_timer(deadline_s)
         try:
-            await awaited
+            await self._awaited
         finally:
             self._awaited = None
-            if timer is not None:
-                timer.cancel()
+
+    def _set_timer(self, at_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(at_s, self._look_at_deadline)
+
+    def _look_at_deadline(self) -> None:
+        """The timer went off. It may have been set for something that came in time.
+
+        One for each time that something is awaited would cost more: nearly always something comes,
+        and a timer that is cancelled stays with the loop for a while.
+        """
+        timer, self._timer = self._timer, None
+        if self._awaited is None or self._deadline_s is None or timer is None:
+            return
+        if self._deadline_s > timer.when():
+            self._set_timer(self._deadline_s)
+        elif not self._awaited.done():
+            self._awaited.set_exception(TimeoutError())
 
     def _wake(self) -> None:
         if self._awaited is not None and not self._awaited.done():
@@ -246,11 +275,6 @@ class Wire(asyncio.Protocol):
         transport = self._transport
         if transport is not None and not transport.is_closing() and not transport.is_reading():
             transport.resume_reading()
-
-
-def _give_up(awaited: asyncio.Future[None]) -> None:
-    if not awaited.done():
-        awaited.set_exception(TimeoutError())
 
 
 def _host_port(host: str, port: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from needfire_protocol.errors import FormatError
 from needfire_server import access, access_rules
 from needfire_server.access import (
     DAEMON_NAMES,
@@ -375,6 +376,24 @@ async def _check(lists: tuple[Path, Path], names: _Names | None = None) -> Decis
 
 async def test_lists_that_do_not_exist_are_empty(lists: tuple[Path, Path]) -> None:
     assert await _check(lists) == Decision(True)
+
+
+async def test_lists_without_a_rule_let_everybody_in_and_hide_no_mistake(
+    lists: tuple[Path, Path],
+) -> None:
+    lists[0].write_text("# nobody yet\n\n")
+    assert await _check(lists) == Decision(True)
+    lists[1].write_text("no colon here\n")
+    decision = await _check(lists)
+    assert decision.allowed
+    assert ["hosts.deny line 1: skipped" in note for note in decision.notes] == [True]
+
+
+async def test_what_is_no_address_is_refused_also_without_a_rule(
+    lists: tuple[Path, Path],
+) -> None:
+    with pytest.raises(FormatError):
+        await check_access(*lists, "10.1.2", _Names())
 
 
 async def test_the_lists_are_read_at_each_connection(lists: tuple[Path, Path]) -> None:
