@@ -888,13 +888,17 @@ async def test_detail_shows_every_field_with_what_was_and_what_is(server: AdminS
     ended = await run_admin("events", "--detail", directory=server.directory)
     [block, rest] = ended.out.split("\n\n")
     assert rest == ""
-    values = dict(re.split(r":\s+", line.strip(), maxsplit=1) for line in block.splitlines())
+    rule, heading, again, *lines = block.splitlines()
+    assert set(rule) == set(again) == {"="}
+    assert heading == f"{format_time(said.time_us)}  {said.msg}"
+    assert lines[-2:] == ["  -old", "  +\\x1b[2J\\x0a+ \\x1b[2J"]
+    values = dict(re.split(r":\s+", line.strip(), maxsplit=1) for line in lines[:-2])
+    assert values["Type"] == "integrity.policy_modified"
+    assert values["Description"] == said.msg
     assert values["id"] == said.id
     assert values["size"] == "6 -> 14"
-    assert re.findall(r"  diff: +(.*)", block) == ["-old", "+\\x1b[2J\\x0a+ \\x1b[2J"]
     assert values["mode_new"] == "-rw-r--r--"
     assert values["path"] == "/etc/\\x1b[2J"
-    assert values["title"] == said.msg
     assert values["explain"] == "needfire-admin explain POLICY_MODIFIED"
     as_json = await run_admin("events", "--detail", "--json", directory=server.directory)
     assert json.loads(as_json.out)["explain"] == values["explain"]

@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from needfire_protocol.catalogue import CATALOGUE
-from needfire_protocol.catalogue_entry import Entry
+from needfire_protocol.catalogue_entry import Entry, EventClass
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
 from needfire_protocol.event import MSG_TEXT_MAX
@@ -16,18 +16,41 @@ __all__ = ["detail_block", "titled"]
 
 _VALUE_MAX: Final = 20_000
 """Characters: the longest field of an event."""
-_APART: Final = frozenset({"v", "fields"})
+_APART: Final = frozenset({"v", "fields", "time", "title", "class", "code", "msg"})
+"""What stands in the heading and under the labels, or is no part of what is told."""
+_RULE: Final = "=" * 68
+_OF_USERS: Final = frozenset({EventClass.ADMINISTRATION.value, EventClass.PROVISIONING.value})
+_REFUSED: Final = frozenset({"ADMIN_REFUSED", "AUTHZ_FAIL"})
 
 
 def detail_block(data: Mapping[str, Any]) -> str:
-    """Return a block that an empty line ends.
+    """Return a block that an empty line ends, in the form of the Session Smart Router's ``show events``.
+
+    Time and title stand between two rules ("Configuring Audit Events and Logging"); then comes what
+    every event has, under the labels and in the order of that document, where it is known; then
+    everything else in columns, and a difference line by line. Each line but those of the heading
+    begins with a name or is indented, so no content can look like the heading of another event.
 
     Args:
         data: the JSON form of an event, or of a record of the audit log.
     """
-    lines = [*_parts(titled(data)), *_fields(data["fields"])]
-    width = max(len(name) for name, _ in lines)
-    return "".join(f"{name + ':':<{width + 1}}  {value}\n" for name, value in lines)
+    shown = titled(data)
+    fields = data["fields"]
+    difference = fields.get("diff")
+    heading = f"{_text(shown['time'])}  {_text(shown.get('title', shown.get('msg', '')))}"
+    columns = [*_parts(shown), *_fields(fields)]
+    width = max((len(name) for name, _ in columns), default=0)
+    return "".join(
+        f"{line}\n"
+        for line in (
+            _RULE,
+            heading,
+            _RULE,
+            *(f"{label}: {value}" for label, value in _labelled(shown) if value),
+            *(f"{name + ':':<{width + 1}}  {value}" for name, value in columns),
+            *(f"  {line}" for line in (_lines(difference) if _is_lines(difference) else ())),
+        )
+    )
 
 
 def titled(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,6 +75,35 @@ def _msg(entry: Entry, data: Mapping[str, Any]) -> str:
     return printable(entry.msg.format_map(defaultdict(str, shown)), MSG_TEXT_MAX)
 
 
+def _labelled(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the labels in the order of the document; an empty value is not known."""
+    code, fields = data["code"], data["fields"]
+    entry = CATALOGUE.get(code)
+    event_class = data.get("class") or ("" if entry is None else entry.event_class.value)
+    speaker, about = data.get("client"), fields.get("client")
+    yield "Type", f"{event_class}.{_text(code).lower()}"
+    # As in the table: in parentheses where the server speaks of it.
+    yield "Node", _known(speaker) or (f"({_text(about)})" if about else "")
+    yield "User", _known(fields.get("user") or data.get("subject"))
+    yield "Collector", "needfire-agent" if speaker and "msg" in data else "needfire-server"
+    yield "Description", _known(data.get("msg"))
+    yield "Permitted", str(code not in _REFUSED) if _is_decided(event_class, code) else ""
+    yield "Source Ip", _known(fields.get("peer") or fields.get("address"))
+
+
+def _is_decided(event_class: str, code: str) -> bool:
+    """Return whether it tells of something that a user was, or was not, permitted to do."""
+    return event_class in _OF_USERS and code != "ADMIN_REQUEST"
+
+
+def _known(value: object) -> str:
+    return "" if value is None else _text(value)
+
+
+def _is_lines(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value)
+
+
 def _parts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((name, _text(value)) for name, value in data.items() if name not in _APART)
 
@@ -62,8 +114,8 @@ def _fields(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         stem, _, when = name.rpartition("_")
         if when == "old" and f"{stem}_new" in fields:
             yield f"  {stem}", f"{_text(value)} -> {_text(fields[f'{stem}_new'])}"
-        elif name == "diff" and isinstance(value, str):
-            yield from ((f"  {name}", line) for line in _lines(value))
+        elif name == "diff" and _is_lines(value):
+            continue
         elif not (when == "new" and f"{stem}_old" in fields):
             yield f"  {name}", _text(value)
 
