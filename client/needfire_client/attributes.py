@@ -14,15 +14,29 @@ import os
 import pwd
 import resource
 import stat
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from needfire_client.digests import new_digest
-from needfire_client.inode import Inode, Inspector, Times
-from needfire_protocol.baseline import FileEntry, Looked, State
+from needfire_client.inode import (
+    AT_EMPTY_PATH,
+    STATX_WANTED,
+    Inode,
+    Inspector,
+    Times,
+    statx_buffer,
+)
+from needfire_protocol.baseline import (
+    FileEntry,
+    Looked,
+    State,
+    TimelessEntry,
+    with_access_time,
+)
 
 __all__ = [
     "ATTEMPTS_MAX",
@@ -72,9 +86,13 @@ _PASSED: Final = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _FORMAT: Final = 0o170000
 _REGULAR: Final = stat.S_IFREG
 _NS: Final = 1_000_000_000
+_STATUS: Final = struct.Struct("=I12xIIIH2xQQ16xqI4xqI4xqI4xqI12x8s")
+"""Of statx: stx_mask, nlink, uid, gid, mode, inode, size, then atime, btime, ctime and mtime as
+seconds and nanoseconds, and the device's two numbers."""
+_ATIME: Final = struct.Struct("=qI4x")
+_ATIME_BYTES: Final = slice(64, 80)
 _STATX_BASIC: Final = 0x7FF
 _STATX_BTIME: Final = 0x800
-_new_tuple: Final = tuple.__new__
 
 _CHANGED_ERRORS: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EAGAIN})
 """Errors of an open that mean: this is no longer the regular file that it was a moment ago."""
@@ -153,6 +171,8 @@ class Examiner:
         # each of its pages faulted in, again and again.
         self._buffer = memoryview(bytearray(_CHUNK_BYTES))
         self._buffers = (self._buffer,)
+        self._before, self._before_at = statx_buffer()
+        self._after, self._after_at = statx_buffer()
         self._is_slow = False
         self._fetched: set[bytes] = set()
         """Names of the files whose contents were asked for, and so are in memory because of us."""
@@ -257,9 +277,9 @@ class Examiner:
             is_regular
             and hashes
             and skips is None
-            and (entry := self.at_once(dir_fd, name)) is not None
+            and (found := self.at_once(dir_fd, name)) is not None
         ):
-            return entry
+            return with_access_time(*found)
         return self._patiently(
             dir_fd, name, hashes=hashes, grows=False, prefix_bytes=None, skips=skips
         )[0]
@@ -276,11 +296,38 @@ class Examiner:
             dir_fd, name, hashes=True, grows=True, prefix_bytes=prefix_bytes, skips=skips
         )
 
-    def at_once(self, dir_fd: int, name: bytes) -> FileEntry | None:
-        """Return the entry of a small regular file that nobody changes; None for all others.
+    def take_usual(
+        self,
+        dir_fd: int,
+        listing: Sequence[tuple[bytes, bool]],
+        rows: list[TimelessEntry],
+        atimes_ns: list[int],
+    ) -> Iterator[tuple[bytes, bool]]:
+        """Put in what ``examine`` would say of small regular files; yield all other names.
+
+        What is yielded has to be put in before the next one is asked for: then all are in order.
+
+        Args:
+            listing: names, each with whether it is a regular file.
+        """
+        at_once = self.at_once
+        for item in self.ahead(dir_fd, listing):
+            name, is_regular = item
+            if is_regular and (found := at_once(dir_fd, name)) is not None:
+                attributes, atime_ns = found
+                rows.append((name, attributes))
+                atimes_ns.append(atime_ns)
+            else:
+                yield item
+
+    def at_once(self, dir_fd: int, name: bytes) -> tuple[tuple[Any, ...], int] | None:
+        """Return a small regular file that nobody changes as a row has it; None for all others.
 
         It is what ``examine`` would return, for the usual case and in the fewest calls; what is
         None here says nothing and must be asked of ``examine``.
+
+        Returns:
+            The attributes of a ``TimelessEntry``, and the access time.
         """
         try:
             fd = os.open(name, _QUIET_FLAGS, dir_fd=dir_fd)
@@ -292,22 +339,32 @@ class Examiner:
             except OSError:
                 return None
         inspector = self._inspector
+        statx, before, after = inspector.statx, self._before, self._after
         try:
-            status = inspector.status(fd)
-            if status is None:
+            if statx(fd, b"", AT_EMPTY_PATH, STATX_WANTED, self._before_at):
                 return None
             # Times are seconds and nanoseconds.
-            mask, nlink, uid, gid, mode, inode, size, a_s, a, b_s, b, c_s, c, m_s, m, at = status
+            mask, nlink, uid, gid, mode, inode, size, a_s, a, b_s, b, c_s, c, m_s, m, at = (
+                _STATUS.unpack_from(before)
+            )
             if not (0 < size <= _ONE_READ_BYTES and mode & _FORMAT == _REGULAR):
                 return None
             flags, project, looked, xattrs = inspector.of_open(fd)
             is_ours = size >= self._drop_from_bytes and self._is_ours(fd, name)
             # The buffer is larger than the file should be, to see whether there is more.
             count = os.readv(fd, self._buffers)
-            atime_ns = inspector.still(fd, a_s * _NS + a)
+            if statx(fd, b"", AT_EMPTY_PATH, STATX_WANTED, self._after_at):
+                return None
             if is_ours:
                 _drop(fd)
-            if count != size or atime_ns is None or mask & _STATX_BASIC != _STATX_BASIC:
+            if before != after:
+                # Where O_NOATIME was refused, reading moves the access time, which is then what
+                # the next check will see.
+                before[_ATIME_BYTES] = after[_ATIME_BYTES]
+                if before != after:
+                    return None
+                a_s, a = _ATIME.unpack_from(after, _ATIME_BYTES.start)
+            if count != size or mask & _STATX_BASIC != _STATX_BASIC:
                 return None
             device, keeps_birth = inspector.file_system(fd, at)
         except OSError:
@@ -316,33 +373,14 @@ class Examiner:
             os.close(fd)
         self.hashed += 1
         self.bytes_read += size
-        # Of a class that is a tuple: half the time of a call of the class.
-        return _new_tuple(
-            FileEntry,
-            (
-                mode,
-                uid,
-                gid,
-                size,
-                m_s * _NS + m,
-                c_s * _NS + c,
-                # After reading: where O_NOATIME is refused, that is what the next check will see.
-                atime_ns,
-                inode,
-                device,
-                nlink,
-                0,
-                None,
-                self._new(self._buffer[:size]).digest(),
-                0,
-                "",
-                b_s * _NS + b if keeps_birth and mask & _STATX_BTIME else None,
-                flags,
-                project,
-                looked,
-                xattrs,
-            ),
-        )
+        digest = self._new(self._buffer[:size]).digest()
+        birth_ns = b_s * _NS + b if keeps_birth and mask & _STATX_BTIME else None
+        # fmt: off
+        return (
+            mode, uid, gid, size, m_s * _NS + m, c_s * _NS + c, inode, device, nlink, 0, None,
+            digest, 0, "", birth_ns, flags, project, looked, xattrs,
+        ), a_s * _NS + a
+        # fmt: on
 
     def _patiently(
         self,

@@ -22,7 +22,7 @@ from needfire_client.compare import Change, ChangeKind, Names, compare, is_same_
 from needfire_client.course import Course
 from needfire_client.looks import RecentLooks
 from needfire_client.overlay import Overlay
-from needfire_client.packing import pack_record, unpack_record
+from needfire_client.packing import entries_of, pack_record
 from needfire_client.pieces import is_large
 from needfire_client.policy import EVERYTHING, Decision, Place, Ruleset, Selection
 from needfire_client.position import PositionStore
@@ -412,7 +412,7 @@ class Checker:
             return
         if is_large(now) or (packed is not None and is_large(packed)):
             # Not also entry by entry, which takes several times the memory.
-            record.packed, record.entries = now, []
+            record.fold(now, record.count)
             for known, new in self._reference.in_pieces(
                 key, packed, now, ignores_times=_compares_no_times(record.place)
             ):
@@ -449,8 +449,7 @@ class Checker:
 
     def _compare_entries(self, scan: Scan, record: DirectoryRecord, known: Known) -> None:
         """Report what differs in one directory, and remember what was reported."""
-        unpack_record(record)
-        self._compare_names(scan, record, known, dict(record.entries))
+        self._compare_names(scan, record, known, entries_of(record))
 
     def _compare_names(
         self,
@@ -541,17 +540,11 @@ class Checker:
         packed: bytes | None,
     ) -> None:
         """Write a directory into the new baseline; what cannot be examined stays as it was."""
-        is_whole = record.is_whole or (
-            record.packed is None
-            and record.is_readable
-            and all(entry.is_known for _, entry in record.entries)
-        )
-        if is_whole or packed is None:
+        if record.is_whole or packed is None:
             if record.count:
                 writer.add_packed(key, now, record.count)
             return
-        unpack_record(record)
-        entries = dict(record.entries)
+        entries = entries_of(record)
         merged = {
             name: entry
             for name, entry in decode_entries(packed).items()
@@ -570,7 +563,6 @@ class Checker:
             return None, None
         record, now = looked
         scan.take(record)
-        pack_record(record)
         (name,) = record.scope or (b"",)
         known = self._reference.object(record.path, name)
         old = known.get(name)
@@ -589,7 +581,7 @@ class Checker:
             return
         scan.take(record)
         now, packed = pack_record(record), self._reader.row(path)
-        record.packed, record.entries = now, []
+        record.fold(now, record.count)
         for known, new in self._reference.in_pieces(key_of(path), packed, now):
             names = known.names() | new.keys()
             before: Mapping[bytes, FileEntry | None] = {name: known.get(name) for name in names}

@@ -17,11 +17,20 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from needfire_protocol.baseline import INLINE_BYTES_MAX, XATTRS_MAX, FileEntry, Looked, Xattr
 
-__all__ = ["STABLE_FLAGS", "Inode", "Inspector", "Times", "group_of"]
+__all__ = [
+    "AT_EMPTY_PATH",
+    "STABLE_FLAGS",
+    "STATX_WANTED",
+    "Inode",
+    "Inspector",
+    "Times",
+    "group_of",
+    "statx_buffer",
+]
 
 # ---- what is known -------------------------------------------------------------------------------
 
@@ -112,19 +121,17 @@ def group_of(name: bytes) -> Looked:
 
 # ---- system calls --------------------------------------------------------------------------------
 
-_AT_EMPTY_PATH: Final = 0x1000
+AT_EMPTY_PATH: Final = 0x1000
 _AT_BY_NAME: Final = 0x100 | 0x800
 """AT_SYMLINK_NOFOLLOW and AT_NO_AUTOMOUNT."""
-_STATX_WANTED: Final = 0xFFF
+STATX_WANTED: Final = 0xFFF
+"""What stat has, and the birth."""
 _STATX_BTIME: Final = 0x800
 _ATTR_AUTOMOUNT: Final = 0x1000
 _NS: Final = 1_000_000_000
 _STATX: Final = struct.Struct("=I4xQ24xQ16xqI4xqI4xqI4xqI")
 """stx_mask, attributes, size, and atime, btime, ctime, mtime as seconds and nanoseconds."""
-_STATUS: Final = struct.Struct("=I12xIIIH2xQQ16xqI4xqI4xqI4xqI12x8s")
-"""stx_mask, nlink, uid, gid, mode, inode, size, the same times, and the device's two numbers."""
 _STATX_BYTES: Final = 256
-_ATIME_BYTES: Final = slice(64, 80)
 _DEVICE: Final = struct.Struct("=II")
 
 _OVERLAYFS: Final = 0x794C7630
@@ -151,10 +158,10 @@ class Inspector:
         """Those of the groups that can be seen."""
         self._flags = bytearray(8)
         self._fsx = bytearray(28)
-        self._statx, self._statx_at = _buffer()
-        self._statx_after, self._statx_after_at = _buffer()
+        self._statx, self._statx_at = statx_buffer()
         library = ctypes.CDLL(None)
-        self._call_statx: Callable[..., int] | None = getattr(library, "statx", None)
+        self.statx: Callable[..., int] = getattr(library, "statx", _no_statx)
+        """The system's own: descriptor of a directory, name, flags, mask, place; 0 on success."""
         self._call_fstatfs: Callable[..., int] = library.fstatfs
         self._births: dict[int, bool] = {}
         self._devices: dict[bytes, tuple[int, bool]] = {}
@@ -163,8 +170,7 @@ class Inspector:
 
     def times(self, fd: int, device: int) -> Times:
         """Return an open file's times: what fstat says and its birth, in one call."""
-        call = self._call_statx
-        if call is None or call(fd, b"", _AT_EMPTY_PATH, _STATX_WANTED, self._statx_at):
+        if self.statx(fd, b"", AT_EMPTY_PATH, STATX_WANTED, self._statx_at):
             status = os.fstat(fd)
             return Times(
                 status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_atime_ns, None
@@ -176,30 +182,8 @@ class Inspector:
         birth_ns = b_s * _NS + b_ns if keeps and mask & _STATX_BTIME else None
         return Times(size, m_s * _NS + m_ns, c_s * _NS + c_ns, a_s * _NS + a_ns, birth_ns)
 
-    def status(self, fd: int) -> tuple[Any, ...] | None:
-        """Return what statx says of an open file, as ``_STATUS`` has it; None where it cannot."""
-        call = self._call_statx
-        if call is None or call(fd, b"", _AT_EMPTY_PATH, _STATX_WANTED, self._statx_at):
-            return None
-        return _STATUS.unpack_from(self._statx)
-
-    def still(self, fd: int, atime_ns: int) -> int | None:
-        """Return the access time, if nothing else has moved since ``status``; None if it has."""
-        call = self._call_statx
-        if call is None or call(fd, b"", _AT_EMPTY_PATH, _STATX_WANTED, self._statx_after_at):
-            return None
-        before, after = self._statx, self._statx_after
-        if before == after:
-            return atime_ns
-        # Where O_NOATIME was refused, reading moves the access time.
-        before[_ATIME_BYTES] = after[_ATIME_BYTES]
-        if before != after:
-            return None
-        _, _, _, _, _, _, _, seconds, nanoseconds, *_ = _STATUS.unpack_from(after)
-        return int(seconds) * _NS + int(nanoseconds)
-
     def file_system(self, fd: int, device: bytes) -> tuple[int, bool]:
-        """Return st_dev of a device in the form of ``status``, and whether it keeps births."""
+        """Return st_dev of a device as statx gives it, and whether it keeps births."""
         found = self._devices.get(device)
         if found is None:
             number = os.makedev(*_DEVICE.unpack(device))
@@ -210,9 +194,9 @@ class Inspector:
         """Return flags, project, ``looked`` and ``xattrs`` of an open file or directory."""
         flags = project = None
         try:
-            fcntl.ioctl(fd, _GETFLAGS, self._flags, True)
+            fcntl.ioctl(fd, _GETFLAGS, self._flags)
             flags = _U32.unpack_from(self._flags)[0] & STABLE_FLAGS
-            fcntl.ioctl(fd, _FSGETXATTR, self._fsx, True)
+            fcntl.ioctl(fd, _FSGETXATTR, self._fsx)
             project = _U32.unpack_from(self._fsx, _FSX_PROJECT)[0]
         except OSError:
             # Most file systems without a disk have neither, and say so with many different errors.
@@ -257,10 +241,7 @@ class Inspector:
         return seconds * _NS + nanoseconds if mask & _STATX_BTIME else None
 
     def _statx_name(self, dir_fd: int, name: bytes) -> bool:
-        call = self._call_statx
-        return call is not None and not call(
-            dir_fd, name, _AT_BY_NAME, _STATX_WANTED, self._statx_at
-        )
+        return not self.statx(dir_fd, name, _AT_BY_NAME, STATX_WANTED, self._statx_at)
 
     def _keeps_birth(self, fd: int) -> bool:
         """False on overlayfs: the first write to a file of a lower layer makes a new inode."""
@@ -313,7 +294,12 @@ class Inspector:
             raise
 
 
-def _buffer() -> tuple[bytearray, ctypes.c_void_p]:
+def _no_statx(*_arguments: object) -> int:
+    """Stand in for a C library older than 2018."""
+    return -1
+
+
+def statx_buffer() -> tuple[bytearray, ctypes.c_void_p]:
     """Return a buffer for statx, which compares at once, and where it is."""
     buffer = bytearray(_STATX_BYTES)
     return buffer, ctypes.c_void_p(

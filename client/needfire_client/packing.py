@@ -1,14 +1,20 @@
-"""The entries of a directory as a row of a baseline, and back."""
+"""What is in a directory as a row of a baseline, and entry by entry."""
 
 from typing import TYPE_CHECKING
 
-from needfire_protocol.baseline import RowWriter, clamped, decode_entries
+from needfire_protocol.baseline import (
+    Entries,
+    RowWriter,
+    clamped,
+    decode_entries,
+    with_access_time,
+)
 from needfire_protocol.errors import FormatError
 
 if TYPE_CHECKING:
     from needfire_client.walk import DirectoryRecord
 
-__all__ = ["pack_into", "pack_record", "unpack_record"]
+__all__ = ["entries_of", "pack_into", "pack_record"]
 
 
 def pack_record(record: "DirectoryRecord") -> bytes:
@@ -23,19 +29,25 @@ def pack_record(record: "DirectoryRecord") -> bytes:
 def pack_into(writer: RowWriter, record: "DirectoryRecord") -> None:
     """Put the record's entries behind those that are in a row already."""
     try:
-        writer.add(record.entries)
+        writer.add_timeless(record.rows, record.atimes_ns)
     except FormatError:
         # A file system with times beyond 64 bits: both sides of every comparison are clamped.
-        record.entries = [(name, clamped(entry)) for name, entry in record.entries]
-        writer.add(record.entries)
+        writer.add([(name, clamped(entry)) for name, entry in _unpacked(record).items()])
 
 
-def unpack_record(record: "DirectoryRecord") -> None:
-    """Give a record that came packed its entries.
+def entries_of(record: "DirectoryRecord") -> Entries:
+    """Return the record's entries by name, as a row of the baseline would hold them.
 
     Raises:
-        FormatError: the row is none.
+        FormatError: it came packed, and the row is none.
     """
     if record.packed is not None:
-        record.entries = list(decode_entries(record.packed).items())
-        record.packed = None
+        return decode_entries(record.packed)
+    return {name: clamped(entry) for name, entry in _unpacked(record).items()}
+
+
+def _unpacked(record: "DirectoryRecord") -> Entries:
+    return {
+        name: with_access_time(attributes, atime_ns)
+        for (name, attributes), atime_ns in zip(record.rows, record.atimes_ns, strict=True)
+    }

@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 from needfire_client.attributes import Examiner, ScanStoppedError, never
 from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
-from needfire_client.packing import pack_record, unpack_record
+from needfire_client.packing import entries_of, pack_record
 from needfire_client.pieces import NAMES_PER_PIECE
 from needfire_client.policy import Ruleset
 from needfire_client.scan_order import Order, Piece
@@ -42,7 +42,7 @@ from needfire_client.units import (
     encode_unit,
 )
 from needfire_client.walk import DirectoryRecord, Rest, Walker, join
-from needfire_protocol.baseline import FileEntry, RowWriter, clamped, iterate_entries
+from needfire_protocol.baseline import FileEntry, RowWriter, iterate_entries
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.plain_classes import replace
@@ -452,10 +452,8 @@ class ScanPool:
         found: dict[bytes, FileEntry | None] = {}
         known = {(finding.code, finding.path) for finding in record.findings}
         for part in parts:
-            unpack_record(part)
             (name,) = part.scope or (b"",)
-            entry = dict(part.entries).get(name)
-            found[name] = None if entry is None else clamped(entry)
+            found[name] = entries_of(part).get(name)
             record.prefixes.update(part.prefixes)
             record.findings += [
                 finding for finding in part.findings if (finding.code, finding.path) not in known
@@ -479,7 +477,7 @@ def _put_in(record: DirectoryRecord, found: Mapping[bytes, FileEntry | None]) ->
                 is_whole = is_whole and entry.is_known
                 kept.append((name, entry))
         writer.add(kept)
-    record.packed, record.packed_count, record.entries = writer.row(), writer.count, []
+    record.fold(writer.row(), writer.count)
     record.is_whole = record.is_readable and is_whole
 
 

@@ -162,15 +162,12 @@ def effort_of(record: DirectoryRecord) -> int:
 
 
 def _row(record: DirectoryRecord) -> bytes:
-    """Return the record's row, and let go of the entries, which take four times the memory."""
+    """Return the record's row, and let go of the objects, which take four times the memory."""
     if record.is_as_before:
         # The parent has the same baseline: the row would travel to be found equal to itself.
         return b""
-    if record.packed is not None:
-        return record.packed
     row = pack_record(record)
-    record.is_whole = record.is_readable and all(entry.is_known for _, entry in record.entries)
-    record.packed, record.packed_count, record.entries = row, len(record.entries), []
+    record.fold(row, record.count)
     return row
 
 

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -31,9 +31,12 @@ from needfire_client.quick import QuickLook
 from needfire_protocol.baseline import (
     ENTRIES_BYTES_MAX,
     ENTRIES_PER_DIRECTORY_MAX,
+    TIMELESS_FIELDS,
     FileEntry,
     RowWriter,
     State,
+    TimelessEntry,
+    without_access_time,
 )
 from needfire_protocol.escape import escape_bytes, is_weird
 from needfire_protocol.plain_classes import dataclass
@@ -63,6 +66,9 @@ _HEADERS_BYTES: Final = 64
 
 _FOLDED_FROM_NAMES: Final = 4_096
 """A directory with more is packed part by part: an entry takes five times as much unpacked."""
+
+_LINK: Final = TIMELESS_FIELDS.index("link")
+_XATTRS: Final = TIMELESS_FIELDS.index("xattrs")
 
 _PLACES_MAX: Final = 4_096
 """Directories of which it is kept what the rules say."""
@@ -101,8 +107,10 @@ class DirectoryRecord:
 
     path: bytes
     place: Place
-    entries: list[tuple[bytes, FileEntry]]
-    """Sorted by name."""
+    rows: list[TimelessEntry]
+    """Its objects, sorted by name, but for their access times."""
+    atimes_ns: list[int]
+    """Of the objects in ``rows``, in the same order."""
     scope: frozenset[bytes] | None
     """Names that the record speaks of, present or absent; None: all names."""
     is_readable: bool
@@ -113,11 +121,11 @@ class DirectoryRecord:
     deferred: list[bytes]
     """Names of files whose contents somebody else is to read."""
     packed: bytes | None
-    """The entries as a row of a baseline, where another process examined them and nobody has
-    needed them one by one yet; then ``entries`` is empty."""
+    """The objects as a row of a baseline, where another process examined them, or they are many;
+    then ``rows`` is empty."""
     packed_count: int
     is_whole: bool
-    """Known without looking at them: every entry could be examined. Only of packed ones."""
+    """Every object could be examined."""
     is_as_before: bool
     """The entries are those of the baseline's row: a quick look has found no difference. Where
     another process looked, ``packed`` is empty until somebody needs the row and fetches it."""
@@ -131,12 +139,13 @@ class DirectoryRecord:
         is_readable: bool = True,
         packed: bytes | None = None,
         packed_count: int = 0,
-        is_whole: bool = False,
+        is_whole: bool = True,
         is_as_before: bool = False,
     ) -> None:
         self.path = path
         self.place = place
-        self.entries = []
+        self.rows = []
+        self.atimes_ns = []
         self.scope = scope
         self.is_readable = is_readable
         self.prefixes = {}
@@ -144,13 +153,23 @@ class DirectoryRecord:
         self.deferred = []
         self.packed = packed
         self.packed_count = packed_count
-        self.is_whole = is_whole
+        self.is_whole = is_whole and is_readable
         self.is_as_before = is_as_before
 
     @property
     def count(self) -> int:
         """How many objects it has."""
-        return len(self.entries) if self.packed is None else self.packed_count
+        return len(self.rows) if self.packed is None else self.packed_count
+
+    def add(self, name: bytes, entry: FileEntry) -> None:
+        """Take in an object that comes behind all others."""
+        self.rows.append((name, without_access_time(entry)))
+        self.atimes_ns.append(entry.atime_ns)
+        self.is_whole = self.is_whole and entry.is_known
+
+    def fold(self, packed: bytes, count: int) -> None:
+        """Hold a row of so many objects in the place of them."""
+        self.packed, self.packed_count, self.rows, self.atimes_ns = packed, count, [], []
 
 
 class _Descent(NamedTuple):
@@ -352,7 +371,7 @@ class Walker:
         place = self.place_of(directory)
         record = DirectoryRecord(directory, place, scope=frozenset((name,)))
         entry = entry._replace(state=int(State.UNREADABLE), reason=reason)
-        record.entries.append((name, entry))
+        record.add(name, entry)
         decision = place.child(name)[0]
         if decision is not None:
             self._judge_entry(record, name, entry, decision)
@@ -570,8 +589,8 @@ class Walker:
         else:
             self._add_listed(record, fd, listing, descents)
             if (
-                len(record.entries) > self._bytes_max // _HEAVIEST_ENTRY_BYTES
-                and (found_bytes := _weight(record.entries)) > self._bytes_max
+                len(record.rows) > self._bytes_max // _HEAVIEST_ENTRY_BYTES
+                and (found_bytes := _weight(record.rows)) > self._bytes_max
             ):
                 descents.clear()
                 self._unweighed(record, found_bytes)
@@ -600,27 +619,26 @@ class Walker:
         descents: list[_Descent],
     ) -> None:
         """Take in a large directory some thousand names at a time, each packed before the next."""
-        writer, is_whole = RowWriter(), True
+        writer = RowWriter()
         for first in range(0, len(listing), _FOLDED_FROM_NAMES):
             if self._stop():
                 raise ScanStoppedError
             part = listing[first : first + _FOLDED_FROM_NAMES]
             self._add_listed(record, fd, part, descents)
             pack_into(writer, record)
-            is_whole = is_whole and all(entry.is_known for _, entry in record.entries)
-            record.entries = []
+            record.rows, record.atimes_ns = [], []
             if writer.size_bytes > self._bytes_max - _HEADERS_BYTES:
                 descents.clear()
                 self._unweighed(record, writer.size_bytes)
                 return
-        record.packed, record.packed_count, record.is_whole = writer.row(), writer.count, is_whole
+        record.fold(writer.row(), writer.count)
 
     def _unweighed(self, record: DirectoryRecord, found_bytes: int) -> None:
         """Give up a directory whose entries no row of a baseline has room for.
 
         Hard links to a link with a long target cost their owner next to nothing.
         """
-        record.entries.clear()
+        record.rows, record.atimes_ns = [], []
         record.prefixes.clear()
         record.findings.clear()
         self._examiner.deferred = []
@@ -649,7 +667,7 @@ class Walker:
 
     def _unlisted(self, record: DirectoryRecord, error: OSError) -> list[tuple[bytes, bool]]:
         record.findings.append(self._unreadable(record.path, record.place, error))
-        record.scope, record.is_readable = _NOTHING, False
+        record.scope, record.is_readable, record.is_whole = _NOTHING, False, False
         self.met.update(record.place.inner())
         return []
 
@@ -672,7 +690,7 @@ class Walker:
         row = quick.row(fd, record.path, hashes=decision.hashes)
         if row is None:
             return False
-        record.packed, record.packed_count, record.is_whole = row.packed, row.objects, True
+        record.fold(row.packed, row.objects)
         record.is_as_before = True
         below = record.place.below
         if below.is_open:
@@ -703,20 +721,15 @@ class Walker:
         examine, hashes, below = self._examiner.examine, decision.hashes, record.place.below
         goes_on, is_cut = below.is_open, record.place.is_cut
         skips_any = hashes and bool(self._skip_lines)
-        at_once = self._examiner.at_once if hashes and not skips_any else _ask_patiently
-        entries = record.entries
-        items = self._examiner.ahead(fd, listing) if hashes and not skips_any else listing
-        for name, is_regular in items:
-            if is_regular and (entry := at_once(fd, name)) is not None:
-                entries.append((name, entry))
-                continue
+        left: Iterable[tuple[bytes, bool]] = listing
+        if hashes and not skips_any:
+            left = self._examiner.take_usual(fd, listing, record.rows, record.atimes_ns)
+        for name, is_regular in left:
             skips = self._skips(record.path, name) if skips_any else None
-            entry = examine(
-                fd, name, hashes=hashes, is_regular=is_regular and skips_any, skips=skips
-            )
+            entry = examine(fd, name, hashes=hashes, skips=skips)
             if entry is None:
                 continue
-            entries.append((name, entry))
+            record.add(name, entry)
             if entry.state:
                 self._judge_entry(record, name, entry, decision)
             # What cannot be examined may be a directory; opening it will tell.
@@ -765,7 +778,7 @@ class Walker:
         if decision.is_quick and decision.hashes and self._quick is not None and is_regular:
             entry = self._quick.carried(fd, record.path, name)
             if entry is not None:
-                record.entries.append((name, entry))
+                record.add(name, entry)
                 self.met.update(place.own())
                 return entry
         skips = self._skips(record.path, name) if self._skip_lines else None
@@ -780,7 +793,7 @@ class Walker:
             )
         if entry is None:
             return None
-        record.entries.append((name, entry))
+        record.add(name, entry)
         self.met.update(place.own())
         if entry.state:
             self._judge_entry(record, name, entry, decision)
@@ -868,7 +881,7 @@ class Walker:
         # One look at all names of a directory: nearly all have nothing but visible ASCII.
         if together.isascii() and together.decode("ascii").isprintable():
             return
-        for name, _ in record.entries:
+        for name, _ in record.rows:
             decision = record.place.child(name)[0]
             if is_weird(name) and decision is not None and decision.policy is not Policy.IGNORE_ALL:
                 record.findings.append(
@@ -876,19 +889,14 @@ class Walker:
                 )
 
 
-def _ask_patiently(_fd: int, _name: bytes) -> FileEntry | None:
-    """Stand in for ``at_once`` where it cannot do."""
-    return None
-
-
-def _weight(entries: Sequence[tuple[bytes, FileEntry]]) -> int:
+def _weight(rows: Sequence[TimelessEntry]) -> int:
     """Return about how many bytes entries have in a row of the baseline."""
     return sum(
         _FIXED_BYTES
         + len(name)
-        + len(entry.link or b"")
-        + sum(len(each) + len(data) for each, _, data in entry.xattrs)
-        for name, entry in entries
+        + len(attributes[_LINK] or b"")
+        + sum(len(each) + len(data) for each, _, data in attributes[_XATTRS])
+        for name, attributes in rows
     )
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "ENTRIES_PER_DIRECTORY_MAX",
     "INLINE_BYTES_MAX",
     "SCHEMA",
+    "TIMELESS_FIELDS",
     "XATTRS_MAX",
     "BaselineMeta",
     "ContentDigest",
@@ -53,6 +54,7 @@ __all__ = [
     "Looked",
     "RowWriter",
     "State",
+    "TimelessEntry",
     "Xattr",
     "check_key",
     "check_schema",
@@ -69,6 +71,8 @@ __all__ = [
     "parse_meta",
     "path_of",
     "subtree_end",
+    "with_access_time",
+    "without_access_time",
 ]
 
 BASELINE_FORMAT: Final = 3
@@ -225,6 +229,24 @@ class FileEntry(NamedTuple):
 Entries = Mapping[bytes, FileEntry]
 """Entries of one directory by name."""
 
+TimelessEntry = tuple[bytes, tuple[Any, ...]]
+"""A name, and the attributes of its ``FileEntry`` but for the access time, as a row has them."""
+
+
+def without_access_time(entry: FileEntry) -> tuple[Any, ...]:
+    """Return the attributes of a ``TimelessEntry``."""
+    return entry[:_ATIME] + entry[_ATIME + 1 :]
+
+
+def with_access_time(attributes: tuple[Any, ...], atime_ns: int) -> FileEntry:
+    """Return the entry that attributes of a ``TimelessEntry`` and an access time are of."""
+    return FileEntry._make((*attributes[:_ATIME], atime_ns, *attributes[_ATIME:]))
+
+
+_ATIME: Final = FileEntry._fields.index("atime_ns")
+TIMELESS_FIELDS: Final = FileEntry._fields[:_ATIME] + FileEntry._fields[_ATIME + 1 :]
+"""Names of the attributes of a ``TimelessEntry``."""
+
 
 # ---- keys ----------------------------------------------------------------------------------------
 
@@ -311,8 +333,14 @@ class RowWriter:
         Raises:
             FormatError: a number has more than 64 bits; then none of them was taken.
         """
-        rows = encode([(name, entry[:_ATIME] + entry[_ATIME + 1 :]) for name, entry in entries])
-        times = encode([entry[_ATIME] for _, entry in entries])
+        self.add_timeless(
+            [(name, without_access_time(entry)) for name, entry in entries],
+            [entry.atime_ns for _, entry in entries],
+        )
+
+    def add_timeless(self, entries: Sequence[TimelessEntry], atimes_ns: Sequence[int]) -> None:
+        """Take in entries as ``add`` does, from whoever holds their access times apart."""
+        rows, times = encode(entries), encode(atimes_ns)
         begin = len(encode_array_header(len(entries)))
         self._rows += memoryview(rows)[begin:]
         self._times += memoryview(times)[begin:]
@@ -448,7 +476,6 @@ def _decoded_rows(data: bytes) -> Any:
 _LENGTH_BYTES: Final = 4
 _ARRAY: Final = b"\x90"
 """Least first byte of an array in MessagePack; a length below 2 GiB begins with less."""
-_ATIME: Final = FileEntry._fields.index("atime_ns")
 
 
 def digest_text(digest: bytes | None, algorithm: str) -> str:

@@ -20,9 +20,9 @@ from needfire_client.attributes import ScanStoppedError, open_directory, owner_n
 from needfire_client.baseline import BaselineReader
 from needfire_client.check import Checker
 from needfire_client.inode import Inspector, Times
-from needfire_client.packing import pack_record
+from needfire_client.packing import entries_of, pack_record
 from needfire_client.policy import Place, Selection
-from needfire_protocol.baseline import ContentDigest, FileEntry, decode_entries
+from needfire_protocol.baseline import ContentDigest, FileEntry, clamped, decode_entries
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.codec import encode
 from needfire_protocol.errors import FormatError, StorageError
@@ -935,8 +935,8 @@ def test_a_reporter_that_fails_leaves_the_change_to_be_reported_again(
 def test_times_beyond_64_bits_are_compared_as_they_are_stored() -> None:
     entry = FileEntry(0o100644, 0, 0, 1, 10**25, -(10**25), 3, 4, 5, 1, 0, None, None, 0, "")
     record = walk.DirectoryRecord(b"/", Place((), None, -1))
-    record.entries.append((b"a", entry))
-    assert decode_entries(pack_record(record)) == dict(record.entries)
+    record.add(b"a", entry)
+    assert decode_entries(pack_record(record)) == entries_of(record) == {b"a": clamped(entry)}
 
 
 def test_progress_names_each_directory(root: Path, make: Make) -> None:
