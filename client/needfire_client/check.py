@@ -40,6 +40,7 @@ from needfire_protocol.baseline import (
     BaselineMeta,
     FileEntry,
     State,
+    check_key,
     decode_entries,
     differ_in_access_times_only,
     key_of,
@@ -433,7 +434,8 @@ class Checker:
 
     def _compare_gone(self, scan: Scan, key: bytes, packed: bytes | None) -> None:
         """Compare a directory that the walk did not come to: it is gone, or not covered now."""
-        path = path_of(key)
+        # All other keys were the same as those of directories that are there.
+        path = path_of(check_key(key))
         # The pseudo-directory above the root has one name, and no place of its own.
         if not path:
             return

@@ -56,6 +56,8 @@ _FORGETS_MAPPED: Final = frozenset(
 
 _STATFS_BYTES: Final = 256
 
+_NUMBERS: Final = stat.ST_SIZE + 1
+"""Of what stat returns, those before the times in whole seconds."""
 _KIND: Final = 0o170_000
 _DEVICES: Final = (stat.S_IFCHR, stat.S_IFBLK)
 _OK: Final = int(State.OK)
@@ -129,16 +131,11 @@ class QuickLook:
             ) = entry
             # fmt: on
             now = look(name, dir_fd=dir_fd, follow_symlinks=False)
+            # Asked for one by one, the numbers would take as long as the call.
             if (
-                now.st_ctime_ns != ctime
-                or now.st_ino != inode
-                or now.st_mode != mode
-                or now.st_size != size
+                now[:_NUMBERS] != (mode, inode, device, links, uid, gid, size)
+                or now.st_ctime_ns != ctime
                 or now.st_mtime_ns != mtime
-                or now.st_dev != device
-                or now.st_nlink != links
-                or now.st_uid != uid
-                or now.st_gid != gid
                 or state != _OK
                 or looked != wanted
             ):

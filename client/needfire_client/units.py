@@ -289,7 +289,7 @@ def _record(
 ) -> DirectoryRecord:
     record = DirectoryRecord(
         path,
-        walker.place_of(path),
+        walker.place_of,
         scope=None if scope is None else frozenset(scope),
         is_readable=is_readable,
         packed=row,
@@ -308,7 +308,7 @@ def _as_before(
 ) -> DirectoryRecord:
     record = DirectoryRecord(
         path,
-        walker.place_of(path),
+        walker.place_of,
         packed=b"",
         packed_count=count,
         is_whole=True,

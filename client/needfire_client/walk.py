@@ -106,7 +106,7 @@ class DirectoryRecord:
     """What is in one directory, as far as the rules cover it."""
 
     path: bytes
-    place: Place
+    _place: Place | Callable[[bytes], Place]
     rows: list[TimelessEntry]
     """Its objects, sorted by name, but for their access times."""
     atimes_ns: list[int]
@@ -133,7 +133,7 @@ class DirectoryRecord:
     def __init__(
         self,
         path: bytes,
-        place: Place,
+        place: Place | Callable[[bytes], Place],
         *,
         scope: frozenset[bytes] | None = None,
         is_readable: bool = True,
@@ -143,7 +143,7 @@ class DirectoryRecord:
         is_as_before: bool = False,
     ) -> None:
         self.path = path
-        self.place = place
+        self._place = place
         self.rows = []
         self.atimes_ns = []
         self.scope = scope
@@ -155,6 +155,14 @@ class DirectoryRecord:
         self.packed_count = packed_count
         self.is_whole = is_whole and is_readable
         self.is_as_before = is_as_before
+
+    @property
+    def place(self) -> Place:
+        """What the rules say of it. Nobody asks where nothing has changed, so it may be looked up
+        only then."""
+        if not isinstance(self._place, Place):
+            self._place = self._place(self.path)
+        return self._place
 
     @property
     def count(self) -> int:

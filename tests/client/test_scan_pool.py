@@ -467,7 +467,7 @@ def test_every_field_of_a_record_survives_the_way_from_a_worker(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert set(DirectoryRecord.__dataclass_fields__) == {
-        "path", "place", "rows", "atimes_ns", "scope", "is_readable", "prefixes", "findings", "deferred",
+        "path", "_place", "rows", "atimes_ns", "scope", "is_readable", "prefixes", "findings", "deferred",
         "packed", "packed_count", "is_whole", "is_as_before",
     }  # fmt: skip
     assert set(Finding.__dataclass_fields__) == {"code", "path", "severity", "fields"}
