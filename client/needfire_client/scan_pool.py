@@ -11,29 +11,25 @@ process again and again is reported as not readable.
 
 import select
 import signal
-import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from needfire_client.attributes import Examiner, ScanStoppedError, never
+from needfire_client.efforts import AS_BEFORE_PER_EFFORT, effort_of
 from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
 from needfire_client.packing import entries_of, pack_record
 from needfire_client.pieces import NAMES_PER_PIECE
 from needfire_client.policy import Ruleset
 from needfire_client.scan_order import Order, Piece
-from needfire_client.scan_worker import (
-    AS_BEFORE_PER_EFFORT,
-    LENGTH_BYTES,
-    UNKNOWN_ENTRY,
-    effort_of,
-)
 from needfire_client.units import (
     FRAME_BYTES_MAX,
+    LENGTH_BYTES,
+    UNKNOWN_ENTRY,
     Answer,
     Job,
     Unit,
@@ -46,6 +42,9 @@ from needfire_protocol.baseline import FileEntry, RowWriter, iterate_entries
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.plain_classes import replace
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["ScanPool", "start_worker"]
 
@@ -92,13 +91,14 @@ class Process(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
-def start_worker() -> tuple[socket.socket, Process]:
+def start_worker() -> "tuple[socket.socket, Process]":
     """Start a process; return its socket and itself. It inherits nice level and I/O class.
 
     Raises:
         OSError: the system does not let us.
     """
     # Here, because most trees are done before a process would be started.
+    import socket
     import subprocess
 
     ours, theirs = socket.socketpair()
@@ -122,7 +122,7 @@ def start_worker() -> tuple[socket.socket, Process]:
 class _Worker:
     """One process, seen from here."""
 
-    def __init__(self, connection: socket.socket, process: Process) -> None:
+    def __init__(self, connection: "socket.socket", process: Process) -> None:
         self.connection = connection
         self.process = process
         self.under_way: deque[Piece] = deque()

@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Final
 
 from needfire_client.attributes import Examiner, ScanStoppedError
+from needfire_client.efforts import effort_of
 from needfire_client.memory import limit_own_memory
 from needfire_client.pacing import paced
 from needfire_client.packing import pack_record
 from needfire_client.policy import Decision, Ruleset
 from needfire_client.quick import QuickLook
 from needfire_client.units import (
+    LENGTH_BYTES,
+    UNKNOWN_ENTRY,
     Job,
     Unit,
     decode_job,
@@ -33,10 +36,9 @@ from needfire_client.units import (
     encode_answer,
 )
 from needfire_client.walk import DirectoryRecord, Walker, join
-from needfire_protocol.baseline import FileEntry, State
 from needfire_protocol.errors import FormatError, StorageError
 
-__all__ = ["AS_BEFORE_PER_EFFORT", "DEFER_ABOVE_BYTES", "Laborer", "effort_of", "main", "serve"]
+__all__ = ["DEFER_ABOVE_BYTES", "Laborer", "main", "serve"]
 
 DEFER_ABOVE_BYTES: Final = 8 * 1024 * 1024
 """Larger files are units of their own, so that all processes share in one directory of them."""
@@ -45,19 +47,10 @@ EFFORT_MAX: Final = 1_000
 """Effort of one unit, about 15 ms: enough to make the exchange cheap, and a short wait at the end
 for the last process."""
 _BYTES_PER_EFFORT: Final = 16 * 1024
-_EFFORT_OF_DIRECTORY: Final = 3
-AS_BEFORE_PER_EFFORT: Final = 4
-"""Objects that only needed a quick look."""
 
 _ASKS_EVERY_S: Final = 0.02
 """Seconds between two looks whether the parent has gone: one at each directory would take as long
 as it takes to look at two objects."""
-
-UNKNOWN_ENTRY: Final = FileEntry(*(0,) * 11, None, None, int(State.UNREADABLE), "")
-"""Of an object of which only the name is known."""
-
-LENGTH_BYTES: Final = 4
-"""Of the length, big-endian, before every message in either direction."""
 
 
 class Laborer:
@@ -152,13 +145,6 @@ def _quick_look(job: Job, examiner: Examiner) -> QuickLook | None:
         reader.close()
         return None
     return QuickLook(examiner, reader)
-
-
-def effort_of(record: DirectoryRecord) -> int:
-    """Return what a directory has cost, but for what was read, in examinations of an object."""
-    if record.is_as_before:
-        return 1 + record.count // AS_BEFORE_PER_EFFORT
-    return _EFFORT_OF_DIRECTORY + record.count
 
 
 def _row(record: DirectoryRecord) -> bytes:

@@ -14,7 +14,13 @@ from typing import Any, Final, NamedTuple
 from needfire_client.attributes import Examiner
 from needfire_client.policy import Selection
 from needfire_client.walk import DirectoryRecord, Finding, Rest, Severities, Walker
-from needfire_protocol.baseline import ENTRIES_BYTES_MAX, ENTRIES_PER_DIRECTORY_MAX, Looked
+from needfire_protocol.baseline import (
+    ENTRIES_BYTES_MAX,
+    ENTRIES_PER_DIRECTORY_MAX,
+    FileEntry,
+    Looked,
+    State,
+)
 from needfire_protocol.codec import decode, encode
 from needfire_protocol.errors import FormatError
 from needfire_protocol.limits import DecodingLimits
@@ -25,6 +31,8 @@ from needfire_protocol.severity import Severity
 
 __all__ = [
     "FRAME_BYTES_MAX",
+    "LENGTH_BYTES",
+    "UNKNOWN_ENTRY",
     "Answer",
     "Job",
     "Unit",
@@ -36,8 +44,14 @@ __all__ = [
     "encode_unit",
 ]
 
+LENGTH_BYTES: Final = 4
+"""Of the length, big-endian, before every message in either direction."""
+
 FRAME_BYTES_MAX: Final = 2 * ENTRIES_BYTES_MAX
 """Bytes of one message: the largest directory that a baseline takes, with all that is said of it."""
+
+UNKNOWN_ENTRY: Final = FileEntry(*(0,) * 11, None, None, int(State.UNREADABLE), "")
+"""Of an object of which only the name is known."""
 
 _PARTS_AS_BEFORE: Final = 3
 """Of a directory in which a quick look found nothing changed; all others have more."""

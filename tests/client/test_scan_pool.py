@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from needfire_client import memory, scan_pool, scan_worker, walk
 from needfire_client.attributes import Examiner, _is_cached
 from needfire_client.baseline import BaselineReader
+from needfire_client.efforts import AS_BEFORE_PER_EFFORT
 from needfire_client.policy import EVERYTHING, Ruleset, Selection
 from needfire_client.walk import DirectoryRecord, Finding
 from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX
@@ -176,7 +177,7 @@ def test_processes_start_at_once_where_the_baseline_is_large(
     effort = scanned.init().files
     assert started == []
     if quick.quick:
-        effort //= scan_worker.AS_BEFORE_PER_EFFORT
+        effort //= AS_BEFORE_PER_EFFORT
     monkeypatch.setattr(scan_pool, "_LARGE_EFFORT", effort + more)
     monkeypatch.setattr(scan_pool, "_WARM_UP_BESIDE", 1)
     checker = scanned.checker()

@@ -31,19 +31,21 @@ NEVER_IN_A_CHECK = {
         "subprocess",
         "encodings.idna",
         "needfire_client.command_line",
-        "needfire_client.scan_pool",
+        "needfire_client.scan_worker",
     ),
     *NEVER["needfire_client.commands.check"],
 }
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_whole_check_without_a_server_loads_and_reads_nothing_that_it_does_not_need(
-    tmp_path: Path,
+    tmp_path: Path, workers: int
 ) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "f").write_text("x")
     rc = tmp_path / "agentrc"
-    rc.write_text(f"[ReadOnly]\ndir=99{tmp_path}/tree\n[Misc]\nScanWorkers=1\n")
+    rc.write_text(f"[ReadOnly]\ndir=99{tmp_path}/tree\n[Misc]\nScanWorkers={workers}\n")
+    never = NEVER_IN_A_CHECK | ({"needfire_client.scan_pool"} if workers == 1 else set())
     common = ["--rc", str(rc), "--state-dir", str(tmp_path / "state")]
     program = (
         "import sys\n"
@@ -52,7 +54,7 @@ def test_a_whole_check_without_a_server_loads_and_reads_nothing_that_it_does_not
         "verify, verified = BaselineReader._verify, []\n"
         "BaselineReader._verify = lambda reader: (verified.append(1), verify(reader))\n"
         "status = main()\n"
-        f"print(*sorted({NEVER_IN_A_CHECK!r} & sys.modules.keys()), len(sys.modules) < 190)\n"
+        f"print(*sorted({never!r} & sys.modules.keys()), len(sys.modules) < 190)\n"
         "print(len(verified))\n"
         "sys.exit(status)"
     )
