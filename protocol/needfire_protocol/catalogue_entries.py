@@ -1164,7 +1164,7 @@ _SERVER_ENTRIES: Final = (
         "Force authentication",
         "A session key is too old; the client has to negotiate a new one.",
         "Nothing.",
-        {"client": _CLIENT},
+        {"client": _CLIENT, "peer": "address of the peer"},
     ),
     Entry(
         "SESSION_IN_USE",

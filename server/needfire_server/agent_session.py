@@ -62,7 +62,7 @@ _UNWANTED_BYTES_MAX: Final = 16 * 1024 * 1024
 """What may still come of a proposal after it was refused: more than is on its way at any time."""
 
 
-_SMALL: Final = (Heartbeat, CommandResult, AuditProofRequest)
+_SMALL: Final = (Heartbeat, CommandResult, AuditProofRequest, ProposalBegin)
 """What costs little, and so is not counted by what it costs."""
 
 
@@ -455,7 +455,8 @@ class AgentSession:
         self._unwanted_bytes = None
         wait_s = self._runtime.throttle.proposal_wait_s(self.client)
         if wait_s:
-            await self._refuse_proposal(
+            # Told by the throttle, once: an event for each would be a record that never expires.
+            await self._send_refusal(
                 f"there were too many proposals; try again in {math.ceil(wait_s)} s"
             )
             return
@@ -488,8 +489,11 @@ class AgentSession:
         await self._send(await transfer.finish(end))
 
     async def _refuse_proposal(self, reason: str) -> None:
-        self._unwanted_bytes = 0
         self._raise_for_client("PROPOSAL_REFUSED", reason=reason)
+        await self._send_refusal(reason)
+
+    async def _send_refusal(self, reason: str) -> None:
+        self._unwanted_bytes = 0
         await self._send(ProposalRefused(reason))
 
     async def _begin_transfer(self, kind: FileKind) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import traceback
 from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from needfire_protocol.connection import ServerConnection
@@ -248,11 +249,10 @@ class Listener:
                 self._runtime.anteroom.refused(visit)
             else:
                 self._runtime.anteroom.leave(visit)
-                self._runtime.familiar.logged_in(visit.source, monotonic_s())
                 session = AgentSession(wire, self._runtime, login)
                 if self._is_one_more_unannounced(session):
                     try:
-                        await session.run(self._announced)
+                        await session.run(partial(self._announced, visit.source))
                     finally:
                         self._ended(session)
         except OSError as error:
@@ -329,12 +329,14 @@ class Listener:
         self._unannounced.setdefault(session.client, set()).add(session)
         return True
 
-    def _announced(self, session: AgentSession) -> None:
+    def _announced(self, source: str, session: AgentSession) -> None:
         """Register a session, and only now.
 
         A peer that has logged in but has not been admitted must not displace the connection of the
-        process that holds the session.
+        process that holds the session. Nor does it make its address familiar: only log-ins that are
+        announced have a quota.
         """
+        self._runtime.familiar.logged_in(source, monotonic_s())
         self._forget_unannounced(session)
         earlier = self._sessions.get(session.client)
         if earlier is not None and earlier.is_same_process(session):

@@ -181,7 +181,8 @@ async def _resume(wire: Wire, runtime: Runtime, claim: _Claim, event: Resumption
         wire.connection.refuse_resumption(RefusalCode.SESSION_SUPERSEDED, session.keys)
     elif session.expires_s <= monotonic_s():
         runtime.metrics.handshake("session_expired")
-        runtime.journal.raise_event("FORCE_AUTHENTICATION", client=session.client)
+        # With the peer, whose share it counts for: the identifier was sent in clear, and is no proof.
+        runtime.journal.raise_event("FORCE_AUTHENTICATION", client=session.client, peer=wire.peer)
         wire.connection.refuse_resumption(RefusalCode.SESSION_UNKNOWN, None)
     else:
         claim.client, claim.resumed = session.client, session

@@ -102,7 +102,7 @@ class Quotas:
         is_new = held is None
         if held is None:
             held = self._held[client] = _Held(now_s, now_s)
-        held.until_s = now_s + wait_s
+        held.until_s = max(held.until_s, now_s + wait_s)
         held.waited_s += wait_s
         held.reports += reports
         return is_new

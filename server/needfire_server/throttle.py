@@ -32,7 +32,8 @@ _STREAMS_REMEMBERED: Final = 4
 _FILES: Final = Allowance(burst=20, per_s=0.1)
 _PROPOSALS: Final = Allowance(burst=5, per_s=1 / 60)
 _MESSAGES: Final = Allowance(burst=120, per_s=4)
-"""Heartbeats and answers: an agent has one in SetLoopTime seconds, and one for each checkpoint."""
+"""Heartbeats, answers and beginnings: an agent has one in SetLoopTime seconds, and one for each
+checkpoint."""
 _LOG_INS: Final = Allowance(burst=60, per_s=0.2)
 """Each leaves rows and records. An agent has one at its start, and one when its key is too old; sessions
 that are resumed over a bad line count as well."""
@@ -121,11 +122,16 @@ class Throttle:
         return not wait_s
 
     def proposal_wait_s(self, client: str) -> float:
-        """Charge a proposal and return 0.0, or return in how many seconds there may be one."""
+        """Charge a proposal and return 0.0, or return in how many seconds there may be one.
+
+        Who is refused does not wait, so that is told until nothing is refused for a while.
+        """
         now_s = self._steady_s()
         wait_s = self._quotas.wait_s(client, Wish.PROPOSALS, _PROPOSALS, now_s)
         if not wait_s:
             self._quotas.charge(client, Wish.PROPOSALS, _PROPOSALS, 1, now_s)
+        elif self._quotas.hold(client, 0, 0.0, now_s):
+            self._tell_held(client, Wish.PROPOSALS, _PROPOSALS)
         return wait_s
 
     def sweep(self) -> None:

@@ -33,6 +33,7 @@ from needfire_protocol.messages import (
     SessionExpired,
 )
 from needfire_protocol.srp import make_verifier
+from needfire_server.logbook import STRANGER_BURST
 from needfire_server.states import ClientStatus
 from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, event_body, live_server
 
@@ -219,6 +220,21 @@ async def test_an_expired_key_must_be_renegotiated(server: LiveServer) -> None:
     again = await server.connect()
     (event,) = await again.resume(peer.keys)
     assert isinstance(event, Refused)
+
+
+async def test_an_expired_session_that_is_brought_again_and_again_counts_for_its_address(
+    server: LiveServer,
+) -> None:
+    """Its identifier is no secret, and each event of it is a record that never expires."""
+    server.configure(session_key_lifetime_s=0)
+    agent = await server.log_in()
+    before = server.runtime.journal.waiting
+    for _ in range(STRANGER_BURST + 20):
+        again = await server.connect()
+        await again.resume(agent.keys)
+        await again.close()
+    assert server.codes().count("FORCE_AUTHENTICATION") == STRANGER_BURST + 20
+    assert 0 < server.runtime.journal.waiting - before < STRANGER_BURST
 
 
 async def test_a_client_must_announce_itself_first_and_once(server: LiveServer) -> None:

@@ -249,6 +249,20 @@ async def test_who_logged_in_lately_gets_in_where_strangers_take_all_connections
         await strangers[0].reader.read(1)
 
 
+async def test_an_address_is_familiar_only_once_its_client_is_admitted(server: LiveServer) -> None:
+    """Log-ins have a quota where they are announced, and what comes first has to have one."""
+    agent = await server.connect()
+    await agent.negotiate(NAME, PASSWORD)
+    await until(lambda: server.listener._unannounced, "the log-in")
+    assert len(server.runtime.familiar) == 0
+    await agent.announce()
+    assert len(server.runtime.familiar) == 1
+    again = await connect_from(server, "127.0.1.1")
+    await again.resume(agent.keys)
+    await until(lambda: server.listener._unannounced, "the resumption")
+    assert len(server.runtime.familiar) == 1
+
+
 async def test_who_logged_in_lately_does_not_wait_on_the_porch(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,35 @@ async def test_more_proposals_than_anybody_needs_are_refused_with_the_time_to_wa
     assert "try again in" in last.reason
 
 
+async def test_proposals_that_are_refused_for_their_number_are_told_once(
+    server: LiveServer,
+) -> None:
+    server.configure(proposal_size_limit_bytes=100)
+    peer = await server.log_in()
+    for _ in range(20):
+        await peer.send(ProposalBegin(150, bytes(32)))
+        assert isinstance(await peer.next_message(), ProposalRefused)
+    assert server.codes().count("PROPOSAL_REFUSED") == 6
+    held = await server.until_said("CLIENT_HELD_BACK")
+    assert (server.codes().count("CLIENT_HELD_BACK"), held.fields["what"]) == (1, "proposals")
+    server.runtime.throttle.sweep()
+    assert "CLIENT_HELD_BACK_ENDED" not in server.codes()
+
+
+async def test_beginnings_of_proposals_are_small_messages_as_others(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle_module, "_MESSAGES", Allowance(burst=2, per_s=0.001))
+    monkeypatch.setattr(throttle_module, "WAIT_S_MAX", 0.01)
+    server.configure(proposal_size_limit_bytes=100)
+    peer = await server.log_in()
+    await peer.send(*[ProposalBegin(150, bytes(32))] * 4)
+    for _ in range(4):
+        assert isinstance(await peer.next_message(), ProposalRefused)
+    held = await server.until_said("CLIENT_HELD_BACK")
+    assert held.fields["what"] == "messages beside reports"
+
+
 async def test_reports_are_acknowledged_while_a_large_file_is_on_its_way(
     server: LiveServer,
 ) -> None:
