@@ -230,6 +230,11 @@ class AuditLog:
             if private is None:
                 return last
             head = await self._tables.head()
+            shown = None if self._shown is None else self._shown.checkpoint
+            if last is not None and shown is not None and last.number == shown.number:
+                # What its row says beside the note is not signed, and could say that all is.
+                self._has_met_forgery |= last != shown
+                last = shown
             if last is not None and last.size == head.size:
                 return last
             number = 1 if last is None else last.number + 1
@@ -526,11 +531,17 @@ class AuditLog:
         """
         known = self._keys
         keys = await self._tables.keys()
+        before: PublicKey | None = None
         for number, each in enumerate(keys, 1):
             try:
-                PublicKey.parse(each.key)
+                key = PublicKey.parse(each.key)
             except FormatError as error:
                 raise self._other_keys(f"key {number} is damaged: {error}") from error
+            if before is not None and not _is_handed_over(before, key, each.signature):
+                # Who can write into the store alone can put one there. Believed, it would make
+                # this server delete the private key that it has.
+                raise self._other_keys(f"key {number} is none that the one before handed over to")
+            before = key
         if keys[: len(known)] != known:
             raise self._other_keys("they are others than before: somebody changed them")
         return keys
@@ -573,7 +584,7 @@ class AuditLog:
         except StorageError as error:
             self.key_trouble = str(error)
         for old in self.public_keys()[:-1]:
-            # A crash came between the handover and this.
+            # A crash came between the handover, which that one has signed, and this.
             self._files.drop_key(old)
 
     def _compare_public(self) -> None:
@@ -624,6 +635,14 @@ def _signer(keys: Sequence[PublicKey], checkpoint: StoredCheckpoint) -> int | No
     if (signed.number, signed.size) != (checkpoint.number, checkpoint.size):
         return None
     return max((i for i, key in enumerate(keys) if key.verifies(note)), default=None)
+
+
+def _is_handed_over(before: PublicKey, key: PublicKey, signature: str | None) -> bool:
+    try:
+        note = parse_note(handover_note(key, signature or ""))
+    except FormatError:
+        return False
+    return key.name == before.name and before.verifies(note)
 
 
 def _is_the_same(anchor: Note, stored: StoredCheckpoint) -> bool:

@@ -14,6 +14,7 @@ from typing import Final
 
 from needfire_protocol.audit.verify import Finding, Verdict
 from needfire_protocol.errors import FormatError
+from needfire_protocol.escape import printable
 from needfire_protocol.event import format_time, parse_time
 from needfire_server.audit.keys import AuditFiles
 
@@ -84,14 +85,25 @@ def _parsed(data: bytes | None) -> Finding | None:
         kept = json.loads(data)
         found = Finding(
             Verdict(kept["verdict"]),
-            max(0, int(kept["record"])),
-            max(0, int(kept["record_last"])),
+            _number(kept["record"]),
+            _number(kept["record_last"]),
             0,
-            str(kept["reason"])[:_TEXT_MAX],
+            printable(str(kept["reason"]), _TEXT_MAX),
         )
         return _since(found, format_time(parse_time(kept["time"])))
     except (ValueError, KeyError, TypeError, RecursionError, FormatError):
         return Finding(Verdict.CHANGED, 0, 0, 0, "what was found before cannot be read any more")
+
+
+def _number(value: object) -> int:
+    """Return the number of a record; what no event could hold would keep all of them from the store.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError("it is not the number of a record")
+    return value
 
 
 def _since(finding: Finding, made: str) -> Finding:

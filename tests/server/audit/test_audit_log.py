@@ -13,12 +13,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from needfire_protocol.audit.merkle import is_consistent, is_included, leaf_hash
-from needfire_protocol.audit.note import parse_checkpoint, parse_note
+from needfire_protocol.audit.note import parse_checkpoint, parse_note, public_key_of
 from needfire_protocol.audit.record import Draft, Moment, encode_record, parse_record
 from needfire_protocol.audit.verify import Finding, Verdict, verify
 from needfire_protocol.errors import StorageError
+from needfire_server.admin.audit_check import check_store, read_keys
 from needfire_server.audit.drafts import draft_of_event
 from needfire_server.audit.log import AuditLog
 from needfire_server.audit.stored import check_stored
@@ -293,6 +295,52 @@ def test_a_log_is_whole_wherever_its_process_is_killed(tmp_path: Path) -> None:
 
 
 # ---- what is done to the store -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signature", ["NULL", "'x'"])
+async def test_a_key_that_somebody_puts_into_the_store_takes_nothing_over(
+    tmp_path: Path, signature: str
+) -> None:
+    """Believed, it would make the server delete the private key that it has, and sign no more."""
+    data = tmp_path / "data"
+    async with opened(data) as (_store, log):
+        other = public_key_of(log.public_keys()[0].name, Ed25519PrivateKey.generate())
+        await log.append(*drafts(3))
+        await log.checkpoint()
+        (private,) = (data / "audit").glob("*.key")
+        public = (data / "audit" / "public-keys").read_text()
+        doctor(data, f"INSERT INTO audit_keys VALUES (2, '{other}', {signature})")
+        await log.append(*drafts(3))
+        with pytest.raises(StorageError, match="audit_keys"):
+            await log.checkpoint()
+        found = await log.check_recent()
+        assert found is not None
+        assert found.verdict is Verdict.WRONG_KEY
+    with pytest.raises(StorageError, match="audit_keys"):
+        async with opened(data):
+            pass
+    assert check_store(str(data), read_keys(None, str(data)), None).finding is not None
+    assert private.exists()
+    assert (data / "audit" / "public-keys").read_text() == public
+    doctor(data, "DELETE FROM audit_keys WHERE number = 2")
+    async with opened(data) as (_store, log):
+        made = await log.checkpoint()
+        assert made is not None
+        assert (made.size, log.key_trouble) == (7, None)
+
+
+async def test_a_checkpoint_that_only_says_to_cover_more_does_not_stop_the_signing(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    async with opened(data) as (_store, log):
+        await log.checkpoint()
+        await log.append(*drafts(3))
+        doctor(data, "UPDATE audit_checkpoints SET size = 4")
+        made = await log.checkpoint()
+        assert made is not None
+        assert (made.number, made.size) == (2, 4)
+        assert await log.check_recent() is not None
 
 
 async def test_a_rotation_that_was_killed_before_its_checkpoint_is_no_forgery(

@@ -17,6 +17,7 @@ from needfire_server.admin.audit_check import check_store, read_keys
 from needfire_server.admin.offline import OfflineStore
 from needfire_server.audit.keys import AuditFiles
 from needfire_server.audit.log import AuditLog
+from needfire_server.audit.standing import Standing
 from needfire_server.storage.sqlite import SqliteStore
 from needfire_testkit.admin_server import run_admin
 from needfire_testkit.forged_log import rewrite_history
@@ -330,3 +331,32 @@ async def test_a_checkpoint_that_is_none_keeps_no_server_from_starting(
     told = await started(data)
     assert told is not None
     assert told.verdict is Verdict.CHANGED
+
+
+@pytest.mark.parametrize(
+    "record", ["Infinity", "9" * 300, "18446744073709551616", "-1", "true", "1.5", "null"]
+)
+async def test_a_number_that_no_event_can_hold_is_no_number_of_a_record(
+    tmp_path: Path, record: str
+) -> None:
+    """It would stand before everything that the server has to say of itself, and for ever."""
+    kept = '{"verdict":"changed","record":%s,"record_last":1,"reason":"x","time":"%s"}'
+    await grown(tmp_path, 1)
+    path = tmp_path / "audit" / "finding"
+    path.write_text(kept % (record, "2026-11-21T19:40:47.123456Z"))
+    found = Standing(AuditFiles(str(tmp_path))).finding
+    assert found is not None
+    assert (found.verdict, found.first) == (Verdict.CHANGED, 0)
+    assert "cannot be read" in found.text
+
+
+def test_what_was_found_is_told_in_printable_words(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "finding").write_text(
+        '{"verdict":"changed","record":1,"record_last":1,"reason":"\\u001b[2J\\n\\ud800",'
+        '"time":"2026-11-21T19:40:47.123456Z"}'
+    )
+    found = Standing(AuditFiles(str(tmp_path))).finding
+    assert found is not None
+    assert found.first == 1
+    assert found.text.isprintable()
