@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import takewhile
 from typing import Any, Final, Protocol
 
 from needfire_protocol.errors import StorageError
@@ -56,6 +57,8 @@ STORE_PAUSE_S: Final = 1.0
 SKIPPED_MAX: Final = 1_000
 """Records of one client that an output may have set aside. What comes beyond is given up, and told:
 an output that waited there would wait for all clients."""
+PASSED_OVER_MAX: Final = 255
+"""Records of one client that are given up at a time without being tried."""
 GATHER_S: Final = 0.1
 """Events that come within this time are read, sent and confirmed together: one by one, each would
 cost the store two commits more."""
@@ -130,6 +133,8 @@ class Worker:
         self._suspects = Suspects()
         self._second_chances = SecondChances()
         self._given_up: Counter[str | None] = Counter()
+        self._in_a_row: Counter[str | None] = Counter()
+        """Tries by source that ended in giving a record up, since the target took one of that source."""
         self._set_aside_of: dict[str | None, int] = {}
         """By source, as far as it was asked for; too many at most: others may see to some."""
         self._gaps: dict[int, int] = {}
@@ -238,15 +243,18 @@ class Worker:
                 await self._send(batch, batch[-1][0] if rest else position)
                 held = rest
             except RefusedError as error:
-                held = await self._past_refusal(error, batch) + rest
+                held = await self._past_refusal(error, batch, rest)
         if not held and not self._unsettled:
             self.cursor = self._passed(position)
         return held
 
     async def _past_refusal(
-        self, error: RefusedError, batch: Sequence[StoredEvent]
+        self, error: RefusedError, batch: Sequence[StoredEvent], rest: list[StoredEvent]
     ) -> list[StoredEvent]:
         """Find the record that is refused for good, and set it aside; return what is left to send.
+
+        Args:
+            rest: what follows the batch.
 
         At once and without reading again: whoever sends records that are refused must not be able
         to make this slow for the others.
@@ -261,13 +269,25 @@ class Worker:
             raise error
         self._let_go()
         if not self._suspects.narrowed(suspects):
-            return left
+            return left + rest
         number, event = left[0]
         if not self._suspects.is_certain:
             raise error
         if not await self._set_aside(number, event, reason_of(error)):
             raise error
-        return left[1:]
+        return await self._passed_over(left[1:] + rest, source_of(event))
+
+    async def _passed_over(self, held: list[StoredEvent], source: str | None) -> list[StoredEvent]:
+        """Give up more and more of a source of which one record after the other had to be given up.
+
+        Each try costs the others' records time, and an agent may send faster than a target refuses.
+        Only of what comes next, and of that source: no other's, and nothing that is not stored yet.
+        """
+        most = min(2 ** max(self._in_a_row[source] - 1, 0) - 1, PASSED_OVER_MAX)
+        alike = takewhile(lambda each: source_of(each[1]) == source, held[:most])
+        if count := sum(1 for _ in alike):
+            await self._give_up(held[count - 1][0], source, count)
+        return held[count:]
 
     # ---- sending ---------------------------------------------------------------------------------
 
@@ -289,13 +309,19 @@ class Worker:
             if error.delivered:
                 self._confirm(batch[error.delivered - 1][0], error.delivered)
                 self._suspects.taken()
+                self._was_taken(batch[: error.delivered])
             raise
         self._works(target.remark)
+        self._was_taken(batch)
         if target.settle_s == 0:
             self._confirm(position, len(batch))
             return
         due_s = self._clock_s() + target.settle_s
         self._unsettled.append(_Unsettled(position, len(batch), target.handed_over(), due_s))
+
+    def _was_taken(self, events: Sequence[StoredEvent]) -> None:
+        for _, event in events if self._in_a_row else ():
+            self._in_a_row.pop(source_of(event), None)
 
     async def _opened(self) -> Target:
         if self._target is None:
@@ -429,7 +455,11 @@ class Worker:
         """Keep a record for a person to see to, and go on behind it; False where there is no room."""
         name, source = self.settings.name, source_of(event)
         if await self._room_of(source) <= 0:
-            return await self._give_up(number, source)
+            if self._suspects.is_target_to_blame:
+                return False
+            self._in_a_row[source] += 1
+            await self._give_up(number, source, 1)
+            return True
         is_first = not any(self._set_aside_of.values()) and not (
             (await self._store.skipped_counts()).get(name, 0)
         )
@@ -451,24 +481,21 @@ class Worker:
             self._set_aside_of[source] = found
         return SKIPPED_MAX - self._set_aside_of[source]
 
-    async def _give_up(self, number: int, source: str | None) -> bool:
-        """Pass over a record for which there is no room; False where the target may be to blame."""
-        if self._suspects.is_target_to_blame:
-            return False
-        self._given_up[source] += 1
-        count = self._given_up[source]
-        if set(str(count)[1:]) <= {"0"} and str(count)[0] == "1":
+    async def _give_up(self, number: int, source: str | None, count: int) -> None:
+        """Pass over records of a source for which there is no room, up to a number."""
+        before = self._given_up[source]
+        self._given_up[source] = after = before + count
+        if not before or len(str(before)) < len(str(after)):
             # The first, the tenth, the hundredth: a flood must not become one of our own.
             self._raise_event(
                 "OUTPUT_RECORDS_GIVEN_UP",
                 output=self.settings.name,
                 about=source or "the server itself",
-                count=count,
+                count=after,
             )
         cursor = self._passed(number)
-        self.cursor = replace(cursor, dropped=cursor.dropped + 1)
+        self.cursor = replace(cursor, dropped=cursor.dropped + count)
         await self._save(force=True)
-        return True
 
     async def _retry_one(self) -> bool:
         """Send one of the records that are set aside once more, where one is due; False: none is.

@@ -149,6 +149,37 @@ async def test_what_a_client_sends_beyond_its_room_is_given_up_and_told(
     assert paths(bench.sink.got) == ["/honest"]
 
 
+async def test_a_flood_beyond_a_client_s_room_costs_the_others_few_tries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An agent may send a thousand records a second, and no target refuses as many one by one."""
+    monkeypatch.setattr(worker_module, "SKIPPED_MAX", 3)
+    bench = Bench(ScriptedSink(poison=frozenset({"/poison"})))
+    bench.store.add(*(event(path="/poison").received("web1", 1) for _ in range(3_000)))
+    bench.store.add(event(path="/honest").received("web2", 1))
+    bench.store.add(*(event(path="/poison").received("web1", 1) for _ in range(3_000)))
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.confirmed == 6_001, "the end")
+    assert paths(bench.sink.got) == ["/honest"]
+    assert len(bench.store.skips) == 3
+    assert (worker.cursor.dropped, bench.store.saved["out"].dropped) == (5_997, 5_997)
+    assert bench.sink.opened < 600
+    assert bench.raised.count("OUTPUT_RECORDS_GIVEN_UP") == 4, "at 1, 10, 100 and 1000"
+
+
+async def test_of_a_client_without_room_only_what_is_refused_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "SKIPPED_MAX", 1)
+    bench = Bench(ScriptedSink(poison=frozenset({"/poison"})))
+    names = ["/poison", "/poison", "/1", "/poison", "/2", "/3", "/poison", "/4"]
+    bench.store.add(*(event(path=name).received("web1", 1) for name in names))
+    async with bench.working() as worker:
+        await until(lambda: worker.cursor.confirmed == len(names), "the end")
+    assert paths(bench.sink.got) == ["/1", "/2", "/3", "/4"]
+    assert worker.cursor.dropped == 3
+
+
 async def test_what_was_refused_by_mistake_is_taken_beside_those_that_follow() -> None:
     bench = Bench(ScriptedSink(poison=frozenset({"/1", "/2"})))
     bench.store.add(*(event(path=f"/{n}") for n in range(4)))
