@@ -290,7 +290,10 @@ class _Parser:
         raw_key, equals, raw_value = text.partition(b"=")
         key = raw_key.strip().decode("utf-8", "replace").lower()
         if not key or (not equals and key not in DIRECTIVES):
-            self._findings.error(number, f"{quoted(text)} is neither [Section] nor Key=Value")
+            # Of a password without its equals sign only the name is told: this goes into logs.
+            words = text.split(None, 1)
+            shown = quoted(words[0] + b" ..." if len(words) > 1 else text)
+            self._findings.error(number, f"{shown} is neither [Section] nor Key=Value")
             return
         if not self._has_seen_heading:
             self._findings.notice(

@@ -317,3 +317,15 @@ def test_nothing_is_looked_up_inside_a_part_for_other_hosts() -> None:
     text = b"@other\n@if file_exists /x\n@fi\n@if interface_exists 192.0.2.1\n@fi\n@end\n"
     assert parse_lines(text, facts=NothingMayBeAsked(), findings=findings) == []
     assert findings.notices() == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [("SetDBPassword hunter2", "'SetDBPassword ...'"), ("nonsense", "'nonsense'")],
+)
+def test_of_a_line_without_an_equals_sign_only_the_first_word_is_told(
+    line: str, shown: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(f"[Misc]\n{line}\n")
+    assert caught.value.problems[0].text == f"{shown} is neither [Section] nor Key=Value"
