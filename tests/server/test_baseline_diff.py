@@ -1,9 +1,11 @@
 """What a proposal would change is told before it is put in place: every object, before and now."""
 
+import asyncio
 import hashlib
 import json
 import stat
-from collections.abc import AsyncIterator, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from needfire_protocol.baseline import FileEntry, encode_entries
 from needfire_protocol.event import FieldValue
+from needfire_server.admin import proposal_verbs
 from needfire_server.admin.requests import Arguments, Request
 from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.audit.log import AuditLog
@@ -23,6 +26,7 @@ from needfire_server.storage.store import DatabaseStore
 from needfire_server.stored_files import StoredFiles
 from needfire_testkit.admin_server import AdminServer, Ended, run_admin
 from needfire_testkit.baselines import FILE, write_baseline
+from needfire_testkit.server import until
 from needfire_testkit.server_store import NOW_US
 
 Rows = Mapping[bytes, Sequence[tuple[bytes, FileEntry]]]
@@ -275,3 +279,30 @@ def test_times_beyond_the_calendar_and_large_values_are_shown_as_well() -> None:
     assert attributes_of(FILE._replace(mtime_ns=2**64 * 16), "sha256")["mtime"] != found["mtime"]
     assert found["xattr user.\\xff"] == f"sha256:{'01' * 32} (300)"
     assert found["xattr user.q"] == '"""'
+
+
+async def test_baselines_are_compared_one_at_a_time_also_where_who_asked_has_gone() -> None:
+    """Who asks and goes away, again and again, must not keep all processors from the agents."""
+    turn, may_end = asyncio.Semaphore(1), threading.Event()
+    begun: list[str] = []
+
+    def differences(name: str) -> Generator[Mapping[str, Any], None, None]:
+        begun.append(name)
+        may_end.wait()
+        yield {"path": name}
+
+    streams = [proposal_verbs._streamed(differences(name), turn) for name in ("/a", "/b")]
+    gone, waits = [asyncio.ensure_future(anext(stream)) for stream in streams]
+    try:
+        await until(lambda: begun, "the first one")
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert begun == ["/a"], "its thread is still at work"
+    finally:
+        may_end.set()
+    assert await waits == {"path": "/b"}
+    assert [each async for each in streams[1]] == []
+    assert not turn.locked()

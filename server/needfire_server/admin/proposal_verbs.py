@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import Any, Final
 
@@ -44,21 +44,44 @@ async def show_changes(subject: Subject, call: Call) -> Reply:
         raise FormatError("the argument proposal is missing")
     proposal = await find_proposal(subject, number, name)
     limit = call.arguments.optional_integer("limit")
-    return Reply(items=_streamed(_told(subject.data_files, name, proposal, limit)))
+    items = _told(subject.data_files, name, proposal, limit)
+    return Reply(items=_streamed(items, subject.comparing))
 
 
-async def _streamed(items: _Items) -> AsyncGenerator[Mapping[str, Any], None]:
-    """Yield what a blocking generator yields, which runs in one thread of its own: SQLite wants that."""
-    loop = asyncio.get_running_loop()
+async def _streamed(
+    items: _Items, turn: asyncio.Semaphore
+) -> AsyncGenerator[Mapping[str, Any], None]:
+    """Yield what a blocking generator yields, which runs in one thread of its own: SQLite wants that.
+
+    Args:
+        turn: held while it works. Many at a time would keep the agents' server from its processor.
+    """
     thread = ThreadPoolExecutor(1, "baseline-diff")
     try:
-        while page := await loop.run_in_executor(thread, lambda: list(islice(items, _AT_ONCE))):
+        while page := await _next_page(items, thread, turn):
             for item in page:
                 yield item
     finally:
         # Who goes away early leaves files open: they are closed where they were opened.
         thread.submit(items.close)
         thread.shutdown(wait=False)
+
+
+async def _next_page(
+    items: _Items, thread: ThreadPoolExecutor, turn: asyncio.Semaphore
+) -> list[Mapping[str, Any]]:
+    await turn.acquire()
+    loop = asyncio.get_running_loop()
+    work = thread.submit(lambda: list(islice(items, _AT_ONCE)))
+    # By the work itself, which goes on where whoever asked has gone away: they may come again.
+    work.add_done_callback(lambda _: _give_back(loop, turn))
+    return await asyncio.wrap_future(work)
+
+
+def _give_back(loop: asyncio.AbstractEventLoop, turn: asyncio.Semaphore) -> None:
+    # The server may have ended meanwhile.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(turn.release)
 
 
 def _told(data_files: DataFiles, name: str | None, proposal: Proposal, limit: int | None) -> _Items:

@@ -86,6 +86,8 @@ class Subject:
     hooks: AdminHooks
     new_events: Wakeup
     audit: "AuditLog"
+    comparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Whose turn it is to compare baselines, which takes a processor for as long as it takes."""
     _putting: Mapping[FileKind, asyncio.Lock] = field(
         default_factory=lambda: {kind: asyncio.Lock() for kind in FileKind}
     )
