@@ -54,6 +54,8 @@ _SIGNATURE_BYTES: Final = 64
 _NAME: Final = re.compile(r"[!-*,-~]{1,128}")
 """Printable ASCII without blank and plus: those two separate names from what follows."""
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}")
+_COUNT_MAX: Final = 2**63 - 1
+"""Of records and of checkpoints: what a database can be asked for, and no log ever comes to."""
 _HANDOVER: Final = "needfire audit key handover"
 
 
@@ -200,7 +202,12 @@ def parse_checkpoint(note: Note) -> Checkpoint:
             number = int(value)
         elif word == "time":
             time_us = parse_time(value)
-    return Checkpoint(lines[0], int(lines[1]), root, number, time_us)
+    size = int(lines[1])
+    if max(size, number) > _COUNT_MAX:
+        raise FormatError(
+            f"a checkpoint counts to {max(size, number)}; expected at most {_COUNT_MAX}"
+        )
+    return Checkpoint(lines[0], size, root, number, time_us)
 
 
 def handover_text(new: PublicKey) -> str:

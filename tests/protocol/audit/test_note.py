@@ -134,11 +134,20 @@ def test_what_is_no_note_is_refused(text: str) -> None:
         "origin\n1\nAAAA\n",
         "\n1\n" + "A" * 43 + "=\n",
         "origin\n1\n" + "A" * 43 + "=\ntime yesterday\n",
+        f"origin\n{2**63}\n" + "A" * 43 + "=\n",
+        "origin\n1\n" + "A" * 43 + f"=\ncheckpoint {2**63}\n",
     ],
 )
 def test_what_is_no_checkpoint_is_refused(body: str) -> None:
     with pytest.raises(FormatError):
         parse_checkpoint(parse_note(body + "\n\u2014 name AAAAAAAAAAAA\n"))
+
+
+def test_a_checkpoint_counts_as_far_as_a_database_does() -> None:
+    most = 2**63 - 1
+    body = f"origin\n{most}\n" + "A" * 43 + f"=\ncheckpoint {most}\n"
+    checkpoint = parse_checkpoint(parse_note(body + "\n\u2014 name AAAAAAAAAAAA\n"))
+    assert (checkpoint.size, checkpoint.number) == (most, most)
 
 
 @given(st.text(max_size=300))

@@ -360,3 +360,16 @@ def test_what_was_found_is_told_in_printable_words(tmp_path: Path) -> None:
     assert found is not None
     assert found.first == 1
     assert found.text.isprintable()
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, 2**63, 10**19 - 1])
+async def test_a_kept_checkpoint_with_any_number_stops_no_server(
+    tmp_path: Path, number: int
+) -> None:
+    data = tmp_path / "data"
+    await grown(data, 2)
+    path = data / "audit" / "checkpoint"
+    kept = path.read_text()
+    path.write_text(kept.replace("\ncheckpoint 2\n", f"\ncheckpoint {number}\n"))
+    await started(data)
+    assert "\ncheckpoint 3\n" in path.read_text()
