@@ -83,7 +83,9 @@ def unpack_fields(data: bytes, table: RecordTable, limits: DecodingLimits) -> di
     Raises:
         FormatError: not such an array.
     """
-    values = decode(data, limits=limits)
+    # Each kind of field looks at the very type of all that it takes, and takes nothing nested deeper
+    # than it says: so nobody needs to go through all of it before.
+    values = decode(data, limits=limits, is_only_compared=True)
     if type(values) is not list or len(values) != len(table):
         raise FormatError(f"expected an array of {len(table)} fields")
     fields = {}

@@ -8,6 +8,7 @@ the hash of all that both sides have sent, so two peers that saw different bytes
 """
 
 import hmac
+import struct
 from enum import Enum
 from typing import Final
 
@@ -50,6 +51,8 @@ class KeyLabel(Enum):
     RESUMED_SERVER_TRAFFIC = b"needfire 1 resumed server traffic"
 
 
+_PLACE: Final = struct.Struct(">QB")
+"""Number and type of a report."""
 _REPORT_DOMAIN: Final = b"needfire 1 report\0"
 """First bytes of what is signed, so that a signature can never be read as another MAC."""
 
@@ -134,7 +137,7 @@ def sign_report(
     moved to another. Every part but the last has a fixed length: no two reports sign alike.
     """
     assert len(keys.session_id) == len(stream) == SESSION_ID_BYTES
-    place = sequence.to_bytes(8, "big") + bytes((type,))
+    place = _PLACE.pack(sequence, type)
     signed = b"".join((_REPORT_DOMAIN, keys.session_id, stream, place, body))
     return hmac.digest(keys.signing_key, signed, "sha256")
 
@@ -150,5 +153,5 @@ class ReportVerifier:
     def is_signed(self, sequence: int, type: int, body: bytes, signature: bytes) -> bool:
         """True where the signature is the report's own; compared in constant time."""
         mac = self._common.copy()
-        mac.update(sequence.to_bytes(8, "big") + bytes((type,)) + body)
+        mac.update(_PLACE.pack(sequence, type) + body)
         return hmac.compare_digest(mac.finalize(), signature)

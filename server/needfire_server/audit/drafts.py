@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 from needfire_protocol.audit.record import Draft
@@ -92,11 +93,10 @@ def acknowledgement_draft(command: Command | None) -> Draft | None:
 
 def batch_digest(reports: Sequence[Report]) -> str:
     """Return SHA-256, in hex, over each body behind its length in 4 bytes, big-endian."""
-    digest = hashlib.sha256()
-    for report in reports:
-        digest.update(len(report.body).to_bytes(4, "big"))
-        digest.update(report.body)
-    return digest.hexdigest()
+    bodies = [report.body for report in reports]
+    lengths = [len(body).to_bytes(4, "big") for body in bodies]
+    pieces = chain.from_iterable(zip(lengths, bodies, strict=True))
+    return hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
 def _text(value: FieldValue) -> str:
