@@ -21,7 +21,7 @@ _OURS = frozenset({"sev", "tstamp", "msg", "remote_host", "xmlns"})
 """Names that a record has already, and the one that XML gives a meaning. A field of an agent's event
 must not pass for one of them."""
 _OURS_WITH_CLIENT = _OURS | {"client"}
-_TEXT_MAX = 20_000
+TEXT_MAX = 20_000
 """Characters of one value; an event has made it so already."""
 _XML_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
 _TEXT_LABELS = {"ERRO": "ERROR", "DEBG": "DEBUG", "NOTE": "NOTICE", "ALRT": "ALERT"}
@@ -34,9 +34,9 @@ def xml_line(event: Event) -> str:
     ``<log sev="RCVT" tstamp="…" remote_host="NAME" > <log … /> </log>``.
     """
     if event.client is None or event.received_us is None:
-        return _xml_record(event)
-    receipt = _receipt(event.client, event.received_us // 1_000_000)
-    return f"{receipt}{_xml_record(event, with_client=False)} </log>"
+        return xml_record(event)
+    receipt = receipt_text(event.client, event.received_us // 1_000_000)
+    return f"{receipt}{xml_record(event, with_client=False)} </log>"
 
 
 def text_line(event: Event) -> str:
@@ -48,11 +48,11 @@ def text_line(event: Event) -> str:
     label = _TEXT_LABELS.get(event.severity.label, event.severity.label)
     pairs = [("msg", event.msg), *_text_pairs(event)]
     fields = ", ".join(f"{name}=<{_text(value)}>" for name, value in pairs)
-    return f"{label:<7}:  [{_stamp(event.time_us)}] {fields}"
+    return f"{label:<7}:  [{stamp(event.time_us)}] {fields}"
 
 
-def _xml_record(event: Event, *, with_client: bool = True) -> str:
-    names, kept, form = _form(event.code, tuple(event.fields), event.client is not None)
+def xml_record(event: Event, *, with_client: bool = True) -> str:
+    names, kept, form = record_form(event.code, tuple(event.fields), event.client is not None)
     fields = event.fields.values()
     values = [event.msg, *(fields if kept is None else compress(fields, kept))]
     if with_client and event.client is not None:
@@ -60,11 +60,11 @@ def _xml_record(event: Event, *, with_client: bool = True) -> str:
         values.insert(1, event.client)
     for place, value in enumerate(values):
         if type(value) is not str and type(value) is not int:
-            values[place] = _plain(value)
+            values[place] = plain(value)
     filled = form % tuple(values)
     # One look at all of them: hardly a line has anything to escape.
     if (
-        len(filled) > _TEXT_MAX
+        len(filled) > TEXT_MAX
         or filled.count('"') != 2 * len(names)
         or "&" in filled
         or "<" in filled
@@ -73,11 +73,11 @@ def _xml_record(event: Event, *, with_client: bool = True) -> str:
     ):
         pairs = zip(names, values, strict=True)
         filled = " ".join([f'{name}="{_xml(value)}"' for name, value in pairs])
-    return f'<log sev="{event.severity.label}" tstamp="{_stamp(event.time_us)}" {filled} />'
+    return f'<log sev="{event.severity.label}" tstamp="{stamp(event.time_us)}" {filled} />'
 
 
 @lru_cache(maxsize=256)
-def _form(
+def record_form(
     code: str, names: tuple[str, ...], has_client: bool
 ) -> tuple[tuple[str, ...], tuple[bool, ...] | None, str]:
     """Return the names of a record's values, which fields are among them (None: all), and its form.
@@ -104,7 +104,7 @@ def _told(code: str) -> frozenset[str]:
 
 
 def _text_pairs(event: Event) -> list[tuple[str, FieldValue]]:
-    shown, kept, _ = _form(event.code, tuple(event.fields), event.client is not None)
+    shown, kept, _ = record_form(event.code, tuple(event.fields), event.client is not None)
     fields = event.fields.values()
     pairs = list(zip(shown[1:], fields if kept is None else compress(fields, kept), strict=True))
     if event.client is None:
@@ -112,9 +112,9 @@ def _text_pairs(event: Event) -> list[tuple[str, FieldValue]]:
     return [("client", event.client), ("remote_host", event.client), *pairs]
 
 
-def _plain(value: FieldValue) -> str:
+def plain(value: FieldValue) -> str:
     if type(value) is str:
-        return printable(value, _TEXT_MAX)
+        return printable(value, TEXT_MAX)
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -123,22 +123,22 @@ def _plain(value: FieldValue) -> str:
 
 
 def _xml(value: FieldValue) -> str:
-    return _plain(value).translate(_XML_ENTITIES)
+    return plain(value).translate(_XML_ENTITIES)
 
 
 def _text(value: FieldValue) -> str:
-    return _plain(value).replace(">", "\\x3e").replace("<", "\\x3c")
+    return plain(value).replace(">", "\\x3e").replace("<", "\\x3c")
 
 
 @lru_cache(maxsize=64)
-def _receipt(client: str, received_s: int) -> str:
+def receipt_text(client: str, received_s: int) -> str:
     """What stands before a client's record. Its reports come many at once."""
     return (
         f'<log sev="RCVT" tstamp="{_stamp_of_second(received_s)}" remote_host="{_xml(client)}" > '
     )
 
 
-def _stamp(time_us: int) -> str:
+def stamp(time_us: int) -> str:
     return _stamp_of_second(time_us // 1_000_000)
 
 

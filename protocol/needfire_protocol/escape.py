@@ -9,9 +9,11 @@ import re
 
 from needfire_protocol.errors import FormatError
 
-__all__ = ["escape_bytes", "is_weird", "printable", "unescape_bytes"]
+__all__ = ["count_odd", "escape_bytes", "is_weird", "printable", "unescape_bytes"]
 
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-fA-F]{2}))|(\\)")
+_CONTROLS = bytes([*range(0x20), 0x7F])
+"""All that is ASCII and not printable."""
 
 
 def escape_bytes(raw: bytes) -> str:
@@ -69,6 +71,18 @@ def printable(text: str, length_max: int = 1024) -> str:
         if length > length_max:
             return _cut(pieces, length_max)
     return "".join(pieces)
+
+
+def count_odd(text: str, marks: str = "") -> int:
+    """Return how many characters of a text are not printable, or are one of these ASCII marks.
+
+    For long texts of ASCII, such as those of many events together: looking at them all takes a
+    quarter of the time that ``isprintable`` takes.
+    """
+    if text.isascii():
+        plain = text.encode()
+        return len(plain) - len(plain.translate(None, _CONTROLS + marks.encode()))
+    return sum(not char.isprintable() or char in marks for char in text)
 
 
 def _escaped(char: str) -> str:

@@ -41,12 +41,14 @@ MSG_TEXT_MAX: Final = 1_024
 
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII)
 _FIELD_NAME = re.compile(r"[a-z][A-Za-z0-9_]{0,47}", re.ASCII)
-_EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
-_PARTS: Final = frozenset({"id", "time_us", "code", "class", "severity", "msg", "fields"})
-_CLASSES: Final = {member.value: member for member in EventClass}
-_SEVERITIES: Final = {int(member): member for member in Severity}
+EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+PARTS: Final = ("id", "time_us", "code", "class", "severity", "msg", "fields")
+"""Of the body of a report, in the order in which ours are written."""
+_PARTS: Final = frozenset(PARTS)
+CLASSES: Final = {member.value: member for member in EventClass}
+SEVERITIES: Final = {int(member): member for member in Severity}
 _RANGE_64_BIT: Final = range(-(2**63), 2**64)
-_TIME_US_MAX: Final = 253_402_300_799_999_999
+TIME_US_MAX: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999: what the JSON form can write."""
 
 
@@ -81,7 +83,7 @@ class Event:
         if self.client == client and self.received_us == received_us:
             return self
         # Not dataclasses.replace: each report passes here, and that costs it ten times as much.
-        return _sealed(
+        return sealed_event(
             self.id,
             self.time_us,
             self.code,
@@ -126,7 +128,7 @@ class _Unsealed:
         self.received_us = received_us
 
 
-def _sealed(*values: Any) -> Event:
+def sealed_event(*values: Any) -> Event:
     """Return the event with these values, all of them and in their order."""
     made: Any = _Unsealed(*values)
     made.__class__ = Event
@@ -167,7 +169,7 @@ def make_event(
         name: printable(value, FIELD_TEXT_MAX) if isinstance(value, str) else value
         for name, value in fields.items()
     }
-    return _sealed(
+    return sealed_event(
         event_id(time_us, random_10_bytes),
         time_us,
         code,
@@ -249,18 +251,18 @@ def unpack_event(
     time_us, code, msg = data["time_us"], data["code"], data["msg"]
     # Each part by its own check, but only where it is not what it nearly always is: these lines run
     # once for each report. A code of ours needs no look at its form.
-    if type(time_us) is not int or not 0 <= time_us <= _TIME_US_MAX:
-        _integer(time_us, 0, _TIME_US_MAX, "time_us")
+    if type(time_us) is not int or not 0 <= time_us <= TIME_US_MAX:
+        _integer(time_us, 0, TIME_US_MAX, "time_us")
     if type(code) is not str or code not in CATALOGUE:
         _matching(code, _CODE, "code")
     if type(msg) is not str or len(msg) > MSG_TEXT_MAX or not msg.isprintable():
         msg = printable(_text(msg, "msg"), MSG_TEXT_MAX)
-    return _sealed(
-        _matching(data["id"], _EVENT_ID, "id"),
+    return sealed_event(
+        _matching(data["id"], EVENT_ID, "id"),
         time_us,
         code,
-        _member(data["class"], str, _CLASSES, "class"),
-        _member(data["severity"], int, _SEVERITIES, "severity"),
+        _member(data["class"], str, CLASSES, "class"),
+        _member(data["severity"], int, SEVERITIES, "severity"),
         msg,
         _fields(data["fields"]),
         client,
@@ -271,7 +273,7 @@ def unpack_event(
 def _fields(fields: object) -> dict[str, FieldValue]:
     if type(fields) is not dict or len(fields) > FIELD_COUNT_MAX:
         raise FormatError(f"the fields of an event must be a map of at most {FIELD_COUNT_MAX}")
-    _check_names(tuple(fields))
+    check_names(tuple(fields))
     # As a rule there is nothing to do, and one look at all texts together says so.
     texts = [value for value in fields.values() if type(value) is str]
     together = "".join(texts)
@@ -286,7 +288,7 @@ def _fields(fields: object) -> dict[str, FieldValue]:
 
 
 @lru_cache(maxsize=256)
-def _check_names(names: tuple[object, ...]) -> None:
+def check_names(names: tuple[object, ...]) -> None:
     """Refuse what is no name of a field.
 
     The same names come again and again, one list for each kind of event. Only right ones are

@@ -67,7 +67,7 @@ async def take_batch(
         runtime.fleet.heard(client, result.accepted, saved=result.saved)
     else:
         _heard_through(runtime, client, result, way)
-    runtime.logbook.write_reports(result.accepted)
+    runtime.logbook.write_reports(result.accepted, taken.lines)
     if result.accepted:
         runtime.on_new_events()
     _count(runtime, incoming, result, len(unusable), way.refused.total())

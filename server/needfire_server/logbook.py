@@ -17,7 +17,9 @@ from typing import Final, Protocol
 
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.classic import text_line, xml_line
+from needfire_protocol.classic_batch import xml_lines
 from needfire_protocol.event import Event, FieldValue, event_to_json, make_event
+from needfire_protocol.event_batch import UsualEvents
 from needfire_protocol.severity import Severity, SeverityFilter
 from needfire_server.addresses import is_address, neighbourhood, plain_address
 from needfire_server.clock import now_us
@@ -134,15 +136,25 @@ class Logbook:
         source = _stranger(event)
         return source is None or self._limiter.admit(source, now)
 
-    def write_reports(self, events: Sequence[Event]) -> None:
+    def lines_of(self, reports: UsualEvents) -> Sequence[str]:
+        """Return the lines of reports as ``write_reports`` writes them now."""
+        if self._settings.log_format != "classic":
+            return list(map(self._line, reports.events))
+        is_short = self._settings.strip_domain
+        return xml_lines(reports, _without_domain(reports.client) if is_short else reports.client)
+
+    def write_reports(self, events: Sequence[Event], lines: Sequence[str] | None = None) -> None:
         """Write what one client reported, whatever its severity; one write for all of it.
 
         What comes through a relay stands in the relay's file.
+
+        Args:
+            lines: theirs (``lines_of``), where somebody has made them already.
         """
         if not events:
             return
         client = (events[0].client or "").partition("/")[0]
-        text = "\n".join(map(self._line, events))
+        text = "\n".join(map(self._line, events) if lines is None else lines)
         if self._console is not None:
             self._console.write(text)
         file = self._files.file_of(client) if self._settings.use_separate_logs else None

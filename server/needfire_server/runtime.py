@@ -85,7 +85,7 @@ class Runtime:
     _turnstile: Turnstile = field(default_factory=_turnstile)
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.store, self.fleet.state)
+        self.intake = Intake(self.store, self.fleet.state, self.logbook.lines_of)
         self.throttle = Throttle(self.journal, lambda: self.settings)
         self.vitals = Vitals(self.journal, self.fleet)
         self.provisioning = Provisioning(self.store, self.journal, self.data_files.directory)

@@ -2,7 +2,9 @@
 
 import math
 import struct
+import tracemalloc
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -14,6 +16,7 @@ from needfire_protocol.codec import (
     decode,
     decode_array,
     decode_flat,
+    decode_flat_all,
     encode,
     encode_array_header,
 )
@@ -284,6 +287,43 @@ def test_any_flat_map_and_most_of_what_is_nearly_one_decode_the_same_by_the_shor
     found, expected = outcome(decode_flat, broken, FLAT), outcome(decode, broken, FLAT)
     if isinstance(found, FormatError | str) or is_flat(found):
         assert found == expected
+
+
+@given(
+    values=st.lists(
+        st.dictionaries(st.text(max_size=4), st.integers(-5, 300) | st.text(max_size=9)), max_size=4
+    ),
+    cuts=st.lists(st.integers(0, 100), max_size=4),
+)
+def test_maps_that_are_decoded_together_are_decoded_as_they_were_cut(
+    values: list[Any], cuts: list[int]
+) -> None:
+    whole = [encode(value) for value in values]
+    assert decode_flat_all(whole, limits=FLAT) == values
+    stream = b"".join(whole)
+    places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
+    pieces = [stream[start:end] for start, end in pairwise(places)]
+    found = decode_flat_all(pieces, limits=FLAT)
+    assert found is None or found == [decode(piece, limits=FLAT) for piece in pieces]
+
+
+@pytest.mark.parametrize("size", [40, 41])
+def test_each_of_those_that_are_decoded_together_has_the_limit_of_one(size: int) -> None:
+    whole = [encode({"a": "x" * 4}), encode({"a": "", "b": 1})]
+    assert decode_flat_all(whole, limits=SMALL) is not None
+    assert decode_flat_all([*whole, bytes(size)], limits=SMALL) is None
+    for beyond in ({"a": "x" * 5}, {"a": b"x"}, {"a": [1]}, dict.fromkeys("abcd", 1)):
+        limits = replace(SMALL, binary_bytes_max=0, array_items_max=0)
+        assert decode_flat_all([encode(beyond)], limits=limits) is None
+
+
+def test_a_million_values_in_the_place_of_one_are_not_made() -> None:
+    tracemalloc.start()
+    try:
+        assert decode_flat_all([bytes(99_000), bytes(99_000)], limits=WIDE) is None
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def outcome(how: Any, data: bytes, limits: DecodingLimits) -> Any:

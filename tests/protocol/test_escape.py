@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from needfire_protocol.errors import FormatError
-from needfire_protocol.escape import escape_bytes, is_weird, printable, unescape_bytes
+from needfire_protocol.escape import (
+    count_odd,
+    escape_bytes,
+    is_weird,
+    printable,
+    unescape_bytes,
+)
 
 PATHS = {
     b"/etc/hosts": "/etc/hosts",
@@ -117,3 +123,12 @@ def test_a_name_that_hides_something_is_weird(name: bytes) -> None:
 @given(st.binary(min_size=1))
 def test_a_name_is_weird_exactly_if_it_must_be_escaped(name: bytes) -> None:
     assert is_weird(name) == ("\\x" in escape_bytes(name.replace(b"\\", b"")))
+
+
+@given(text_with_anything | st.text(st.characters(codec="ascii")), st.sampled_from(["", '"', "&<"]))
+def test_odd_characters_are_those_that_are_not_printable_and_the_marks(
+    text: str, marks: str
+) -> None:
+    expected = sum(not char.isprintable() or char in marks for char in text)
+    assert count_odd(text, marks) == expected
+    assert bool(count_odd(text)) != text.isprintable()

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from needfire_protocol import event_batch
 from needfire_protocol.errors import StorageError
+from needfire_protocol.event_batch import UsualEvents
 from needfire_protocol.messages import Acknowledge, Report, ReportBatch
 from needfire_server import intake as intake_module
 from needfire_server.intake import Intake, Taken
@@ -61,7 +63,12 @@ class SlowStore:
 
 
 def intake(store: SlowStore) -> Intake:
-    return Intake(store, ClientState.initial)  # type: ignore[arg-type]
+    return Intake(store, ClientState.initial, codes)  # type: ignore[arg-type]
+
+
+def codes(usual: UsualEvents) -> list[str]:
+    """Stand for the lines of the log."""
+    return [event.code for event in usual.events]
 
 
 async def settled(tasks: Sequence[asyncio.Task[Taken]]) -> None:
@@ -124,6 +131,38 @@ async def test_who_gives_up_before_the_turn_is_not_stored() -> None:
     assert sum(commit.count("web1") for commit in store.commits) < 7
 
 
+async def test_lines_of_the_log_come_with_a_batch_that_is_usual_and_new() -> None:
+    store = SlowStore()
+    way = intake(store)
+    usual, odd = [SMALL, event_body("START"), SMALL], [SMALL, b"\xc0", event_body("START")]
+    tasks = [asyncio.ensure_future(way.take("web1", batch(*each))) for each in (usual, odd)]
+    await store.commit_until_done(tasks)
+    assert tasks[0].result().lines == ["WAKEUP", "START", "WAKEUP"]
+    assert tasks[1].result().lines is None
+    read = [[each.event for each in task.result().reports] for task in tasks]
+    assert [[each and each.code for each in events] for events in read] == [
+        ["WAKEUP", "START", "WAKEUP"],
+        ["WAKEUP", None, "START"],
+    ]
+
+
+async def test_each_report_stands_in_the_log_once_whatever_is_sent_again(
+    server: LiveServer,
+) -> None:
+    peer = await server.log_in()
+    paths = [f"/etc/{name}" for name in "abcd"]
+    bodies = [event_body("POLICY_ADDED", path=path) for path in paths]
+    for count in (2, 4, 4):
+        await peer.send(peer.batch(1, *bodies[:count]))
+        assert await peer.next_message() == Acknowledge(peer.stream, count)
+    lines = (server.directory / "log").read_text().splitlines()
+    assert [
+        line.partition(' path="')[2].partition('"')[0] for line in lines if "RCVT" in line
+    ] == paths
+    stored = [each for each in await server.stored() if each.code == "POLICY_ADDED"]
+    assert [event.fields["path"] for event in stored] == paths
+
+
 class _BugError(Exception):
     """What no agent should be able to bring out."""
 
@@ -131,14 +170,14 @@ class _BugError(Exception):
 async def test_a_batch_that_breaks_our_own_code_fails_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    read = intake_module.read_report
+    read = event_batch.unpack_usual_events
 
-    def breaks(report: Report, client: str, received_us: int) -> IncomingReport:
+    def breaks(bodies: Sequence[bytes], *, client: str, received_us: int) -> UsualEvents | None:
         if client == "web1":
             raise _BugError
-        return read(report, client, received_us)
+        return read(bodies, client=client, received_us=received_us)
 
-    monkeypatch.setattr(intake_module, "read_report", breaks)
+    monkeypatch.setattr(intake_module, "unpack_usual_events", breaks)
     store = SlowStore()
     way = intake(store)
     names = ("web0", "web1", "web2", "web1")
@@ -180,12 +219,12 @@ async def test_after_a_turn_that_ended_in_a_bug_the_next_batch_is_taken(
 async def test_the_connection_whose_batch_breaks_our_own_code_ends_and_says_why(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(*_: object) -> IncomingReport:
+    def breaks(*_: object, **__: object) -> UsualEvents:
         raise _BugError("a bug")
 
     peer = await server.log_in()
     with monkeypatch.context() as broken:
-        broken.setattr(intake_module, "read_report", breaks)
+        broken.setattr(intake_module, "unpack_usual_events", breaks)
         await peer.send(peer.batch(1, SMALL))
         await peer.until_closed()
     told = await server.until_said("SERVER_INTERNAL_ERROR")

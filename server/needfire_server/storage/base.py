@@ -71,6 +71,8 @@ class IncomingReport(NamedTuple):
         event: what it says; None where the body is no event.
         body: the bytes as they came; kept where there is a problem.
         problem: why there is no event. Without event and problem it counts as come and is not kept.
+        fields_text: the event's fields as its row has them (``event_rows.fields_texts``), where they
+            are written already.
         is_relayed: another server passes it on. Its event says itself whose it is, and the numbers of
             its stream rise, but need not follow on each other.
     """
@@ -80,6 +82,7 @@ class IncomingReport(NamedTuple):
     body: bytes
     problem: str | None
     is_relayed: bool = False
+    fields_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

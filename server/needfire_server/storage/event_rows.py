@@ -3,13 +3,22 @@
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, Final
 
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.event import Event, FieldValue
+from needfire_protocol.event_batch import UsualEvents
 from needfire_protocol.severity import Severity
 
-__all__ = ["EVENT_COLUMNS", "about", "event_of_row", "row_of_event"]
+__all__ = [
+    "EVENT_COLUMNS",
+    "about",
+    "event_of_row",
+    "fields_texts",
+    "row_of_event",
+    "rows_of_events",
+]
 
 EVENT_COLUMNS: Final = (
     "row_id",
@@ -25,24 +34,69 @@ EVENT_COLUMNS: Final = (
     "fields",
 )
 
+_TEXTS: Final = frozenset({str})
+_INTEGERS: Final = frozenset({int})
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def row_of_event(row_id: int, event: Event) -> tuple[Any, ...]:
-    """Return the row, in the order of ``EVENT_COLUMNS``."""
-    return (
-        row_id,
-        event.id,
-        event.time_us,
-        event.received_us,
-        event.client,
-        about(event),
-        event.event_class._value_,
-        int(event.severity),
-        event.code,
-        event.msg,
-        _encoded(event.fields),
+def rows_of_events(
+    first: int, events: Sequence[Event], fields: Sequence[str | None]
+) -> list[tuple[Any, ...]]:
+    """Return the rows, in the order of ``EVENT_COLUMNS``.
+
+    Args:
+        first: number of the first one; they are counted on from there.
+        fields: of each event as ``fields_texts`` writes them; None where nobody has done it yet.
+    """
+    clients = [each.client for each in events]
+    return list(
+        zip(
+            range(first, first + len(events)),
+            [each.id for each in events],
+            [each.time_us for each in events],
+            [each.received_us for each in events],
+            clients,
+            clients if None not in clients else map(about, events),
+            [each.event_class._value_ for each in events],
+            [int(each.severity) for each in events],
+            [each.code for each in events],
+            [each.msg for each in events],
+            [
+                _encoded(each.fields) if text is None else text
+                for each, text in zip(events, fields, strict=True)
+            ],
+            strict=True,
+        )
     )
+
+
+def row_of_event(row_id: int, event: Event) -> tuple[Any, ...]:
+    """Return the row of one event."""
+    return rows_of_events(row_id, [event], [None])[0]
+
+
+def fields_texts(batch: UsualEvents) -> list[str | None]:
+    """Return the fields of each event as they stand in its row; None where that takes a closer look."""
+    texts: list[str | None] = [None] * len(batch.events)
+    if not batch.is_plain:
+        return texts
+    for each in batch.alike:
+        form = ",".join(map(_pair, each.names, each.kinds))
+        columns = map(_in_json, each.columns, each.kinds)
+        # Without fields there are no columns, and so no rows of values.
+        values = zip(*columns, strict=True) if each.names else repeat(())
+        for place, value in zip(each.places, values, strict=False):
+            texts[place] = "{" + form % value + "}"
+    return texts
+
+
+def _pair(name: str, kinds: frozenset[type]) -> str:
+    return f'"{name}":"%s"' if kinds == _TEXTS else f'"{name}":%s'
+
+
+def _in_json(column: Sequence[FieldValue], kinds: frozenset[type]) -> Sequence[FieldValue]:
+    """Return what is filled into the place of ``_pair``."""
+    return column if kinds in (_TEXTS, _INTEGERS) else list(map(_ENCODER.encode, column))
 
 
 def _encoded(fields: Mapping[str, FieldValue]) -> str:

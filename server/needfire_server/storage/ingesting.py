@@ -7,6 +7,7 @@ rows.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ from needfire_server.storage import tables
 from needfire_server.storage.audit_base import AuditOf, Kept
 from needfire_server.storage.base import IncomingReport, IngestResult
 from needfire_server.storage.engine import StreamKey, Transaction, Wakes
-from needfire_server.storage.event_rows import EVENT_COLUMNS, row_of_event
+from needfire_server.storage.event_rows import EVENT_COLUMNS, rows_of_events
 from needfire_server.storage.ledger import Ledger
 from needfire_server.storage.session_rows import keep_sessions
 from needfire_server.storage.statements import save_client_states
@@ -145,6 +146,8 @@ class _Work:
 
     ledgers: Mapping[StreamKey, Ledger]
     events: list[Event] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
+    """The fields of each event; see ``IncomingReport.fields_text``."""
     unusable: list[tuple[Any, ...]] = field(default_factory=list)
     states: dict[str, ClientState] = field(default_factory=dict)
     sessions: list[KeptSession] = field(default_factory=list)
@@ -154,14 +157,18 @@ class _Work:
             case Batch():
                 return self._take(item)
             case Event():
-                self.events.append(item)
+                self._take_own([item])
             case Entries(items=items):
-                self.events += [event for event, _ in items if event is not None]
+                self._take_own([event for event, _ in items if event is not None])
             case KeptSession():
                 self.sessions.append(item)
             case KeptStates(states=states):
                 self.states.update({state.name: state for state in states})
         return None
+
+    def _take_own(self, events: Sequence[Event]) -> None:
+        self.events += events
+        self.texts += repeat(None, len(events))
 
     def _take(self, batch: Batch) -> IngestResult:
         ledger = self.ledgers[batch.key]
@@ -192,6 +199,7 @@ class _Work:
             elif report.event is not None:
                 whose = report.event.client if report.is_relayed else client
                 accepted.append(report.event.received(whose or client, received_us))
+                self.texts.append(report.fields_text)
         self.events += accepted
         unusable = len(self.unusable) - unusable_before
         return IngestResult(tuple(accepted), gap, self._state_after(batch, accepted), unusable)
@@ -216,7 +224,7 @@ def _write(transaction: Transaction, work: _Work) -> None:
     if not work.events:
         return
     first = _draw_numbers(transaction, len(work.events))
-    rows = [row_of_event(row_id, event) for row_id, event in enumerate(work.events, first)]
+    rows = rows_of_events(first, work.events, work.texts)
     transaction.insert_many("events", EVENT_COLUMNS, rows)
     if len(rows) >= BLOCK_ROWS_MIN:
         add(transaction, tables.event_summaries, list(_summaries(rows, work.events)))

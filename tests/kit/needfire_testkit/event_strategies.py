@@ -5,10 +5,18 @@ from typing import Any
 from hypothesis import strategies as st
 
 from needfire_protocol.catalogue import CATALOGUE, EventClass
-from needfire_protocol.event import Event, FieldValue, event_id, make_event
+from needfire_protocol.codec import encode
+from needfire_protocol.event import Event, FieldValue, event_id, make_event, pack_event
 from needfire_protocol.severity import Severity
 
-__all__ = ["any_text", "events", "field_values", "hostile_bodies", "made_events"]
+__all__ = [
+    "any_text",
+    "events",
+    "field_values",
+    "hostile_bodies",
+    "made_events",
+    "usual_batches",
+]
 
 any_text = st.text(st.characters(categories=["L", "N", "P", "S", "Z", "C"]), max_size=40)
 field_values: st.SearchStrategy[FieldValue] = (
@@ -76,3 +84,27 @@ def hostile_bodies(draw: st.DrawFn) -> Any:
     if draw(st.booleans()):
         body.pop(draw(st.sampled_from(sorted(body))))
     return body if draw(st.booleans()) else draw(_anything | st.just(body))
+
+
+@st.composite
+def usual_batches(draw: st.DrawFn) -> list[bytes]:
+    """Bodies of reports as they come in one batch: alike, printable, and nearly all of them plain."""
+    text = st.text("ab/ %{}\u00e9\u6f22", max_size=6)
+    if draw(st.booleans()):
+        text |= st.sampled_from(['"', "\\", "&", "<a>", "'"])
+    names = draw(st.lists(_field_names | st.sampled_from(["msg", "client", "path"]), max_size=4))
+    values = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | text
+    kinds = draw(st.lists(st.sampled_from([text, st.integers(0, 9), values]), min_size=4))
+    fields = st.fixed_dictionaries(dict(zip(names, kinds, strict=False)))
+    codes = st.sampled_from(["POLICY_MODIFIED", "START", "CLIENT_REMOVED"])
+    made = st.builds(
+        lambda code, msg, time_us, random, fields: {
+            **pack_event(make_event("START", time_us=time_us, random_10_bytes=random)),
+            "code": code,
+            "msg": msg,
+            "fields": fields,
+        },
+        *(codes, text, _times_us, st.binary(min_size=10, max_size=10)),
+        fields | st.just({"path": "/x"}) | st.just({}),
+    )
+    return [encode(body) for body in draw(st.lists(made, min_size=1, max_size=5))]
