@@ -84,9 +84,10 @@ def unpack_fields(data: bytes, table: RecordTable, limits: DecodingLimits) -> di
         FormatError: not such an array.
     """
     # Each kind of field looks at the very type of all that it takes, and takes nothing nested deeper
-    # than it says: so nobody needs to go through all of it before.
+    # than it says: so only what is refused anyway has to be gone through for that.
     values = decode(data, limits=limits, is_only_compared=True)
     if type(values) is not list or len(values) != len(table):
+        decode(data, limits=limits)  # What is wrong with all of it is told before that.
         raise FormatError(f"expected an array of {len(table)} fields")
     fields = {}
     name = ""
@@ -95,6 +96,7 @@ def unpack_fields(data: bytes, table: RecordTable, limits: DecodingLimits) -> di
         for (name, kind), value in zip(table.items(), values, strict=True):
             fields[name] = kind.unpack(value)
     except FormatError as error:
+        decode(data, limits=limits)
         raise _about_field(name, error) from error
     return fields
 

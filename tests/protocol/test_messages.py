@@ -320,6 +320,24 @@ def test_a_malformed_report_is_refused(bad: object) -> None:
         decode_message(encoded, ALL)
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ([STREAM, [[1, 1, b"x", [[]]]]], "nested deeper than 3"),
+        ([[[[[]]]]], "nested deeper than 3"),
+        ([STREAM, [[1, 1, b"x", float("nan")]]], "not finite"),
+        ([STREAM, [[1, 1, b"x", None]]], "field reports"),
+        ([[[]]], "expected an array of 2 fields"),
+    ],
+    ids=range(5),
+)
+def test_what_no_message_may_hold_is_told_before_what_a_field_may_not(
+    fields: list[object], told: str
+) -> None:
+    with pytest.raises(FormatError, match=told):
+        decode_message(bytes((MESSAGE_KINDS[ReportBatch], 1)) + encode(fields), ALL)
+
+
 @given(st.text(max_size=600))
 def test_a_text_for_people_arrives_as_one_bounded_printable_line(text: str) -> None:
     received = decode_message(encode_message(CommandResult(1, "done", text)), ALL)
