@@ -1,8 +1,8 @@
 """The catalogue of events: what each code means, and how to look one up.
 
-``catalogue_entries.py`` and ``catalogue_ssh_entries.py`` hold the entries; no message text stands
-anywhere else. From here come the words of logs and reports, ``explain`` on all three programs, and the tests that every entry
-can really be raised.
+``catalogue_entries.py`` holds the entries; no message text stands anywhere else. From here come the
+words of logs and reports, ``explain`` on all three programs, and the tests that every entry can
+really be raised.
 """
 
 import re
@@ -12,7 +12,6 @@ from typing import Final
 
 from needfire_protocol.catalogue_entries import ENTRIES
 from needfire_protocol.catalogue_entry import Entry, EventClass
-from needfire_protocol.catalogue_ssh_entries import SSH_ENTRIES
 from needfire_protocol.severity import Severity
 
 __all__ = [
@@ -170,7 +169,7 @@ def is_success(
 
 def _load() -> Mapping[str, Entry]:
     catalogue: dict[str, Entry] = {}
-    for entry in (*ENTRIES, *SSH_ENTRIES):
+    for entry in ENTRIES:
         assert entry.code not in catalogue, f"{entry.code} stands twice in the catalogue"
         catalogue[entry.code] = entry
     return MappingProxyType(catalogue)
