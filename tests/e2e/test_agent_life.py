@@ -52,7 +52,7 @@ def test_a_killed_agent_is_missed_within_the_limit_and_its_return_is_told(
     wait_until(lambda: "TIMEOUT_EXCEEDED" in html.read_text(), "the page")
     report = server_home.admin("report").stdout
     assert (
-        f"what Stopped without goodbye, where /, from {status['last_seen']}, to now, still"
+        f"  Stopped without goodbye\n      where /, from {status['last_seen']}, to now, still"
         in report
     )
     agent.start().wait_for("File check completed.")

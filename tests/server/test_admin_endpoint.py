@@ -22,6 +22,7 @@ from needfire_server.admin.local_socket import connect_path
 from needfire_server.admin.requests import REQUEST_BYTES_MAX, AdminRefusedError
 from needfire_server.admin.roles import Access, Role
 from needfire_server.lockout import LockLimits
+from needfire_server.server_user import user_name
 from needfire_testkit.admin_server import OWN, AdminServer
 from needfire_testkit.baselines import write_baseline
 from needfire_testkit.server_store import event
@@ -196,7 +197,7 @@ async def test_another_user_is_refused_and_reported_once(tmp_path: Path) -> None
         for _ in range(2):
             reply = await _ask_as(server, NOBODY)
             assert reply["error"]["kind"] == "refused"
-            assert str(NOBODY) in reply["error"]["message"]
+            assert reply["error"]["message"] == f"{user_name(NOBODY)} may not steer this server"
         assert server.codes() == ["ADMIN_REFUSED"]
         assert server.last() == {"uid": NOBODY}
 
