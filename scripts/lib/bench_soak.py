@@ -8,6 +8,7 @@ second and of the last quarter are compared (the first one is warming up).
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -43,7 +44,7 @@ STRANGERS = (
 )
 HEADINGS = (
     *("minute", "reports", "a second", "CPU %", "RSS MiB", "descriptors", "threads"),
-    *("tasks", "sessions", "p99 ms", "lost", "back", "strangers"),
+    *("tasks", "sessions", "p99 ms", "lost", "back", "strangers", "stolen %"),
 )
 
 
@@ -64,6 +65,7 @@ class Row:
     lost: int
     back: int
     strangers: int
+    stolen_percent: float
 
     def cells(self) -> list[str]:
         numbers = (getattr(self, name) for name in self.__dataclass_fields__)
@@ -177,8 +179,9 @@ class Soak:
         while True:
             # While it is away it says nothing: a simulated agent has no spool.
             if agent.is_welcome:
-                await agent.report(batch)
-                self.sent += len(batch)
+                with contextlib.suppress(ConnectionError):
+                    await agent.report(batch)
+                    self.sent += len(batch)
             await asyncio.sleep(pause_s)
 
     async def at_rate(self, a_second: float, work: object) -> None:
@@ -189,10 +192,7 @@ class Soak:
     async def come_back(self) -> None:
         agent = random.choice(self.agents)
         await agent.all_acknowledged()
-        agent.close()
-        # What the loop has to say about the old connection must not be taken for the new one's.
-        while agent.is_welcome:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await agent.closed()
         await self.connect(agent)
         self.back += 1
 
@@ -242,6 +242,7 @@ class Soak:
             int(metrics["needfire_reports_lost"]),
             self.back,
             self.strangers,
+            100 * (after.stolen_s - before.stolen_s) / (wall_s * (os.cpu_count() or 1)),
         )
         self.rows.append(row)
         print(" | ".join(row.cells()), flush=True)

@@ -101,7 +101,8 @@ class SimulatedAgent(asyncio.Protocol):
         while len(self._sent) >= WINDOW_BATCHES:
             self._room.clear()
             await self._room.wait()
-        assert self.keys is not None
+        if not self.is_welcome or self.keys is None:
+            raise ConnectionResetError("not connected")
         reports = []
         for body in bodies:
             self.sequence += 1
@@ -121,9 +122,22 @@ class SimulatedAgent(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    async def closed(self) -> None:
+        """Close, and return when the loop has told of it: from then on ``connect`` is safe."""
+        self.close()
+        while self._transport is not None:
+            self._room.clear()
+            await self._room.wait()
+
     @property
     def is_welcome(self) -> bool:
-        return self._transport is not None and self._welcome is not None and self._welcome.done()
+        """Between ``close`` and what the loop tells of it, what is written would go nowhere."""
+        return (
+            self._transport is not None
+            and not self._is_quiet
+            and self._welcome is not None
+            and self._welcome.done()
+        )
 
     # ---- asyncio
 
@@ -141,6 +155,8 @@ class SimulatedAgent(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._sent.clear()
+        # There is no spool: the same numbers come again, as a real agent would send them again.
+        self.sequence = self.acknowledged
         self._room.set()
         reason = str(error) if error is not None else "closed"
         if self._welcome is not None and not self._welcome.done():

@@ -27,6 +27,8 @@ class Usage:
     rss_kib: int
     descriptors: int
     threads: int
+    stolen_s: float
+    """What other machines on the same host had of this machine's cores, all of them together."""
 
 
 class MeasuredServer:
@@ -127,4 +129,11 @@ class MeasuredServer:
             rss_kib=int(rss_kib),
             descriptors=len(os.listdir(f"/proc/{self.pid}/fd")),
             threads=int(fields[17]),
+            stolen_s=stolen_s(),
         )
+
+
+def stolen_s() -> float:
+    """Seconds since the start in which a core was wanted and the hypervisor gave none; proc(5)."""
+    with open("/proc/stat") as file:
+        return int(file.readline().split()[8]) / TICKS_PER_S
