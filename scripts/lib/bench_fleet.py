@@ -22,6 +22,7 @@ is what the hypervisor gave to others although this machine wanted it: latencies
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import resource
@@ -57,7 +58,9 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     print(f"{options.agents} agents, {BACKEND}, {machine()}", flush=True)
     try:
-        asyncio.run(Bench(options).run())
+        with contextlib.ExitStack() as stack:
+            url = new_database(stack) if options.postgresql else None
+            asyncio.run(Bench(options, url).run())
     finally:
         if not options.keep:
             shutil.rmtree(options.work, ignore_errors=True)
@@ -93,8 +96,21 @@ def parsed() -> argparse.Namespace:
         default=Path(sys.executable).with_name("needfire-server"),
         help="the program to measure, for example that of another version",
     )
+    parser.add_argument(
+        "--postgresql", action="store_true", help="a PostgreSQL of our own keeps the store"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the server's files there")
     return parser.parse_args()
+
+
+def new_database(stack: contextlib.ExitStack) -> str:
+    """Start a PostgreSQL that flushes its commits; what its processes use counts nowhere."""
+    from needfire_testkit.postgres import find_postgres, running_postgres
+
+    programs = find_postgres()
+    if programs is None:
+        sys.exit("no PostgreSQL is installed here")
+    return stack.enter_context(running_postgres(programs, is_durable=True)).new_database()
 
 
 def raise_descriptor_limit(agents: int) -> None:
@@ -175,12 +191,13 @@ class Span:
 class Bench:
     """One run."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, store_url: str | None) -> None:
         self.options = options
         self.server = MeasuredServer(
             options.server,
             options.work,
             f"ConnectionLimit={options.agents + options.strangers + 1000}",
+            store_url,
         )
         self.agents = [
             SimulatedAgent(own_address(number), self.lost) for number in range(options.agents)

@@ -12,7 +12,7 @@ from needfire_protocol.keys import SessionKeys
 from needfire_protocol.srp import Verifier
 from needfire_server.seal_key import find_seal_key, make_seal_key
 from needfire_server.session_seal import SessionSeal, StoredSession, registration_of
-from needfire_server.storage.sqlite import SqliteStore
+from needfire_server.storage.opening import how_to_open
 
 START_LIMIT_S = 60
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -32,16 +32,25 @@ class Usage:
 
 
 class MeasuredServer:
-    """needfire-server on a directory of its own."""
+    """needfire-server on a directory of its own.
 
-    def __init__(self, program: Path, directory: Path, misc: str) -> None:
+    Args:
+        misc: lines of its section [Misc].
+        store_url: a PostgreSQL database; None for SQLite.
+    """
+
+    def __init__(
+        self, program: Path, directory: Path, misc: str, store_url: str | None = None
+    ) -> None:
         self._program = program
         shutil.rmtree(directory, ignore_errors=True)
         self.data = directory / "data"
         self.data.mkdir(parents=True, mode=0o700)
         self._config = directory / "serverrc"
         self._output = directory / "output"
+        self._open_store = how_to_open(str(self.data), store_url, None)
         user = "ServerUser=root\n" if os.geteuid() == 0 else ""
+        misc += "" if store_url is None else f"\nStoreURL={store_url}"
         self._config.write_text(
             f"[Misc]\n{user}HostsAllowFile={directory}/hosts.allow\n"
             f"HostsDenyFile={directory}/hosts.deny\n{misc}\n[Log]\nPrintSeverity=none\n"
@@ -51,7 +60,7 @@ class MeasuredServer:
 
     async def register(self, names: list[str], verifier: Verifier) -> None:
         """Put clients into the store, all with one verifier: making 10,000 would take a minute."""
-        store = SqliteStore.open(str(self.data / "needfire.sqlite"))
+        store = self._open_store()
         try:
             for at in range(0, len(names), 256):
                 some = names[at : at + 256]
@@ -69,7 +78,7 @@ class MeasuredServer:
         seal = SessionSeal(find_seal_key(data) or make_seal_key(data, os.urandom), os.urandom)
         expires_us = time.time_ns() // 1000 + 7_200 * 1_000_000
         registration = registration_of(verifier)
-        store = SqliteStore.open(str(self.data / "needfire.sqlite"))
+        store = self._open_store()
         try:
             for at in range(0, len(sessions), 256):
                 rows = [
