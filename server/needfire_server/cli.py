@@ -112,10 +112,14 @@ def check_config(file: str | None, as_json: bool) -> None:
     from needfire_server.admin.members import notices_of_host
 
     path = file or DEFAULT_CONFIG
-    settings = read_server_settings(path, HostFacts())
+    try:
+        settings = read_server_settings(path, HostFacts())
+    except ConfigError as error:
+        _tell_errors(path, error, as_json=as_json)
+        sys.exit(ExitStatus.CONFIGURATION)
     notices = [str(notice) for notice in (*settings.notices, *notices_of_host(settings))]
     if as_json:
-        _print_json({"path": path, "notices": notices})
+        _print_json({"path": path, "errors": [], "notices": notices})
         return
     for notice in notices:
         click.echo(f"notice: {notice}", err=True)
@@ -175,8 +179,7 @@ def main() -> NoReturn:
     except click.Abort:
         sys.exit(ExitStatus.USAGE)
     except ConfigError as error:
-        for problem in error.problems:
-            _complain(str(problem), problem.hint)
+        _complain_of_all(error)
         sys.exit(ExitStatus.CONFIGURATION)
     except NeedfireError as error:
         _complain(str(error), None)
@@ -193,6 +196,20 @@ def main() -> NoReturn:
         )
         sys.exit(ExitStatus.INTERNAL)
     sys.exit(ExitStatus.DONE)
+
+
+def _tell_errors(path: str, error: ConfigError, *, as_json: bool) -> None:
+    if as_json:
+        texts = [str(problem) for problem in error.problems]
+        _print_json({"path": path, "errors": texts, "notices": []})
+        return
+    _complain_of_all(error)
+    click.echo(f"{path}: cannot be used; {counted(len(error.problems), 'error')}", err=True)
+
+
+def _complain_of_all(error: ConfigError) -> None:
+    for problem in error.problems:
+        _complain(str(problem), problem.hint)
 
 
 def _os_error_text(error: OSError) -> str:

@@ -259,6 +259,7 @@ def test_check_config_names_file_line_and_mend(
     assert f"{rc}:2: " in printed
     assert "SetLoopTime" in printed
     assert f"{rc}:4: " in printed
+    assert printed.endswith(f"{rc}: cannot be used; 2 errors\n")
     assert main(["check-config", str(rc), "--json"]) == ExitStatus.CONFIGURATION
     problems = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [problem["line"] for problem in problems] == [2, 4]

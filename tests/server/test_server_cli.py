@@ -48,6 +48,20 @@ def test_check_config_tells_what_this_host_does_not_have(tmp_path: Path) -> None
     assert "output here" not in result.stderr
 
 
+def test_check_config_ends_with_its_verdict_on_a_file_that_cannot_be_used(tmp_path: Path) -> None:
+    rc = tmp_path / "serverrc"
+    rc.write_text("[Misc]\nFoo=2\n[Log]\nPrintSeverity=loud\n")
+    result = CliRunner().invoke(cli, ["check-config", str(rc)])
+    assert result.exit_code == 3
+    assert f"{rc}:2: unknown directive 'Foo'" in result.stderr
+    assert f"{rc}:4: " in result.stderr
+    assert result.stderr.endswith(f"{rc}: cannot be used; 2 errors\n")
+    told = CliRunner().invoke(cli, ["check-config", str(rc), "--json"])
+    assert told.exit_code == 3
+    found = json.loads(told.stdout)
+    assert [error.partition(": ")[0] for error in found["errors"]] == [f"{rc}:2", f"{rc}:4"]
+
+
 def test_check_config_gives_its_notices_as_json(tmp_path: Path) -> None:
     rc = tmp_path / "serverrc"
     rc.write_text("[Misc]\nSetUseSocket=yes\nMetricsListen=9777\n")

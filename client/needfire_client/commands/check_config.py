@@ -38,7 +38,7 @@ def run(options: Options) -> ExitStatus:
             read_rc(path), source=str(path), facts=HostFacts(options.name or host_name())
         )
     except ConfigError as error:
-        return _tell_errors(error.problems, as_json=options.as_json)
+        return _tell_errors(path, error.problems, as_json=options.as_json)
     if options.explain_path is not None:
         return _explain(
             with_resolved_roots(settings), options.explain_path, as_json=options.as_json
@@ -56,7 +56,7 @@ def _path(options: Options) -> Path:
     return StateDir(options.state_dir).cached_rc
 
 
-def _tell_errors(problems: Sequence[Problem], *, as_json: bool) -> ExitStatus:
+def _tell_errors(path: Path, problems: Sequence[Problem], *, as_json: bool) -> ExitStatus:
     for problem in problems:
         if as_json:
             print_json(_as_data("error", problem))
@@ -64,6 +64,8 @@ def _tell_errors(problems: Sequence[Problem], *, as_json: bool) -> ExitStatus:
         complain(str(problem))
         if problem.hint is not None:
             advise(problem.hint)
+    if not as_json:
+        complain(f"{path}: cannot be used; {counted(len(problems), 'error')}")
     return ExitStatus.CONFIGURATION
 
 
