@@ -20,6 +20,7 @@ from needfire_protocol.severity import Severity
 __all__ = [
     "Event",
     "FieldValue",
+    "event_data",
     "event_id",
     "event_to_json",
     "format_time",
@@ -206,8 +207,8 @@ def parse_time(text: str) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
-def event_to_json(event: Event) -> str:
-    """Return the event as one line of JSON, without the newline."""
+def event_data(event: Event) -> dict[str, Any]:
+    """Return what the JSON form of an event has, in its order."""
     data: dict[str, Any] = {"v": 1, "id": event.id, "time": format_time(event.time_us)}
     if event.received_us is not None:
         data["received"] = format_time(event.received_us)
@@ -217,9 +218,14 @@ def event_to_json(event: Event) -> str:
     data["code"] = event.code
     data["msg"] = event.msg
     data["fields"] = dict(event.fields)
+    return data
+
+
+def event_to_json(event: Event) -> str:
+    """Return the event as one line of JSON, without the newline."""
     import json
 
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(event_data(event), ensure_ascii=False, separators=(",", ":"))
 
 
 def pack_event(event: Event) -> dict[str, Any]:

@@ -254,14 +254,14 @@ async def test_an_answer_that_fails_on_the_way_is_on_record(
         await server.remark()
         for error in (None, StorageError("the disk is gone"), _GoneError(5, "Input/output error")):
             reply = await server.service.handle(Request("events", Arguments({})), user="kim")
-            assert reply.items is not None
+            assert reply.pages is not None
             with monkeypatch.context() as broken:
                 if error is None:
-                    assert len([item async for item in reply.items]) == 1
+                    assert [len(page) async for page in reply.pages] == [1]
                     continue
                 broken.setattr(server.store, "search_events", _raises(error))
                 with pytest.raises(type(error)):
-                    [item async for item in reply.items]
+                    [page async for page in reply.pages]
         reasons = [each.draft.fields["reason"] for each in server.recorded("ADMIN_REQUEST_FAILED")]
         assert reasons == ["the disk is gone", "[Errno 5] Input/output error"]
 

@@ -214,8 +214,8 @@ async def test_files_in_a_shared_store_are_compared_the_same_way(
     number = int(await propose(store, files, packed(tmp_path, NEW)))
     arguments = Arguments({"name": "web1", "proposal": number})
     reply = await service.handle(Request("baseline-diff", arguments), user="root")
-    assert reply.items is not None
-    found = [each async for each in reply.items]
+    assert reply.pages is not None
+    found = [each async for page in reply.pages for each in page]
     assert [each.get("change") for each in found] == ["added", "added", "added", None]
 
 
@@ -227,14 +227,14 @@ async def test_many_changes_come_in_order_and_one_who_goes_away_stops_it(
     number = int(await propose(server.store, DataFiles(str(server.directory)), data))
     request = Request("baseline-diff", Arguments({"name": "web1", "proposal": number}))
     reply = await server.service.handle(request, user="root")
-    assert reply.items is not None
-    paths = [each.get("path") async for each in reply.items]
+    assert reply.pages is not None
+    paths = [each.get("path") async for page in reply.pages for each in page]
     assert paths[:-1] == [f"/etc/{name.decode()}" for name in names]
     again = await server.service.handle(request, user="root")
-    assert again.items is not None
-    first = await anext(again.items)
+    assert again.pages is not None
+    first, *_ = await anext(again.pages)
     assert first["path"] == "/etc/00000"
-    await again.items.aclose()
+    await again.pages.aclose()
 
 
 _small = st.integers(0, 2)
@@ -303,6 +303,6 @@ async def test_baselines_are_compared_one_at_a_time_also_where_who_asked_has_gon
         assert begun == ["/a"], "its thread is still at work"
     finally:
         may_end.set()
-    assert await waits == {"path": "/b"}
+    assert await waits == [{"path": "/b"}]
     assert [each async for each in streams[1]] == []
     assert not turn.locked()

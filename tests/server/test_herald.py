@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from email import message_from_string, policy
@@ -21,6 +21,7 @@ from needfire_protocol.audit.record import Draft
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event
 from needfire_protocol.severity import Severity, SeverityFilter
+from needfire_server.admin.requests import Page
 from needfire_server.admin.warnings import with_warnings
 from needfire_server.audit import watch
 from needfire_server.audit.watch import watch_audit_log
@@ -248,13 +249,13 @@ async def test_who_follows_is_told_each_time_that_trouble_changes() -> None:
         None,
     ]
 
-    async def nothing() -> AsyncGenerator[Mapping[str, Any], None]:
+    async def nothing() -> AsyncGenerator[Page, None]:
         await asyncio.Event().wait()
-        yield {}
+        yield []
 
     lines = with_warnings(nothing(), lambda: warnings[0])
     told = []
-    async for line in lines:
+    async for (line,) in lines:
         told.append(line["notice"])
         if len(told) == 3:
             break
@@ -268,9 +269,9 @@ async def test_who_follows_is_not_told_of_each_reason_of_what_they_were_told_of(
     troubles.begin(Trouble.STORE, "locked")
     looked = 0
 
-    async def items() -> AsyncGenerator[Mapping[str, Any], None]:
+    async def pages() -> AsyncGenerator[Page, None]:
         for number in range(10):
-            yield {"number": number}
+            yield [{"number": number}, {"number": -number}]
 
     def warning() -> Warned | None:
         nonlocal looked
@@ -278,7 +279,10 @@ async def test_who_follows_is_not_told_of_each_reason_of_what_they_were_told_of(
         troubles.begin(Trouble.STORE, "locked" if looked % 2 else "full")
         return troubles.warning
 
-    lines = [line async for line in with_warnings(items(), warning)]
+    lines = [line async for page in with_warnings(pages(), warning) for line in page]
+    assert [line["item"]["number"] for line in lines if "item" in line] == [
+        sign * number for number in range(10) for sign in (1, -1)
+    ]
     assert [line for line in lines if "notice" in line] == [
         {"notice": "events cannot be recorded: locked"}
     ]

@@ -3,10 +3,10 @@
 import asyncio
 import itertools
 import socket
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from needfire_protocol.audit.note import parse_checkpoint, parse_note
 from needfire_protocol.errors import FormatError, StorageError
@@ -14,7 +14,7 @@ from needfire_protocol.escape import printable
 from needfire_protocol.event import FieldValue
 from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.filters import FILTERS, codes_of, place_of
-from needfire_server.admin.requests import AdminRefusedError, Arguments, Reply
+from needfire_server.admin.requests import AdminRefusedError, Arguments, Page, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.admin.wakeup import wait_until
 from needfire_server.clock import now_us
@@ -38,7 +38,7 @@ async def export(subject: Subject, call: Call) -> Reply:
             "nothing of the audit log is signed, because its key is not there",
             subject.audit.key_trouble,
         )
-    return Reply(items=_lines(subject.audit.lines(checkpoint)))
+    return Reply(pages=_lines(subject.audit.lines(checkpoint)))
 
 
 async def show(subject: Subject, call: Call) -> Reply:
@@ -51,8 +51,8 @@ async def show(subject: Subject, call: Call) -> Reply:
     end = size if query.before is None else min(size, query.before)
     if query.after is None:
         after = await _before_newest(subject, query, limit, end)
-        return Reply(items=_records(subject, query, after, None if follow else end))
-    return Reply(items=_records(subject, query, query.after, None if follow else end, limit))
+        return Reply(pages=_records(subject, query, after, None if follow else end))
+    return Reply(pages=_records(subject, query, query.after, None if follow else end, limit))
 
 
 async def prove(subject: Subject, call: Call) -> Reply:
@@ -152,10 +152,9 @@ async def accept(subject: Subject, call: Call) -> Reply:
     return Reply(fields)
 
 
-async def _lines(lines: Iterator[bytes]) -> AsyncGenerator[Mapping[str, Any], None]:
+async def _lines(lines: Iterator[bytes]) -> AsyncGenerator[Page, None]:
     while page := await asyncio.to_thread(list, itertools.islice(lines, _LINES)):
-        for line in page:
-            yield {"line": line.decode("ascii").removesuffix("\n")}
+        yield [{"line": line.decode("ascii").removesuffix("\n")} for line in page]
 
 
 async def _before_newest(subject: Subject, query: AuditQuery, limit: int | None, end: int) -> int:
@@ -176,7 +175,7 @@ async def _before_newest(subject: Subject, query: AuditQuery, limit: int | None,
 
 async def _records(
     subject: Subject, query: AuditQuery, after: int, end: int | None, limit: int | None = None
-) -> AsyncGenerator[Mapping[str, Any], None]:
+) -> AsyncGenerator[Page, None]:
     """Yield records up to ``end``, or as long as the query says; as ``event_verbs`` does."""
     left = limit
     is_told = False
@@ -188,8 +187,7 @@ async def _records(
         page = await subject.store.audit.search(
             replace(query, after=after, before=now, limit=wanted)
         )
-        for _, record in page.records:
-            yield {"record": record}
+        yield [{"record": record} for _, record in page.records]
         left = None if left is None else left - len(page.records)
         after = max(after, now - 1) if page.reached is None else page.reached
         if page.reached is not None:
@@ -200,7 +198,7 @@ async def _records(
             return
         if not is_told:
             is_told = True
-            yield {"following": True}
+            yield [{"following": True}]
         # Not every record comes with an event, nor from this server.
         await wait_until(ticket.wait(), query.until_us, _LOOK_S)
 

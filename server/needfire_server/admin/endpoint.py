@@ -13,10 +13,10 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from needfire_protocol.errors import NeedfireError, StorageError
 from needfire_server.admin.gate import Gate, PeerIdentity
@@ -25,6 +25,7 @@ from needfire_server.admin.peer import Peer, PeerGoneError
 from needfire_server.admin.places import Place, Places
 from needfire_server.admin.requests import (
     AdminRefusedError,
+    Page,
     encode_error,
     parse_request,
 )
@@ -223,8 +224,8 @@ class AdminEndpoint:
             await _tell(peer, notice, None if told is None else told.text)
             reply = await self._service.handle(request, user=identity.name, file=file)
             await _tell_news(peer, told, warning())
-            if reply.items is not None:
-                await _send_items(peer, reply.items, warning)
+            if reply.pages is not None:
+                await _send_pages(peer, reply.pages, warning)
         except NeedfireError as error:
             await _tell_news(peer, told, warning())
             await peer.send(encode_error(error))
@@ -248,10 +249,10 @@ async def _tell_news(peer: Peer, told: Warned | None, now: Warned | None) -> Non
         await _tell(peer, now.text)
 
 
-async def _send_items(
-    peer: Peer, items: AsyncGenerator[Mapping[str, Any], None], warning: Callable[[], Warned | None]
+async def _send_pages(
+    peer: Peer, pages: AsyncGenerator[Page, None], warning: Callable[[], Warned | None]
 ) -> None:
-    """Send items until there are no more or the peer has gone.
+    """Send pages until there are no more or the peer has gone.
 
     Raises:
         PeerGoneError: it has gone.
@@ -261,13 +262,13 @@ async def _send_items(
     try:
         async with (
             asyncio.TaskGroup() as group,
-            aclosing(items),
-            aclosing(with_warnings(items, warning)) as lines,
+            aclosing(pages),
+            aclosing(with_warnings(pages, warning)) as told,
         ):
             # Without this, one that follows and goes away would be kept until the next event.
             watch = group.create_task(peer.wait_until_gone())
-            async for line in lines:
-                await peer.send(line)
+            async for lines in told:
+                await peer.send_all(lines)
             watch.cancel()
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None

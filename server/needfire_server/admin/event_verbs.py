@@ -1,14 +1,13 @@
 """The verb about events: those that are stored, and those that come."""
 
-import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from needfire_protocol.event import Event, event_to_json
+from needfire_protocol.event import Event, event_data
 from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.filters import FILTERS, event_class_of, place_of, severity_of
-from needfire_server.admin.requests import Arguments, Reply
+from needfire_server.admin.requests import Arguments, Page, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.admin.wakeup import wait_until
 from needfire_server.clock import now_us
@@ -36,17 +35,15 @@ async def events(subject: Subject, call: Call) -> Reply:
     if query.before_rowid is not None:
         end = min(end, query.before_rowid)
     if query.after_rowid is None and limit is not None and limit <= _PAGE and not follow:
-        return Reply(items=_newest(subject, replace(query, before_rowid=end), limit))
+        return Reply(pages=_newest(subject, replace(query, before_rowid=end), limit))
     if query.after_rowid is None:
         after = await _before_newest(subject, query, limit, end)
-        return Reply(items=_items(subject, query, after, None if follow else end))
-    stored = _items(subject, query, query.after_rowid, None if follow else end, limit)
-    return Reply(items=stored)
+        return Reply(pages=_pages(subject, query, after, None if follow else end))
+    stored = _pages(subject, query, query.after_rowid, None if follow else end, limit)
+    return Reply(pages=stored)
 
 
-async def _newest(
-    subject: Subject, query: EventQuery, limit: int
-) -> AsyncGenerator[Mapping[str, Any], None]:
+async def _newest(subject: Subject, query: EventQuery, limit: int) -> AsyncGenerator[Page, None]:
     """Yield a page of the newest: few enough to be turned round here, so one search is enough."""
     found: list[tuple[int, Event]] = []
     query = replace(query, newest_first=True)
@@ -56,12 +53,11 @@ async def _newest(
         if page.reached is None:
             break
         query = query.behind(page.reached)
-    for rowid, event in reversed(found):
-        yield _item(rowid, event)
+    yield [_item(rowid, event) for rowid, event in reversed(found)]
 
 
 def _item(rowid: int, event: Event) -> Mapping[str, Any]:
-    return {"rowid": rowid, "event": json.loads(event_to_json(event))}
+    return {"rowid": rowid, "event": event_data(event)}
 
 
 async def _before_newest(subject: Subject, query: EventQuery, limit: int | None, end: int) -> int:
@@ -74,9 +70,9 @@ async def _before_newest(subject: Subject, query: EventQuery, limit: int | None,
     return max(first - 1, 0)
 
 
-async def _items(
+async def _pages(
     subject: Subject, query: EventQuery, after: int, end: int | None, limit: int | None = None
-) -> AsyncGenerator[Mapping[str, Any], None]:
+) -> AsyncGenerator[Page, None]:
     """Yield what is stored behind ``after``: up to ``end``, or until the query's time is over.
 
     Who follows is told once, with ``{"following": true}``, that from here on all is new.
@@ -93,8 +89,7 @@ async def _items(
         page = await subject.store.search_events(
             replace(query, after_rowid=after, before_rowid=now, limit=wanted)
         )
-        for rowid, event in page.events:
-            yield _item(rowid, event)
+        yield [_item(rowid, event) for rowid, event in page.events]
         left = None if left is None else left - len(page.events)
         after = max(after, now - 1) if page.reached is None else page.reached
         if page.reached is not None:
@@ -105,7 +100,7 @@ async def _items(
             return
         if not is_told:
             is_told = True
-            yield {"following": True}
+            yield [{"following": True}]
         await wait_until(ticket.wait(), query.until_us)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from pwd import getpwuid
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -13,7 +13,7 @@ from needfire_protocol.errors import StorageError
 from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_server.admin.backend import Answer
 from needfire_server.admin.owner import become_owner
-from needfire_server.admin.requests import Arguments, Reply, Request
+from needfire_server.admin.requests import Arguments, Page, Reply, Request
 from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.audit.drafts import draft_of_event
 from needfire_server.audit.log import AuditLog
@@ -72,12 +72,10 @@ class OfflineStore:
         return Answer(reply.result, reply.file)
 
     def stream(self, verb: str, arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        items = self._handle(verb, arguments, None).items
-        while items is not None:
-            try:
-                yield self._runner.run(_next(items))
-            except StopAsyncIteration:
-                return
+        pages = self._handle(verb, arguments, None).pages
+        # By the page: to run a loop for an item takes longer than to read it.
+        while pages is not None and (page := self._runner.run(_next(pages))) is not None:
+            yield from page
 
     def exchange_key(self) -> Exchanged:
         """Seal everything with a new key.
@@ -167,9 +165,8 @@ async def _nobody() -> dict[str, ClientConnection]:
     return {}
 
 
-async def _next(items: Any) -> Mapping[str, Any]:
-    item: Mapping[str, Any] = await anext(items)
-    return item
+async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
+    return await anext(pages, None)
 
 
 def _user_name() -> str:

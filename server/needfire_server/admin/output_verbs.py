@@ -1,13 +1,12 @@
 """The verbs about outputs: how they are, and whether one works."""
 
-import json
 import os
-from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Final
 
 from needfire_protocol.escape import printable
-from needfire_protocol.event import event_to_json, format_time, make_event
-from needfire_server.admin.requests import AdminRefusedError, Reply
+from needfire_protocol.event import event_data, format_time, make_event
+from needfire_server.admin.requests import AdminRefusedError, Page, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.clock import now_us
 
@@ -22,7 +21,7 @@ _PAGE: Final = 50
 async def list_outputs(subject: Subject, call: Call) -> Reply:
     """Each output of the configuration, with its counters."""
     call.arguments.check_names()
-    return Reply(items=_items(await _engine(subject).status()))
+    return Reply(pages=_described(await _engine(subject).status()))
 
 
 async def test_output(subject: Subject, call: Call) -> Reply:
@@ -57,7 +56,7 @@ async def list_skipped(subject: Subject, call: Call) -> Reply:
     name = call.arguments.optional_text("name")
     engine = _engine(subject)
     names = sorted(await engine.skipped_counts()) if name is None else [name.lower()]
-    return Reply(items=_skipped(engine, names))
+    return Reply(pages=_skipped(engine, names))
 
 
 async def retry_skipped(subject: Subject, call: Call) -> Reply:
@@ -114,21 +113,21 @@ def _unknown(name: str) -> AdminRefusedError:
     )
 
 
-async def _skipped(
-    engine: "OutputEngine", names: list[str]
-) -> AsyncGenerator[Mapping[str, Any], None]:
+async def _skipped(engine: "OutputEngine", names: list[str]) -> AsyncGenerator[Page, None]:
     for name in names:
         position = 0
         while page := await engine.skipped(name, position, _PAGE):
             position = page[-1].number
-            for each in page:
-                yield {
+            yield [
+                {
                     "output": name,
                     "number": each.number,
                     "skipped": format_time(each.skipped_us),
                     "reason": each.reason,
-                    "event": json.loads(event_to_json(each.event)),
+                    "event": event_data(each.event),
                 }
+                for each in page
+            ]
 
 
 def _engine(subject: Subject) -> "OutputEngine":
@@ -144,9 +143,9 @@ def _outcome(result: "SentNow") -> str:
     return "delivered" if result.is_certain else "sent"
 
 
-async def _items(found: "list[OutputStatus]") -> AsyncGenerator[Mapping[str, Any], None]:
-    for each in found:
-        yield {
+async def _described(found: "list[OutputStatus]") -> AsyncGenerator[Page, None]:
+    yield [
+        {
             "name": each.name,
             "target": each.target,
             "format": each.format,
@@ -159,3 +158,5 @@ async def _items(found: "list[OutputStatus]") -> AsyncGenerator[Mapping[str, Any
             "held": each.held,
             "skipped": each.skipped,
         }
+        for each in found
+    ]

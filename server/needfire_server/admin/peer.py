@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO, Final
 
@@ -20,6 +20,7 @@ __all__ = ["Peer", "PeerGoneError"]
 _RECEIVE_BYTES: Final = 65_536
 _SEND_LIMIT_S: Final = 30.0
 """A peer that takes no byte for so long is given up; events wait for nobody."""
+_PIECE_BYTES: Final = 65_536
 _FILES_MAX: Final = 1
 """Open files that may wait for their request."""
 
@@ -71,6 +72,27 @@ class Peer:
                 sent = await self._send_with_file(line, file.fileno())
                 line = line[sent:]
             await self._send_rest(line)
+        except (OSError, TimeoutError) as error:
+            raise PeerGoneError from error
+
+    async def send_all(self, page: Sequence[Mapping[str, Any]]) -> None:
+        """Send a line for each; others get their turn after each piece, however long the lines are.
+
+        Raises:
+            PeerGoneError: as ``send``.
+        """
+        piece = bytearray()
+        for data in page:
+            piece += encode_line(data)
+            if len(piece) >= _PIECE_BYTES:
+                await self._send_piece(piece)
+                piece.clear()
+                await asyncio.sleep(0)
+        await self._send_piece(piece)
+
+    async def _send_piece(self, piece: bytearray) -> None:
+        try:
+            await self._send_rest(piece)
         except (OSError, TimeoutError) as error:
             raise PeerGoneError from error
 
@@ -143,7 +165,7 @@ class Peer:
                 except BlockingIOError:
                     await self._ready(asyncio.get_running_loop().add_writer, _stop_writing)
 
-    async def _send_rest(self, line: bytes) -> None:
+    async def _send_rest(self, line: bytes | bytearray) -> None:
         async with asyncio.timeout(_SEND_LIMIT_S):
             await asyncio.get_running_loop().sock_sendall(self._socket, line)
 

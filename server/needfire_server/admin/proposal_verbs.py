@@ -13,7 +13,7 @@ from needfire_protocol.event import FieldValue
 from needfire_protocol.messages import FileKind
 from needfire_server.admin.file_changes import digest_of
 from needfire_server.admin.file_verbs import accessible, find_proposal, optional_name
-from needfire_server.admin.requests import AdminRefusedError, Reply
+from needfire_server.admin.requests import AdminRefusedError, Page, Reply
 from needfire_server.admin.subject import Call, Subject
 from needfire_server.baseline_changes import Difference, differences
 from needfire_server.baseline_files import read_baseline_meta
@@ -45,12 +45,10 @@ async def show_changes(subject: Subject, call: Call) -> Reply:
     proposal = await find_proposal(subject, number, name)
     limit = call.arguments.optional_integer("limit")
     items = _told(subject.data_files, name, proposal, limit)
-    return Reply(items=_streamed(items, subject.comparing))
+    return Reply(pages=_streamed(items, subject.comparing))
 
 
-async def _streamed(
-    items: _Items, turn: asyncio.Semaphore
-) -> AsyncGenerator[Mapping[str, Any], None]:
+async def _streamed(items: _Items, turn: asyncio.Semaphore) -> AsyncGenerator[Page, None]:
     """Yield what a blocking generator yields, which runs in one thread of its own: SQLite wants that.
 
     Args:
@@ -59,8 +57,7 @@ async def _streamed(
     thread = ThreadPoolExecutor(1, "baseline-diff")
     try:
         while page := await _next_page(items, thread, turn):
-            for item in page:
-                yield item
+            yield page
     finally:
         # Who goes away early leaves files open: they are closed where they were opened.
         thread.submit(items.close)

@@ -11,9 +11,9 @@ size is bounded by its kind and not by a line, and neither side opens a path tha
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 from needfire_protocol.errors import (
     ConfigError,
@@ -28,6 +28,7 @@ __all__ = [
     "REQUEST_BYTES_MAX",
     "AdminRefusedError",
     "Arguments",
+    "Page",
     "Reply",
     "Request",
     "decode_line",
@@ -63,18 +64,22 @@ class Request:
     arguments: "Arguments"
 
 
+Page: TypeAlias = Sequence[Mapping[str, Any]]
+"""Items that are told together: an item's own turn of the event loop costs more than the item."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What a verb gives back.
 
     Attributes:
         result: the last line.
-        items: lines before it, sent one by one as they come.
+        pages: what comes before it; each page is sent as soon as it is there.
         file: an open file that goes along; whoever sends the reply closes it.
     """
 
     result: Mapping[str, Any] = field(default_factory=dict)
-    items: AsyncGenerator[Mapping[str, Any], None] | None = None
+    pages: AsyncGenerator[Page, None] | None = None
     file: BinaryIO | None = None
 
 

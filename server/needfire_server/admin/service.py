@@ -6,15 +6,15 @@ way.
 """
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from needfire_protocol.counted import counted
 from needfire_protocol.errors import ConfigError, FormatError, NeedfireError, StorageError
 from needfire_server.admin.asked import asked_fields
-from needfire_server.admin.requests import Reply, Request
+from needfire_server.admin.requests import Page, Reply, Request
 from needfire_server.admin.subject import AdminHooks, Call, Subject
 from needfire_server.admin.verbs import VERBS
 from needfire_server.admin.wakeup import Wakeup
@@ -76,18 +76,18 @@ class AdminService:
         except Exception as error:
             await self._record_failure(request.verb, call, error)
             raise
-        if reply.items is None:
+        if reply.pages is None:
             return reply
-        return replace(reply, items=self._watched(request.verb, call, reply.items))
+        return replace(reply, pages=self._watched(request.verb, call, reply.pages))
 
     async def _watched(
-        self, verb: str, call: Call, items: AsyncGenerator[Mapping[str, Any], None]
-    ) -> AsyncGenerator[Mapping[str, Any], None]:
+        self, verb: str, call: Call, pages: AsyncGenerator[Page, None]
+    ) -> AsyncGenerator[Page, None]:
         """Yield what a reply has, and put it on record if that fails on the way."""
-        async with aclosing(items):
+        async with aclosing(pages):
             try:
-                async for item in items:
-                    yield item
+                async for page in pages:
+                    yield page
             except Exception as error:
                 await self._record_failure(verb, call, error)
                 raise
