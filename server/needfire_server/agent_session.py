@@ -65,6 +65,10 @@ _UNWANTED_BYTES_MAX: Final = 16 * 1024 * 1024
 _SMALL: Final = (Heartbeat, CommandResult, AuditProofRequest, ProposalBegin)
 """What costs little, and so is not counted by what it costs."""
 
+_SMALL_PIECE_BYTES: Final = 16 * 1024
+"""A smaller piece of a proposal counts as such a message: a GiB in pieces of one byte would keep the
+server busy for a day. An agent sends one of them with each proposal, the last."""
+
 
 class AgentSession:
     """Serves the messages of one client until one side ends the connection."""
@@ -326,7 +330,9 @@ class AgentSession:
         return True
 
     async def _serve(self, message: Message, session: Session, voice: Voice) -> None:
-        if isinstance(message, _SMALL):
+        if isinstance(message, _SMALL) or (
+            isinstance(message, ProposalChunk) and len(message.data) < _SMALL_PIECE_BYTES
+        ):
             await self._runtime.throttle.before_message(
                 self.client, lambda: self._is_heard(session)
             )
@@ -524,11 +530,11 @@ class AgentSession:
     async def _send_file(self, kind: FileKind) -> None:
         try:
             await send_file(self._send, self._runtime, self.client, kind)
-        except OSError:
-            # The task that receives sees the same, and tells it. One that has ended for a reason
-            # of ours has something to say still.
+        except OSError as error:
+            # The task that receives is told, and tells it. One that has ended for a reason of ours
+            # has something to say still.
             if not self._is_over:
-                self._wire.abort()
+                self._wire.abort(error)
         except StorageError as error:
             self._runtime.journal.store_failed(error)
             self._wire.abort()

@@ -39,6 +39,9 @@ _STOP_LIMIT_S: Final = 5
 _UNANNOUNCED_MAX: Final = 8
 """Connections of one client that have not said yet which process they are: its secret alone must
 not be enough to use up everybody's connections."""
+_SUPERSEDED_MAX: Final = 4
+"""Connections of one client whose session another process of it has taken. Each is told so when it
+next speaks; one that only drips bytes never does, and each log-in would leave one more of them."""
 _ACCESS_NOTES_MAX: Final = 1_000
 
 
@@ -54,6 +57,8 @@ class Listener:
         self._open: set[Wire] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, AgentSession] = {}
+        self._superseded: dict[str, list[AgentSession]] = {}
+        """Oldest first; holds none of those clients that have none."""
         self._unannounced: dict[str, set[AgentSession]] = {}
         self._access_notes: set[str] = set()
         self._with_commands: set[str] = set()
@@ -339,17 +344,30 @@ class Listener:
         self._runtime.familiar.logged_in(source, monotonic_s())
         self._forget_unannounced(session)
         earlier = self._sessions.get(session.client)
+        self._sessions[session.client] = session
         if earlier is not None and earlier.is_same_process(session):
             # The client reconnected before we noticed that its old connection is dead.
             earlier.wire.abort()
-        self._sessions[session.client] = session
+        elif earlier is not None:
+            self._keep_superseded(earlier)
         if session.client in self._with_commands:
             self._spawn(self._send_commands(session))
 
+    def _keep_superseded(self, session: AgentSession) -> None:
+        older = self._superseded.setdefault(session.client, [])
+        older.append(session)
+        if len(older) > _SUPERSEDED_MAX:
+            older.pop(0).wire.abort(ConnectionAbortedError("its session was taken long ago"))
+
     def _ended(self, session: AgentSession) -> None:
         self._forget_unannounced(session)
+        older = self._superseded.get(session.client, [])
         if self._sessions.get(session.client) is session:
             del self._sessions[session.client]
+        elif session in older:
+            older.remove(session)
+            if not older:
+                del self._superseded[session.client]
 
     def _forget_unannounced(self, session: AgentSession) -> None:
         waiting = self._unannounced.get(session.client)
@@ -372,9 +390,9 @@ class Listener:
         try:
             if not await session.send_commands():
                 self._with_commands.discard(session.client)
-        except OSError:
-            # The task that receives sees the same, and tells it.
-            session.wire.abort()
+        except OSError as error:
+            # The task that receives is told, and tells it.
+            session.wire.abort(error)
         except StorageError as error:
             self._runtime.journal.store_failed(error)
             session.wire.abort()

@@ -155,6 +155,7 @@ async def _negotiate(
 
 
 async def _no_place(wire: Wire, runtime: Runtime, places: int) -> None:
+    runtime.metrics.handshake("busy")
     runtime.journal.raise_event("TOO_MANY_CONNECTIONS", peer=wire.address, limit=places)
     wire.connection.refuse(RefusalCode.BUSY)
     await wire.flush()

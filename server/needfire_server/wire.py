@@ -103,7 +103,7 @@ class Wire(asyncio.Protocol):
         """Seal and send messages, and wait until the peer has taken most of them.
 
         Raises:
-            OSError: the connection broke, or the peer takes nothing (TimeoutError).
+            OSError: the connection broke, or the peer takes nothing.
         """
         for message in messages:
             if self.connection.is_closed:
@@ -116,7 +116,7 @@ class Wire(asyncio.Protocol):
         """Send what the state machine has to say.
 
         Raises:
-            OSError: the connection broke, or the peer takes nothing (TimeoutError).
+            OSError: the connection broke, or the peer takes nothing.
         """
         data = self.connection.data_to_send()
         if self._lost is not None:
@@ -127,7 +127,8 @@ class Wire(asyncio.Protocol):
             # Several may wait for it, and one that is cancelled must not take it from the others.
             done, _ = await asyncio.wait((self._writable,), timeout=_WRITE_LIMIT_S)
             if not done:
-                raise TimeoutError("the peer takes nothing")
+                # No TimeoutError, which says to who receives that nothing came.
+                raise ConnectionAbortedError("the peer takes nothing")
             if self._lost is not None:
                 raise self._lost
 
@@ -157,8 +158,14 @@ class Wire(asyncio.Protocol):
         except TimeoutError:
             transport.abort()
 
-    def abort(self) -> None:
-        """Close at once; what waits to be sent is lost."""
+    def abort(self, reason: OSError | None = None) -> None:
+        """Close at once; what waits to be sent is lost.
+
+        Args:
+            reason: what the task that receives is told; without one, that the connection has ended.
+        """
+        if self._lost is None:
+            self._lost = reason
         if self._transport is not None:
             self._transport.abort()
 
@@ -207,11 +214,12 @@ class Wire(asyncio.Protocol):
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
-        if error is None:
-            # We ended it ourselves; whoever still reads sees an end.
-            self._has_ended = True
-        is_known = isinstance(error, OSError)
-        self._lost = error if is_known else ConnectionResetError("the connection is closed")  # type: ignore[assignment]
+        if self._lost is None:
+            if error is None:
+                # We ended it ourselves; whoever still reads sees an end.
+                self._has_ended = True
+            is_known = isinstance(error, OSError)
+            self._lost = error if is_known else ConnectionResetError("the connection is closed")  # type: ignore[assignment]
         self._wake()
         self.resume_writing()
         if self._timer is not None:

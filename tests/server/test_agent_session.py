@@ -1,5 +1,6 @@
 """A client's connection on the real listener: admission, state 7, reports, files, goodbye."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -445,6 +446,30 @@ async def test_a_secret_alone_does_not_use_up_the_connections(server: LiveServer
     await ninth.negotiate(NAME, PASSWORD)
     await server.until_said("TOO_MANY_CONNECTIONS")
     await ninth.until_closed()
+
+
+async def test_who_takes_its_own_session_again_and_again_does_not_use_up_the_connections(
+    server: LiveServer,
+) -> None:
+    """Each process that is superseded is told so when it speaks. One that never ends a message does
+    not speak, and the bytes that it drips keep its connection from being idle."""
+    peers = [await server.log_in(instance=bytes([number]) * 16) for number in range(9)]
+    for peer in peers[:4]:
+        await peer.until_closed()
+    await server.until_said("CONNECTION_CLOSED", 4)
+    reasons = {e.fields["reason"] for e in server.said if e.code == "CONNECTION_CLOSED"}
+    assert reasons == {"its session was taken long ago"}
+    for peer in peers[4:8]:
+        await peer.send(Heartbeat(1, 0, None))
+        outcome = await peer.next_event()
+        assert isinstance(outcome, Refused)
+        assert outcome.code is RefusalCode.SESSION_SUPERSEDED
+    await peers[8].send(peers[8].batch(1, event_body()))
+    assert isinstance(await peers[8].next_message(), Acknowledge)
+    # Nothing is left of those that have ended.
+    async with asyncio.timeout(15):
+        while server.listener._superseded:
+            await asyncio.sleep(0.005)
 
 
 async def test_nonsense_behind_a_request_ends_the_connection_without_a_bug(

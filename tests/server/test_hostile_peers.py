@@ -5,8 +5,10 @@ bounded, does the log say so without lying, and is everybody else served as befo
 """
 
 import asyncio
+import contextlib
 import os
 import random
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +38,7 @@ from needfire_protocol.messages import (
 )
 from needfire_protocol.srp import make_verifier
 from needfire_server import listener as listener_module
+from needfire_server import wire as wire_module
 from needfire_server.clock import now_us
 from needfire_server.logbook import STRANGER_BURST
 from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, event_body, live_server
@@ -468,3 +471,53 @@ async def test_a_signature_of_another_session_or_place_is_worth_nothing(
     await thief.until_closed()
     assert not await server.stored(code="WAKEUP")
     await deliver(victim, 1, event_body())
+
+
+async def test_who_takes_no_acknowledgement_is_cut_off_and_what_it_sent_is_kept(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that never reads must not make us hold answers for it without end."""
+    monkeypatch.setattr(wire_module, "_WRITE_LIMIT_S", 0.2)
+    peer = await with_little_room(server)
+    body, number = event_body(), 0
+    with contextlib.suppress(ConnectionError):
+        while "CONNECTION_CLOSED" not in server.codes():
+            number += 1
+            await peer.send(peer.batch(number, body))
+    closed = await server.until_said("CONNECTION_CLOSED")
+    assert closed.fields["reason"] == "the peer takes nothing"
+    assert len(await server.stored(code="WAKEUP")) >= 1
+    await serves_others(server)
+
+
+async def with_little_room(server: LiveServer) -> Peer:
+    """Log in and read no more, with kernels that keep little: else it takes 100,000 answers."""
+    connected = socket.socket()
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    connected.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(connected, ("127.0.0.1", server.port))
+    peer = Peer(*await asyncio.open_connection(sock=connected))
+    server.peers.append(peer)
+    await peer.negotiate(NAME, PASSWORD)
+    await peer.announce()
+    await server.until_connected()
+    assert isinstance(peer.writer.transport, asyncio.Transport)
+    peer.writer.transport.pause_reading()
+    (session,) = server.listener._sessions.values()
+    transport = session.wire._transport
+    assert transport is not None
+    transport.set_write_buffer_limits(high=0)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    return peer
+
+
+async def test_who_takes_nothing_of_a_file_is_cut_off_and_it_is_said_why(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "_WRITE_LIMIT_S", 0.2)
+    (server.directory / "file.localhost").write_bytes(bytes(16 * 1024 * 1024))
+    peer = await server.log_in()
+    await peer.send(FileRequest(FileKind.BASELINE))
+    closed = await server.until_said("CONNECTION_CLOSED")
+    assert closed.fields["reason"] == "the peer takes nothing"
+    await serves_others(server)

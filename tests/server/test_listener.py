@@ -299,6 +299,8 @@ async def test_where_no_place_is_left_a_log_in_is_refused_as_busy(server: LiveSe
     assert outcome == Refused(RefusalCode.BUSY, "", authenticated=False)
     event = await server.until_said("TOO_MANY_CONNECTIONS")
     assert event.fields["limit"] == 1
+    counted = server.runtime.metrics.registry.get_sample_value
+    assert counted("needfire_handshakes_total", {"outcome": "busy"}) == 1
 
 
 async def test_who_owes_its_proof_for_long_makes_room_for_a_log_in(

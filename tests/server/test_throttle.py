@@ -246,6 +246,37 @@ async def test_beginnings_of_proposals_are_small_messages_as_others(
     assert held.fields["what"] == "messages beside reports"
 
 
+@pytest.mark.parametrize("limit", [2**20, 10], ids=["taken", "refused"])
+async def test_small_pieces_of_a_proposal_are_small_messages_as_others(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """Millions of them would fit into one proposal."""
+    monkeypatch.setattr(throttle_module, "_MESSAGES", Allowance(burst=2, per_s=0.001))
+    monkeypatch.setattr(throttle_module, "WAIT_S_MAX", 0.01)
+    server.configure(proposal_size_limit_bytes=limit)
+    content = bytes(16 * 1024)
+    pieces = [content[:1], content[1:2], content[2:]]
+    peer = await server.log_in()
+    begin = ProposalBegin(len(content), hashlib.sha256(content).digest())
+    await peer.send(begin, *map(ProposalChunk, pieces), ProposalEnd())
+    expected = ProposalAccepted if limit > 10 else ProposalRefused
+    assert isinstance(await peer.next_message(), expected)
+    held = await server.until_said("CLIENT_HELD_BACK")
+    assert held.fields["what"] == "messages beside reports"
+
+
+async def test_pieces_of_the_usual_size_are_not_counted_as_messages(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle_module, "_MESSAGES", Allowance(burst=2, per_s=0.001))
+    pieces = [bytes(16 * 1024)] * 20
+    peer = await server.log_in()
+    begin = ProposalBegin(20 * 16 * 1024, hashlib.sha256(b"".join(pieces)).digest())
+    await peer.send(begin, *map(ProposalChunk, pieces), ProposalEnd())
+    assert isinstance(await peer.next_message(), ProposalAccepted)
+    assert "CLIENT_HELD_BACK" not in server.codes()
+
+
 async def test_reports_are_acknowledged_while_a_large_file_is_on_its_way(
     server: LiveServer,
 ) -> None:
