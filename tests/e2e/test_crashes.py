@@ -14,6 +14,7 @@ import pytest
 from needfire_testkit.crash import CrashPlan, run_crashes
 from needfire_testkit.mounting import mounted
 from needfire_testkit.postgres import postgres_or_skip
+from needfire_testkit.rough_proxy import FaultKind
 
 SEED = int(os.environ.get("NEEDFIRE_CRASH_SEED", "1"))
 ROUNDS = int(os.environ.get("NEEDFIRE_CRASH_ROUNDS", "5"))
@@ -26,6 +27,9 @@ def hold_the_law(directory: Path, plan: CrashPlan) -> None:
     figures = run_crashes(directory, plan)
     sys.stdout.write(f"{figures.text()}\n")
     assert figures.promised > 0
+    if plan.is_rough:
+        faults = {f"connections: {kind.value}" for kind in FaultKind if kind is not FaultKind.NONE}
+        assert faults & figures.done.keys(), figures.text()
     assert figures.is_lawful, (figures.text(), figures.lost[:5], figures.duplicated[:5])
 
 

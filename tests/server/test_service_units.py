@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from needfire_server.seal_key import CREDENTIAL
+from needfire_server.storage import opening
+
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "etc/systemd").glob("*.service"))
 
@@ -100,3 +103,33 @@ def test_systemd_understands_the_unit(unit: Path, tmp_path: Path) -> None:
 
     complaints = [line for line in result.stderr.splitlines() if unit.name in line]
     assert not complaints
+
+
+@pytest.mark.debian
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None,
+    reason="systemd-analyze is missing: apt-get install systemd",
+)
+@pytest.mark.parametrize(("stem", "exposure"), [("needfire-server", 2.0), ("needfire-agent", 4.5)])
+def test_a_unit_gives_away_no_more_than_it_needs(stem: str, exposure: float) -> None:
+    """By systemd's own measure: 10 is a service with all rights of root. The agent has to read all."""
+    result = subprocess.run(
+        [
+            *("systemd-analyze", "security", "--offline=true", "--no-pager"),
+            *(f"--threshold={exposure * 10:.0f}", str(ROOT / f"etc/systemd/{stem}.service")),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert "Overall exposure level" in result.stdout, result.stderr
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_unit_says_how_to_give_each_credential_that_the_server_reads() -> None:
+    unit = (ROOT / "etc/systemd/needfire-server.service").read_text()
+
+    for name in (CREDENTIAL, opening._CREDENTIAL):
+        assert f"LoadCredentialEncrypted={name}:" in unit

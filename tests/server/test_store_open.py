@@ -1,7 +1,6 @@
 """Who may open a store, what is made of an older one, and what is refused."""
 
 import os
-import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 
 from needfire_protocol.errors import StorageError
 from needfire_server.states import ClientStatus
-from needfire_server.storage import migrations, tables
+from needfire_server.storage import tables
 from needfire_server.storage.base import EventQuery
 from needfire_server.storage.engine import Transaction
 from needfire_server.storage.event_rows import row_of_event
@@ -20,7 +19,7 @@ from needfire_server.storage.migrate_sqlite import APPLICATION_ID, migrate
 from needfire_server.storage.migrations import KNOWN, VERSION_TABLE, Steps
 from needfire_server.storage.sqlite import SqliteEngine, SqliteStore
 from needfire_testkit.server_store import NOW_US, STREAM, event, incoming, verifier
-from needfire_testkit.stores import StorePlace
+from needfire_testkit.stores import ADD_NOTE, StorePlace, steps_with
 
 
 def path_in(directory: Path) -> str:
@@ -115,25 +114,10 @@ def test_a_new_store_is_marked_and_needs_no_backup(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.backup*")) == []
 
 
-def steps_with(directory: Path, upgrade: str) -> Steps:
-    """The known steps and one more, which a later version might have."""
-    folder = directory / "migrations"
-    shutil.copytree(Path(migrations.__file__).parent, folder)
-    number = KNOWN.latest + 1
-    (folder / "versions" / f"{number:04}_later.py").write_text(
-        f"from alembic import op\nrevision = '{number:04}'\n"
-        f"down_revision = '{KNOWN.latest:04}'\ndef upgrade():\n    {upgrade}\n"
-    )
-    return Steps(folder)
-
-
 def migrate_to(path: str, steps: Steps) -> None:
     engine = SqliteEngine(path)
     with engine.connect() as connection:
         migrate(connection, path, steps)
-
-
-ADD_NOTE = "op.execute('ALTER TABLE clients ADD COLUMN note TEXT')"
 
 
 async def test_an_older_store_is_copied_before_it_is_changed(tmp_path: Path) -> None:

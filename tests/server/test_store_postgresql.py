@@ -9,11 +9,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from needfire_protocol.connection_events import ConnectionEvent, MessageReceived, Refused
 from needfire_protocol.errors import StorageError
 from needfire_protocol.messages import Acknowledge, Announce, RefusalCode
 from needfire_server.storage.base import EventQuery, IngestResult
+from needfire_server.storage.migrate_postgresql import migrate
 from needfire_server.storage.migrations import VERSION_TABLE
 from needfire_server.storage.opening import how_to_open, how_to_open_again
 from needfire_server.storage.postgresql import PostgresStore
@@ -21,7 +23,7 @@ from needfire_server.storage.store import DatabaseStore
 from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, event_body, live_server
 from needfire_testkit.postgres import PostgresServer, postgres_or_skip, running_postgres
 from needfire_testkit.server_store import NOW_US, STREAM, event, incoming
-from needfire_testkit.stores import StorePlace
+from needfire_testkit.stores import ADD_NOTE, StorePlace, steps_with
 
 WAIT_LIMIT_S = 20
 
@@ -214,6 +216,25 @@ def test_a_newer_schema_is_refused(postgres: PostgresServer, tmp_path: Path) -> 
         connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'".encode())
     with pytest.raises(StorageError, match="written by a newer version"):
         PostgresStore.open(url, str(tmp_path))
+
+
+def test_a_step_that_fails_leaves_the_database_before_it(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    PostgresStore.open(url, str(tmp_path)).close()
+    bad = f"{ADD_NOTE}; op.execute('SELECT no_such_function()')"
+    engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url))
+    with engine.connect() as connection, pytest.raises(sa.exc.ProgrammingError, match="no_such"):
+        migrate(connection, url, steps_with(tmp_path, bad))
+    engine.dispose()
+    with psycopg.connect(url) as server:
+        names = {
+            column.name for column in server.execute("SELECT * FROM clients").description or ()
+        }
+    assert "name" in names
+    assert "note" not in names
+    PostgresStore.open(url, str(tmp_path)).close()
 
 
 def test_tables_of_another_program_are_left_alone(postgres: PostgresServer, tmp_path: Path) -> None:

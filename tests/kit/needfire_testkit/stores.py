@@ -1,6 +1,7 @@
 """A store on either engine, for tests of what both must do."""
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +10,19 @@ from typing import Any
 
 import psycopg
 
+from needfire_server.storage import migrations
+from needfire_server.storage.migrations import KNOWN, Steps
 from needfire_server.storage.postgresql import PostgresStore
 from needfire_server.storage.sqlite import SqliteStore
 from needfire_server.storage.store import DatabaseStore
 from needfire_testkit.postgres import PostgresServer
 
-__all__ = ["ENGINES", "StorePlace", "open_place"]
+__all__ = ["ADD_NOTE", "ENGINES", "StorePlace", "open_place", "steps_with"]
 
 ENGINES = ("sqlite", "postgresql")
+
+ADD_NOTE = "op.execute('ALTER TABLE clients ADD COLUMN note TEXT')"
+"""What a later step may do."""
 
 
 @dataclass
@@ -74,3 +80,15 @@ def open_place(directory: str, url: str, **options: Any) -> DatabaseStore:
     if url:
         return PostgresStore.open(url, directory, **options)
     return SqliteStore.open(os.path.join(directory, "needfire.sqlite"), **options)
+
+
+def steps_with(directory: Path, upgrade: str) -> Steps:
+    """The known steps and one more, which a later version might have."""
+    folder = directory / "migrations"
+    shutil.copytree(Path(migrations.__file__).parent, folder)
+    number = KNOWN.latest + 1
+    (folder / "versions" / f"{number:04}_later.py").write_text(
+        f"from alembic import op\nrevision = '{number:04}'\n"
+        f"down_revision = '{KNOWN.latest:04}'\ndef upgrade():\n    {upgrade}\n"
+    )
+    return Steps(folder)
