@@ -62,6 +62,7 @@ class Journal:
         on_recorded: called after events have reached the store, for those who follow them.
         """
         self._logbook = logbook
+        logbook.to_store = self._store_what_the_log_says
         self._store_path = store_path
         self._on_recorded = on_recorded
         self.troubles = Troubles()
@@ -121,6 +122,9 @@ class Journal:
         """Log an event that the store did not take, and keep trying, as with those that are raised."""
         if self.classes.takes(event.event_class):
             self._logbook.write(event)
+        self._enqueue(self.kept_of(event), event)
+
+    def _store_what_the_log_says(self, event: Event) -> None:
         self._enqueue(self.kept_of(event), event)
 
     def _is_kept(self, event: Event) -> bool:

@@ -24,7 +24,7 @@ from needfire_protocol.severity import Severity, SeverityFilter
 from needfire_server.addresses import is_address, neighbourhood, plain_address
 from needfire_server.clock import now_us
 from needfire_server.log_files import ClientFiles, Console, LogFile
-from needfire_server.rate_limit import RateLimiter
+from needfire_server.rate_limit import PUSHED_OUT, RateLimiter
 
 __all__ = ["LogSettings", "Logbook"]
 
@@ -34,6 +34,12 @@ STRANGER_LINES_PER_S: Final = 1.0
 """Lines a second that one address may cause in the long run."""
 SUPPRESSED_INTERVAL_S: Final = 60.0
 """Seconds between two reports of what was left out."""
+_SUPPRESSED_STORED_MAX: Final = 3
+"""Sources of which each such report tells the store one by one: of a flood from everywhere there would
+be thousands. The rest is told together."""
+_FAILURES_STORED: Final = 10
+_FAILURES_STORED_PER_S: Final = 1 / 60
+"""A disk that is nearly full fails and recovers with each line."""
 
 _FORMS: Final[Mapping[str, Callable[[Event], str]]] = MappingProxyType(
     {"classic": xml_line, "text": text_line, "json": event_to_json}
@@ -90,6 +96,11 @@ class Logbook:
         self._random_bytes = random_bytes
         self._limiter = RateLimiter(burst=STRANGER_BURST, per_s=STRANGER_LINES_PER_S)
         self._collect_at = clock() + SUPPRESSED_INTERVAL_S
+        self._failures = RateLimiter(burst=_FAILURES_STORED, per_s=_FAILURES_STORED_PER_S)
+        self._failed: set[str] = set()
+        """Files of which the store knows that they cannot be written."""
+        self.to_store: Callable[[Event], object] = lambda _event: None
+        """Called with what the log says of itself: who reads the store, or an output, hears it as well."""
         self._use(path)
 
     @classmethod
@@ -130,11 +141,15 @@ class Logbook:
 
     def admits(self, event: Event) -> bool:
         """Count an event; False where the address that caused it has caused too many."""
+        self.tell_suppressed()
+        source = _stranger(event)
+        return source is None or self._limiter.admit(source, self._clock())
+
+    def tell_suppressed(self) -> None:
+        """Say what was left out, if that is due. To be called now and then, also if nothing happens."""
         now = self._clock()
         if now >= self._collect_at:
             self._report_suppressed(now)
-        source = _stranger(event)
-        return source is None or self._limiter.admit(source, now)
 
     def lines_of(self, reports: UsualEvents) -> Sequence[str]:
         """Return the lines of reports as ``write_reports`` writes them now."""
@@ -183,11 +198,15 @@ class Logbook:
 
     def _report_suppressed(self, now: float) -> None:
         self._collect_at = now + SUPPRESSED_INTERVAL_S
-        for suppressed in self._limiter.collect(now):
-            self._raise("LOG_SUPPRESSED", peer=suppressed.source, count=suppressed.count)
-
-    def _raise(self, code: str, **fields: FieldValue) -> None:
-        self._write_own(self._event(code, **fields))
+        found = sorted(self._limiter.collect(now), key=lambda each: each.count, reverse=True)
+        for number, suppressed in enumerate(found):
+            event = self._event("LOG_SUPPRESSED", peer=suppressed.source, count=suppressed.count)
+            self._write_own(event)
+            if number < _SUPPRESSED_STORED_MAX:
+                self.to_store(event)
+        rest = sum(each.count for each in found[_SUPPRESSED_STORED_MAX:])
+        if rest:
+            self.to_store(self._event("LOG_SUPPRESSED", peer=PUSHED_OUT, count=rest))
 
     def _event(self, code: str, **fields: FieldValue) -> Event:
         return make_event(
@@ -214,11 +233,18 @@ class Logbook:
             if file.write(self._line(recovered), lines):
                 file.lost = 0
                 self._print(recovered)
+                if file.path in self._failed:
+                    self._failed.discard(file.path)
+                    self.to_store(recovered)
             else:
                 # The message itself is no loss; the lines that were to follow it are.
                 return
         if not file.write(text, lines):
-            self._print(self._event("LOG_FAILED", path=file.path, reason=file.reason))
+            failed = self._event("LOG_FAILED", path=file.path, reason=file.reason)
+            self._print(failed)
+            if self._failures.admit("", self._clock()):
+                self._failed.add(file.path)
+                self.to_store(failed)
 
     def _line(self, event: Event) -> str:
         form = self._settings.log_format

@@ -85,6 +85,7 @@ class Upkeep:
         runtime = self._runtime
         runtime.vitals.look_at_own_clock(runtime.settings.clock_limit_s)
         runtime.vitals.tell_unsteady_clocks()
+        runtime.logbook.tell_suppressed()
         try:
             if monotonic_s() - self._keys_swept_s >= _KEYS_INTERVAL_S:
                 self._keys_swept_s = monotonic_s()

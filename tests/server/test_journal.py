@@ -302,3 +302,26 @@ async def test_what_was_lost_is_counted_until_somebody_could_be_told(
         storing = asyncio.create_task(own.store_waiting(live.runtime.store))
         assert (await live.until_said("EVENTS_NOT_STORED")).fields["count"] == 3
         storing.cancel()
+
+
+async def test_what_was_left_out_of_the_log_is_stored_in_a_bounded_number_of_events(
+    tmp_path: Path,
+) -> None:
+    """Who only reads the store, or an output, is not to take silence for peace."""
+    with lone_journal(tmp_path) as journal:
+        journal._logbook._clock = lambda: 0.0
+        for host in range(5):
+            for _ in range(STRANGER_BURST + 1 + host):
+                journal.raise_event("NEW_CONNECTION", peer=f"192.0.2.{host}:1")
+        journal._logbook.tell_suppressed()
+        assert journal._logbook._collect_at > 0
+        journal._logbook._collect_at = 0.0
+        journal._logbook.tell_suppressed()
+        store = ListedStore()
+        await emptied(journal, store)
+    stored = [event.fields for event, _ in store.kept if event and event.code == "LOG_SUPPRESSED"]
+    assert [(each["peer"], each["count"]) for each in stored] == [
+        *(("192.0.2.4", 5), ("192.0.2.3", 4), ("192.0.2.2", 3)),
+        ("others", 3),
+    ]
+    assert sum("messages suppressed" in line for line in logged(tmp_path)) == 5

@@ -324,6 +324,19 @@ def test_a_full_disk_costs_lines_and_they_are_counted(book: _Book, disk: _Disk) 
     assert book.console().count("Log file writable again") == 1
 
 
+def test_that_it_cannot_be_written_is_for_the_store_as_well(book: _Book, disk: _Disk) -> None:
+    """It is an alarm that holds. Of a disk that fails and recovers all the time a few are stored."""
+    stored: list[Event] = []
+    book.logbook.to_store = stored.append
+    for _ in range(50):
+        for room in (0, None):
+            disk.room = room
+            book.logbook.write(_event("SERVER_UP", address="x"))
+
+    assert [event.code for event in stored] == ["LOG_FAILED", "LOG_RECOVERED"] * 10
+    assert book.console().count("Log file not writable") == 50
+
+
 @pytest.mark.parametrize("room", [1, 20, 60])
 def test_half_a_line_does_not_spoil_the_next_one(book: _Book, disk: _Disk, room: int) -> None:
     book.logbook.write(_event("SERVER_UP", address="before"))
