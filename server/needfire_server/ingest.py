@@ -59,7 +59,7 @@ async def take_batch(
             sequence=unusable[0].sequence,
             count=len(unusable),
         )
-    runtime.throttle.odd(client, bool(unusable) + (result.gap is not None))
+    runtime.throttle.odd(client, bool(unusable) + result.new_gaps)
     if result.gap is not None:
         last, following = result.gap
         runtime.journal.raise_event("SEQUENCE_GAP", client=client, last=last, next=following)

@@ -6,11 +6,10 @@ and the end of it are told. The wait is short enough for no agent to be taken fo
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import pairwise
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from needfire_protocol.messages import RELAYED_REPORT, Report, ReportBatch
+from needfire_protocol.messages import ReportBatch
 from needfire_server.clock import monotonic_s
 from needfire_server.config import ServerSettings
 from needfire_server.journal import Journal
@@ -84,7 +83,7 @@ class Throttle:
         await self._wait(client, wishes, len(batch.reports), is_wanted)
         now_s = self._steady_s()
         amounts = {
-            Wish.REPORTS: len(batch.reports) + ODDITY_REPORTS * _jumps(batch.reports),
+            Wish.REPORTS: len(batch.reports),
             Wish.BYTES: sum([len(report.body) for report in batch.reports]),
             Wish.STREAMS: 1,
         }
@@ -195,13 +194,3 @@ class Throttle:
             return False
         self._streams[client] = (*known, stream)[-_STREAMS_REMEMBERED:]
         return True
-
-
-def _jumps(reports: Sequence[Report]) -> int:
-    """Return how often a number does not follow upon the one before, and should."""
-    if reports[0].type == RELAYED_REPORT:
-        return 0
-    if reports[-1].sequence - reports[0].sequence == len(reports) - 1:
-        return 0
-    numbers = [report.sequence for report in reports]
-    return sum(after != before + 1 for before, after in pairwise(numbers))

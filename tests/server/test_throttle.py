@@ -105,12 +105,37 @@ async def test_a_wait_ends_where_nobody_wants_the_batch_any_more() -> None:
     assert bench.clock.now_s - began_s == pytest.approx(2)
 
 
-async def test_gaps_within_a_batch_count_as_many_reports() -> None:
+async def test_what_is_odd_counts_as_many_reports() -> None:
     bench = Bench(rate=10)
-    await bench.waited_s(batch(10, step=2))
+    await bench.waited_s(batch(10))
+    bench.throttle.odd("web1", 9)
     assert 9 * ODDITY_REPORTS + 10 < 10 * BURST_S
-    await bench.waited_s(batch(2, first=30, step=2))
+    assert await bench.waited_s(batch(1, first=30)) == 0
+    bench.throttle.odd("web1", 1)
     assert await bench.waited_s(batch(1, first=40)) > 0
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [[2, 4, 6, 8], [2], [9, 4, 6], [9, 7], [9, 5]],
+    ids=["jumps", "a start behind one", "in a gap", "at its upper end", "in its middle"],
+)
+async def test_each_gap_that_a_client_leaves_counts_as_many_reports(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, numbers: list[int]
+) -> None:
+    """It is a row that does not expire. One number in the middle of a gap makes two of it."""
+    charged: list[int] = []
+    monkeypatch.setattr(
+        server.runtime.throttle, "odd", lambda _client, count: charged.append(count)
+    )
+    peer = await server.log_in()
+    for number in numbers:
+        await peer.send(peer.batch(number, event_body()))
+        assert isinstance(await peer.next_message(), Acknowledge)
+    gaps = sum(
+        (number not in numbers) and (number + 1 in numbers) for number in range(1, max(numbers))
+    )
+    assert sum(charged) == gaps
 
 
 async def test_a_relay_may_deliver_for_many_and_its_numbers_need_not_follow_on_each_other() -> None:

@@ -95,12 +95,15 @@ class IngestResult:
         saved: the state of the client that was written together with them; None where it has none
             that a crash must not take away.
         unusable: new reports that are no events, and are kept raw.
+        new_gaps: how many gaps in the numbers there are more than before: one at each jump, and one
+            where a number comes out of the middle of one.
     """
 
     accepted: tuple[Event, ...]
     gap: tuple[int, int] | None
     saved: ClientState | None = None
     unusable: int = 0
+    new_gaps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ class _Work:
         ledger = self.ledgers[batch.key]
         client, received_us = batch.client, batch.received_us
         accepted: list[Event] = []
-        unusable_before = len(self.unusable)
+        unusable_before, gaps_before = len(self.unusable), ledger.gaps
         gap: tuple[int, int] | None = None
         for report in batch.reports:
             before = ledger.highest
@@ -202,7 +202,9 @@ class _Work:
                 self.texts.append(report.fields_text)
         self.events += accepted
         unusable = len(self.unusable) - unusable_before
-        return IngestResult(tuple(accepted), gap, self._state_after(batch, accepted), unusable)
+        new_gaps = max(0, ledger.gaps - gaps_before)
+        state = self._state_after(batch, accepted)
+        return IngestResult(tuple(accepted), gap, state, unusable, new_gaps)
 
     def _state_after(self, batch: Batch, accepted: Sequence[Event]) -> ClientState | None:
         if batch.state is None:

@@ -25,6 +25,11 @@ class Ledger:
         self._gaps = dict(self._known)
         self._firsts = sorted(self._gaps)
 
+    @property
+    def gaps(self) -> int:
+        """How many of the gaps that it knows are open."""
+        return len(self._gaps)
+
     def take(self, sequence: int) -> bool:
         """Note that a number came; False where it had come before."""
         if sequence > self.highest:
