@@ -9,7 +9,7 @@ extension types and timestamps, and whatever exceeds the limits that the caller 
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from itertools import chain, islice
 from typing import Any, Final
@@ -76,19 +76,7 @@ def decode(
     if len(data) > limits.size_bytes_max:
         raise FormatError(f"{len(data)} encoded bytes exceed the limit of {limits.size_bytes_max}")
     try:
-        value = msgpack.unpackb(
-            data,
-            raw=False,
-            use_list=not as_tuples,
-            strict_map_key=True,
-            max_str_len=limits.text_bytes_max,
-            max_bin_len=limits.binary_bytes_max,
-            max_array_len=limits.array_items_max,
-            max_map_len=limits.map_items_max,
-            max_ext_len=0,
-            ext_hook=_refuse_extension,
-            object_pairs_hook=_refuse_duplicates,
-        )
+        value = _bounded(msgpack.unpackb, data, limits, _refuse_duplicates, as_tuples)
     except (ValueError, msgpack.UnpackException, RecursionError, OverflowError) as error:
         # The library's text may quote the peer's bytes; its type says enough.
         raise FormatError(f"not decodable: {type(error).__name__}") from error
@@ -115,20 +103,12 @@ def decode_array(
     stream = BytesIO(data)
     stream.seek(start)
     try:
-        unpacker = msgpack.Unpacker(
-            stream,
+        reader = partial(
+            msgpack.Unpacker,
             read_size=min(_PIECE_BYTES, limits.size_bytes_max),
-            raw=False,
-            strict_map_key=True,
             max_buffer_size=limits.size_bytes_max,
-            max_str_len=limits.text_bytes_max,
-            max_bin_len=limits.binary_bytes_max,
-            max_array_len=limits.array_items_max,
-            max_map_len=limits.map_items_max,
-            max_ext_len=0,
-            ext_hook=_refuse_extension,
-            object_pairs_hook=_refuse_duplicates,
         )
+        unpacker = _bounded(reader, stream, limits, _refuse_duplicates)
         count = unpacker.read_array_header()
         if count > limits.array_items_max:
             raise FormatError(f"{count} values exceed the limit of {limits.array_items_max}")
@@ -155,17 +135,7 @@ def decode_flat(data: bytes, *, limits: DecodingLimits) -> Any:
     """
     if len(data) <= limits.size_bytes_max:
         try:
-            value = msgpack.unpackb(
-                data,
-                raw=False,
-                strict_map_key=True,
-                max_str_len=limits.text_bytes_max,
-                max_bin_len=limits.binary_bytes_max,
-                max_array_len=limits.array_items_max,
-                max_map_len=limits.map_items_max,
-                max_ext_len=0,
-                ext_hook=_refuse_extension,
-            )
+            value = _bounded(msgpack.unpackb, data, limits)
             if _packer()(value) == data:
                 return value
         except (ValueError, msgpack.UnpackException, RecursionError, OverflowError):
@@ -184,17 +154,7 @@ def decode_flat_all(data: Sequence[bytes], *, limits: DecodingLimits) -> list[An
         return None
     stream = b"".join(data)
     try:
-        unpacker = msgpack.Unpacker(
-            raw=False,
-            strict_map_key=True,
-            max_buffer_size=len(stream),
-            max_str_len=limits.text_bytes_max,
-            max_bin_len=limits.binary_bytes_max,
-            max_array_len=limits.array_items_max,
-            max_map_len=limits.map_items_max,
-            max_ext_len=0,
-            ext_hook=_refuse_extension,
-        )
+        unpacker = _bounded(partial(msgpack.Unpacker, max_buffer_size=len(stream)), None, limits)
         unpacker.feed(stream)
         # One more shows that these are too many; a peer's bytes could be a million values.
         values = list(islice(unpacker, len(data) + 1))
@@ -202,6 +162,34 @@ def decode_flat_all(data: Sequence[bytes], *, limits: DecodingLimits) -> list[An
     except (FormatError, ValueError, msgpack.UnpackException, RecursionError, OverflowError):
         return None
     return values if is_whole else None
+
+
+def _bounded(
+    read: Callable[..., Any],
+    source: bytes | BytesIO | None,
+    limits: DecodingLimits,
+    pairs_hook: Callable[[list[tuple[object, object]]], object] | None = None,
+    as_tuples: bool = False,
+) -> Any:
+    """Call a reader of the library with what keeps every reading within its limits.
+
+    The one place of these options. They are spelled out at each call because the library needs a
+    microsecond more for options that were prepared once and come as ``**options``: as much as for
+    all of a small message.
+    """
+    return read(
+        source,
+        raw=False,
+        use_list=not as_tuples,
+        strict_map_key=True,
+        max_str_len=limits.text_bytes_max,
+        max_bin_len=limits.binary_bytes_max,
+        max_array_len=limits.array_items_max,
+        max_map_len=limits.map_items_max,
+        max_ext_len=0,
+        ext_hook=_refuse_extension,
+        object_pairs_hook=pairs_hook,
+    )
 
 
 def _packer() -> Callable[[object], bytes]:
