@@ -15,13 +15,13 @@ from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.escape import printable
 from needfire_protocol.event import Event, FieldValue
 
-__all__ = ["text_line", "xml_line"]
+__all__ = ["plain", "receipt_text", "record_form", "stamp", "text_line", "xml_line"]
 
 _OURS = frozenset({"sev", "tstamp", "msg", "remote_host", "xmlns"})
 """Names that a record has already, and the one that XML gives a meaning. A field of an agent's event
 must not pass for one of them."""
 _OURS_WITH_CLIENT = _OURS | {"client"}
-TEXT_MAX = 20_000
+_TEXT_MAX = 20_000
 """Characters of one value; an event has made it so already."""
 _XML_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
 _TEXT_LABELS = {"ERRO": "ERROR", "DEBG": "DEBUG", "NOTE": "NOTICE", "ALRT": "ALERT"}
@@ -34,9 +34,9 @@ def xml_line(event: Event) -> str:
     ``<log sev="RCVT" tstamp="…" remote_host="NAME" > <log … /> </log>``.
     """
     if event.client is None or event.received_us is None:
-        return xml_record(event)
+        return _xml_record(event)
     receipt = receipt_text(event.client, event.received_us // 1_000_000)
-    return f"{receipt}{xml_record(event, with_client=False)} </log>"
+    return f"{receipt}{_xml_record(event, with_client=False)} </log>"
 
 
 def text_line(event: Event) -> str:
@@ -51,7 +51,7 @@ def text_line(event: Event) -> str:
     return f"{label:<7}:  [{stamp(event.time_us)}] {fields}"
 
 
-def xml_record(event: Event, *, with_client: bool = True) -> str:
+def _xml_record(event: Event, *, with_client: bool = True) -> str:
     names, kept, form = record_form(event.code, tuple(event.fields), event.client is not None)
     fields = event.fields.values()
     values = [event.msg, *(fields if kept is None else compress(fields, kept))]
@@ -64,7 +64,7 @@ def xml_record(event: Event, *, with_client: bool = True) -> str:
     filled = form % tuple(values)
     # One look at all of them: hardly a line has anything to escape.
     if (
-        len(filled) > TEXT_MAX
+        len(filled) > _TEXT_MAX
         or filled.count('"') != 2 * len(names)
         or "&" in filled
         or "<" in filled
@@ -114,7 +114,7 @@ def _text_pairs(event: Event) -> list[tuple[str, FieldValue]]:
 
 def plain(value: FieldValue) -> str:
     if type(value) is str:
-        return printable(value, TEXT_MAX)
+        return printable(value, _TEXT_MAX)
     if value is None:
         return ""
     if isinstance(value, bool):
