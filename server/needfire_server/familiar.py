@@ -1,10 +1,11 @@
 """From which addresses did a client log in lately? Those come first where strangers queue. Pure.
 
 Nobody proves anything by an address, and several hosts may share one. So being familiar is a
-credit: each connection that comes first because of it spends one, a client that is admitted gives all
-back, and one comes back by itself in a while. Log-ins that lead to nothing have no quota, so they give
-nothing: else one secret and a network of addresses would drive all others out of the table. Who has only the address, and not the secret, uses
-up what the honest ones behind it had over strangers, and nothing of anybody else.
+credit: each connection that comes first because of it spends one, a client that is admitted gives
+all back, and one comes back by itself in a while. Log-ins that lead to nothing have no quota, so
+they give nothing: else one secret and a network of addresses would drive all others out of the
+table. Who has only the address, and not the secret, uses up what the honest ones behind it had over
+strangers, and nothing of anybody else.
 
 In memory only: after a restart everybody is a stranger, and a fleet that comes back then needs no
 advantage over itself.

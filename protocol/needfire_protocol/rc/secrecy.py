@@ -64,6 +64,9 @@ def masked_line(line: bytes) -> bytes:
     """Return a line of a configuration, or of a comment in it, without what must stay secret."""
     for pattern in (_VERIFIER, _BARE_VERIFIER):
         line = pattern.sub(rb"\1" + MASK, line)
+    # Web addresses twice. Before a user is masked: what stands before an at sign in a path would
+    # pass for one, and what stands behind it for a host. And after it: of an address with a user
+    # the path is known only then, https://USER@HOST/TOKEN.
     line = _URL.sub(rb"\1" + MASK + b"@", _WEB_PATH.sub(_web_address, line))
     line = _WEB_PATH.sub(_web_address, line)
     starts = [
