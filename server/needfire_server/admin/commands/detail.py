@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.catalogue_entry import Entry, EventClass
@@ -48,7 +48,7 @@ def detail_block(data: Mapping[str, Any]) -> str:
             _RULE,
             *(f"{label}: {value}" for label, value in _labelled(shown) if value),
             *(f"{name + ':':<{width + 1}}  {value}" for name, value in columns),
-            *(f"  {line}" for line in (_lines(difference) if _is_lines(difference) else ())),
+            *(f"  {line}" for line in _lines(difference)),
         )
     )
 
@@ -100,10 +100,6 @@ def _known(value: object) -> str:
     return "" if value is None else _text(value)
 
 
-def _is_lines(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and bool(value)
-
-
 def _parts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((name, _text(value)) for name, value in data.items() if name not in _APART)
 
@@ -114,14 +110,16 @@ def _fields(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         stem, _, when = name.rpartition("_")
         if when == "old" and f"{stem}_new" in fields:
             yield f"  {stem}", f"{_text(value)} -> {_text(fields[f'{stem}_new'])}"
-        elif name == "diff" and _is_lines(value):
+        elif name == "diff" and value and isinstance(value, str):
             continue
         elif not (when == "new" and f"{stem}_old" in fields):
             yield f"  {name}", _text(value)
 
 
-def _lines(text: str) -> list[str]:
-    """Return the lines of a field that holds several, each printable."""
+def _lines(text: object) -> list[str]:
+    """Return the lines of a field that holds several, each printable; none where it is no text."""
+    if not isinstance(text, str):
+        return []
     try:
         return lines_of(text)
     except FormatError:
