@@ -196,6 +196,25 @@ async def test_a_finding_is_accepted_with_its_event_and_record_or_that_is_told(
         assert server.journal.waiting == 2, "the act, and that the store fails"
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (None, ""),
+        ("a disk\nthat fails\x1b[2J", r"a disk\x0athat fails\x1b[2J"),
+        ("x" * 511, "x" * 511),
+        ("x" * 512, "x" * 512),
+    ],
+)
+def test_a_note_is_printable_and_empty_where_nothing_is_said(given: str | None, kept: str) -> None:
+    assert Arguments({} if given is None else {"note": given}).note() == kept
+
+
+def test_a_note_is_bounded_and_has_to_be_text() -> None:
+    assert len(Arguments({"note": "x" * 513}).note()) == 512
+    with pytest.raises(FormatError, match="note must be text"):
+        Arguments({"note": 1}).note()
+
+
 async def test_an_act_is_on_record_also_where_nobody_wants_events_of_its_class(
     tmp_path: Path,
 ) -> None:

@@ -1,7 +1,5 @@
 """The verbs about alarms: which of them hold, and clearing what only a person can clear."""
 
-from typing import Final
-
 from needfire_protocol.catalogue import ALARM_CLEARED, CATALOGUE
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.escape import printable
@@ -13,8 +11,6 @@ from needfire_server.alarms import Alarm
 from needfire_server.open_alarms import open_alarms
 
 __all__ = ["clear_alarm", "list_alarms"]
-
-_NOTE_TEXT_MAX: Final = 512
 
 
 async def list_alarms(subject: Subject, call: Call) -> Reply:
@@ -44,7 +40,7 @@ async def clear_alarm(subject: Subject, call: Call) -> Reply:
             f"no alarm {code} holds of {_client(call) or 'the server itself'}",
             "needfire-admin alarms list shows those that hold",
         )
-    note = printable(call.arguments.optional_text("note") or "", _NOTE_TEXT_MAX)
+    note = call.arguments.note()
     await subject.record(*(_cleared(call, alarm, note) for alarm in found))
     return Reply({"cleared": [_described(each) for each in found]})
 

@@ -10,7 +10,6 @@ from typing import Final
 
 from needfire_protocol.audit.note import parse_checkpoint, parse_note
 from needfire_protocol.errors import FormatError, StorageError
-from needfire_protocol.escape import printable
 from needfire_protocol.event import FieldValue
 from needfire_protocol.names import parse_reporter_name
 from needfire_server.admin.filters import FILTERS, codes_of, place_of
@@ -24,7 +23,6 @@ __all__ = ["accept", "export", "keys", "prove", "report", "rotate", "show"]
 
 _LINES: Final = 500
 """Lines that are read at a time, for each who asks."""
-_NOTE_TEXT_MAX: Final = 512
 _LOOK_S: Final = 1.0
 """Who follows the log looks for what nobody told of."""
 
@@ -133,7 +131,7 @@ async def rotate(subject: Subject, call: Call) -> Reply:
 async def accept(subject: Subject, call: Call) -> Reply:
     """End what was found wrong with the log: somebody knows of it, and says what it was."""
     call.arguments.check_names("note")
-    note = printable(call.arguments.optional_text("note") or "", _NOTE_TEXT_MAX)
+    note = call.arguments.note()
     ended = await asyncio.to_thread(subject.audit.accept)
     if ended is None:
         raise AdminRefusedError(

@@ -22,6 +22,7 @@ from needfire_protocol.errors import (
     Problem,
     StorageError,
 )
+from needfire_protocol.escape import printable
 
 __all__ = [
     "REPLY_LINE_BYTES_MAX",
@@ -46,6 +47,7 @@ REPLY_LINE_BYTES_MAX: Final = 32 * 1024 * 1024
 
 _WORD_MAX: Final = 20_000
 """Characters: a path of PATH_MAX bytes, each of them escaped as four characters."""
+_NOTE_TEXT_MAX: Final = 512
 
 
 class AdminRefusedError(NeedfireError):
@@ -131,6 +133,10 @@ class Arguments:
                 f"the argument {name} must be printable text of at most {_WORD_MAX} characters"
             )
         return value
+
+    def note(self) -> str:
+        """Return what somebody says to what they do, printable; empty where they say nothing."""
+        return printable(self.optional_text("note") or "", _NOTE_TEXT_MAX)
 
     def flag(self, name: str) -> bool:
         """Return a truth value; false where it is not given."""
