@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from needfire_testkit.processes import AgentHome, ServerHome, wait_until
+from needfire_testkit.processes import AgentHome, Program, ServerHome, wait_until
 
 MakeAgent = Callable[..., AgentHome]
 
@@ -43,14 +43,27 @@ def recorded(server: ServerHome) -> int:
     return int(count)
 
 
+def first_checked(server: ServerHome, make_agent: MakeAgent) -> tuple[AgentHome, Program]:
+    """Start a server that signs each second, and an agent; return when this one has checked."""
+    server.write_rc(misc="AuditCheckpointInterval=1")
+    server.start()
+    agent = make_agent()
+    daemon = agent.start()
+    daemon.wait_for("File check completed.")
+    return agent, daemon
+
+
+def first_checkpoint(agent: AgentHome) -> Path:
+    """Return where the agent keeps the server's checkpoint, once it has one."""
+    kept = agent.state / "audit-checkpoint"
+    wait_until(kept.exists, "the first checkpoint at the agent")
+    return kept
+
+
 def test_a_server_that_is_killed_again_and_again_keeps_an_intact_log(
     server_home: ServerHome, make_baselined_agent: MakeAgent, tmp_path: Path
 ) -> None:
-    server_home.write_rc(misc="AuditCheckpointInterval=1")
-    server_home.start()
-    agent = make_baselined_agent()
-    daemon = agent.start()
-    daemon.wait_for("File check completed.")
+    agent, daemon = first_checked(server_home, make_baselined_agent)
     for round_ in range(3):
         for number in range(30):
             (agent.tree / f"new{round_}-{number}").write_text("x")
@@ -72,13 +85,8 @@ def test_agents_notice_that_an_older_store_was_put_in_place(
     server_home: ServerHome, make_baselined_agent: MakeAgent, tmp_path: Path
 ) -> None:
     """With everything that the server itself could notice it by put back as well."""
-    server_home.write_rc(misc="AuditCheckpointInterval=1")
-    server_home.start()
-    agent = make_baselined_agent()
-    daemon = agent.start()
-    daemon.wait_for("File check completed.")
-    kept = agent.state / "audit-checkpoint"
-    wait_until(kept.exists, "the first checkpoint at the agent")
+    agent, daemon = first_checked(server_home, make_baselined_agent)
+    kept = first_checkpoint(agent)
     server_home.running.stop()
     shutil.copytree(server_home.data, tmp_path / "backup")
     size = recorded(server_home)
@@ -104,13 +112,8 @@ def test_agents_notice_that_an_older_store_was_put_in_place(
 def test_tampering_is_told_once_by_an_agent_and_ends_when_the_store_is_mended(
     server_home: ServerHome, make_baselined_agent: MakeAgent
 ) -> None:
-    server_home.write_rc(misc="AuditCheckpointInterval=1")
-    server_home.start()
-    agent = make_baselined_agent()
-    daemon = agent.start()
-    daemon.wait_for("File check completed.")
-    kept = agent.state / "audit-checkpoint"
-    wait_until(kept.exists, "the first checkpoint at the agent")
+    agent, daemon = first_checked(server_home, make_baselined_agent)
+    first_checkpoint(agent)
     change = (
         "UPDATE audit_records SET record = "
         "CAST(replace(CAST(record AS TEXT), ?, ?) AS BLOB) WHERE number = 0"

@@ -207,9 +207,8 @@ async def test_a_class_that_is_switched_off_is_on_record_all_the_same(
         who = {"user": "eve", "resource": "audit", "operation": "show", "role": "Auditors"}
         for code in refusals:
             speaker.raise_event(code, client="web1", peer="192.0.2.1:5000", **who)
-        storing = asyncio.create_task(speaker.store_waiting(live.runtime.store))
-        await speaker.flush(10)
-        storing.cancel()
+        with storing(live):
+            await speaker.flush(10)
         assert tuple(recorded(live)[-len(refusals) :]) == refusals
         # Out of the log and of the store.
         assert "192.0.2.1" not in (tmp_path / "log").read_text()
@@ -229,12 +228,21 @@ async def test_a_stranger_fills_no_audit_log_with_what_is_switched_off(tmp_path:
         speaker.classes = ClassSettings(frozenset(SWITCHABLE))
         for number in range(STRANGER_BURST + 20):
             speaker.raise_event("SESSION_KEY_MISMATCH", client="web1", peer=f"192.0.2.1:{number}")
-        storing = asyncio.create_task(speaker.store_waiting(live.runtime.store))
-        await speaker.flush(10)
-        storing.cancel()
+        with storing(live):
+            await speaker.flush(10)
         count = recorded(live).count("SESSION_KEY_MISMATCH")
         # A slow machine may refill one or the other meanwhile.
         assert STRANGER_BURST <= count < STRANGER_BURST + 20
+
+
+@contextmanager
+def storing(live: LiveServer) -> Iterator[None]:
+    """Let the server's journal store what waits, meanwhile."""
+    task = asyncio.create_task(live.runtime.journal.store_waiting(live.runtime.store))
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def recorded(live: LiveServer) -> list[str]:
@@ -252,16 +260,15 @@ async def test_what_is_said_of_one_client_does_not_displace_what_is_said_of_othe
             raise_event("CLOCK_MOVED", client="web1", seconds=number)
         raise_event("CLOCK_MOVED", client="web2", seconds=1)
         raise_event("SERVER_CLOCK_MOVED", seconds=1)
-        storing = asyncio.create_task(live.runtime.journal.store_waiting(live.runtime.store))
-        assert (await live.until_said("EVENTS_NOT_STORED")).fields["count"] == 7
-        # There is room again once they are stored.
-        raise_event("CLOCK_MOVED", client="web1", seconds=99)
-        await live.runtime.journal.flush(10)
-        stored = [(each.code, each.fields.get("client")) for each in await live.stored()]
-        assert stored.count(("CLOCK_MOVED", "web1")) == 4
-        assert ("CLOCK_MOVED", "web2") in stored
-        assert ("SERVER_CLOCK_MOVED", None) in stored
-        storing.cancel()
+        with storing(live):
+            assert (await live.until_said("EVENTS_NOT_STORED")).fields["count"] == 7
+            # There is room again once they are stored.
+            raise_event("CLOCK_MOVED", client="web1", seconds=99)
+            await live.runtime.journal.flush(10)
+            stored = [(each.code, each.fields.get("client")) for each in await live.stored()]
+            assert stored.count(("CLOCK_MOVED", "web1")) == 4
+            assert ("CLOCK_MOVED", "web2") in stored
+            assert ("SERVER_CLOCK_MOVED", None) in stored
 
 
 async def test_alarms_about_the_server_have_room_when_nothing_else_has(
@@ -279,13 +286,12 @@ async def test_alarms_about_the_server_have_room_when_nothing_else_has(
         for number in range(3):
             raise_event("SERVER_CLOCK_MOVED", seconds=number)
         assert live.runtime.journal.waiting == 4 + 2 + 2
-        storing = asyncio.create_task(live.runtime.journal.store_waiting(live.runtime.store))
-        assert (await live.until_said("EVENTS_NOT_STORED")).fields["count"] == 2 + 1 + 1
-        await live.runtime.journal.flush(10)
-        stored = [event.code for event in await live.stored()]
-        assert stored.count("SERVER_CLOCK_MOVED") == 2
-        assert stored.count("EVENTS_NOT_STORED") == 1
-        storing.cancel()
+        with storing(live):
+            assert (await live.until_said("EVENTS_NOT_STORED")).fields["count"] == 2 + 1 + 1
+            await live.runtime.journal.flush(10)
+            stored = [event.code for event in await live.stored()]
+            assert stored.count("SERVER_CLOCK_MOVED") == 2
+            assert stored.count("EVENTS_NOT_STORED") == 1
 
 
 async def test_what_was_lost_is_counted_until_somebody_could_be_told(
@@ -299,9 +305,8 @@ async def test_what_was_lost_is_counted_until_somebody_could_be_told(
             own.raise_event("CLIENT_RETURNED", client=f"web{number}")
         own._tell_lost()
         assert "EVENTS_NOT_STORED" not in live.codes()
-        storing = asyncio.create_task(own.store_waiting(live.runtime.store))
-        assert (await live.until_said("EVENTS_NOT_STORED")).fields["count"] == 3
-        storing.cancel()
+        with storing(live):
+            assert (await live.until_said("EVENTS_NOT_STORED")).fields["count"] == 3
 
 
 async def test_what_was_left_out_of_the_log_is_stored_in_a_bounded_number_of_events(

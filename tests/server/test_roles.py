@@ -22,6 +22,7 @@ from needfire_server.admin.roles import Access, Role, target_of
 from needfire_server.admin.verbs import VERBS, roles_for
 from needfire_server.lockout import Counted, Failures, LockLimits, Lockout, Settled
 from needfire_server.storage import refusal_rows
+from needfire_server.storage.store import DatabaseStore
 from needfire_testkit.admin_server import AdminServer
 from needfire_testkit.rc import server_rc
 from needfire_testkit.stores import StorePlace
@@ -325,13 +326,28 @@ async def test_refusals_at_several_servers_lock_at_the_same_count(
         second.close()
 
 
+async def refuse_each(
+    store: DatabaseStore,
+    word: str,
+    count: int,
+    first_us: int,
+    limits: LockLimits | None = None,
+    *,
+    is_stranger: bool = False,
+) -> None:
+    """Refuse users of whom the number makes the name, one a microsecond."""
+    for number in range(count):
+        await store.count_refusal(
+            f"{word}{number}", first_us + number, limits or LockLimits(), is_stranger=is_stranger
+        )
+
+
 async def test_the_store_remembers_a_bounded_number_of_users(
     place: StorePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refusal_rows, "USERS_MAX", 3)
     store = place.open()
-    for number in range(5):
-        await store.count_refusal(f"user{number}", number, LockLimits())
+    await refuse_each(store, "user", 5, 0)
     settled = [await store.settle_refusals(f"user{n}", 10, LockLimits()) for n in range(5)]
     assert [each.failures is not None for each in settled] == [False, False, True, True, True]
     store.close()
@@ -347,10 +363,8 @@ async def test_strangers_open_no_lock_and_drive_nobody_out(
     locked = await store.count_refusal("eve", 10, limits)
     assert locked.locks_us is not None
     await store.count_refusal("adam", 11, limits)
-    for number in range(20):
-        await store.count_refusal(f"uid {number}", 20 + number, limits, is_stranger=True)
-    for number in range(2):
-        await store.count_refusal(f"late{number}", 50 + number, limits)
+    await refuse_each(store, "uid ", 20, 20, limits, is_stranger=True)
+    await refuse_each(store, "late", 2, 50, limits)
     assert (await store.settle_refusals("eve", 60, limits)).locked_us == locked.locks_us
     assert (await store.settle_refusals("adam", 60, limits)).failures is not None
     store.close()
@@ -362,8 +376,7 @@ async def test_a_lock_holds_however_many_others_are_refused(
     monkeypatch.setattr(refusal_rows, "USERS_MAX", 3)
     store, limits = place.open(), LockLimits(failures_max=1)
     await store.count_refusal("eve", 10, limits)
-    for number in range(6):
-        await store.count_refusal(f"user{number}", 20 + number, LockLimits())
+    await refuse_each(store, "user", 6, 20)
     assert (await store.settle_refusals("eve", 60, limits)).locked_us is not None
     store.close()
 

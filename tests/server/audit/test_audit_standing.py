@@ -47,6 +47,20 @@ async def grown(directory: Path, rounds: int) -> None:
             await log.checkpoint()
 
 
+async def put_back(tmp_path: Path) -> tuple[Path, str]:
+    """Grow a log and put an older copy of its store back.
+
+    Return its directory, and the checkpoint beside the store, which nobody put back.
+    """
+    data = tmp_path / "data"
+    await grown(data, 2)
+    shutil.copy(data / "needfire.sqlite", tmp_path / "backup")
+    await grown(data, 2)
+    kept = (data / "audit" / "checkpoint").read_text()
+    shutil.copy(tmp_path / "backup", data / "needfire.sqlite")
+    return data, kept
+
+
 def doctor(directory: Path, *statements: str) -> None:
     connection = sqlite3.connect(directory / "needfire.sqlite", isolation_level=None)
     for statement in statements:
@@ -119,12 +133,7 @@ async def test_checkpoints_that_are_deleted_are_missed(
 
 
 async def test_a_store_that_was_put_back_is_told_at_each_start(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    await grown(data, 2)
-    shutil.copy(data / "needfire.sqlite", tmp_path / "backup")
-    await grown(data, 2)
-    kept = (data / "audit" / "checkpoint").read_text()
-    shutil.copy(tmp_path / "backup", data / "needfire.sqlite")
+    data, kept = await put_back(tmp_path)
     for _ in range(3):
         told = await started(data)
         assert told is not None
@@ -137,12 +146,7 @@ async def test_a_store_that_was_put_back_is_told_at_each_start(tmp_path: Path) -
 
 async def test_an_older_log_is_not_signed_over_before_it_is_told(tmp_path: Path) -> None:
     """A verb that signs at once, on the store itself, has looked at no record."""
-    data = tmp_path / "data"
-    await grown(data, 2)
-    shutil.copy(data / "needfire.sqlite", tmp_path / "backup")
-    await grown(data, 2)
-    kept = (data / "audit" / "checkpoint").read_text()
-    shutil.copy(tmp_path / "backup", data / "needfire.sqlite")
+    data, kept = await put_back(tmp_path)
     async with opened(data) as log:
         await log.append(*drafts(100))
         await log.checkpoint()
