@@ -2,49 +2,20 @@
 
 import asyncio
 import shutil
-import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from needfire_protocol.audit.record import Draft
 from needfire_protocol.audit.verify import Finding, Verdict
 from needfire_protocol.errors import StorageError
 from needfire_protocol.exit_status import ExitStatus
 from needfire_server.admin.audit_check import check_store, read_keys
 from needfire_server.admin.offline import OfflineStore
 from needfire_server.audit.keys import AuditFiles
-from needfire_server.audit.log import AuditLog
 from needfire_server.audit.standing import Standing
-from needfire_server.storage.sqlite import SqliteStore
 from needfire_testkit.admin_server import run_admin
+from needfire_testkit.audit_store import doctor, drafts, grown, opened
 from needfire_testkit.forged_log import rewrite_history
-
-
-@asynccontextmanager
-async def opened(directory: Path) -> AsyncIterator[AuditLog]:
-    store = SqliteStore.open(str(directory / "needfire.sqlite"))
-    try:
-        yield await AuditLog.open(store.audit, str(directory))
-    finally:
-        store.close()
-
-
-def drafts(count: int) -> list[Draft]:
-    return [
-        Draft("CLIENT_REGISTERED", subject="root", fields={"what": f"act {number}"})
-        for number in range(count)
-    ]
-
-
-async def grown(directory: Path, rounds: int) -> None:
-    directory.mkdir(exist_ok=True)
-    async with opened(directory) as log:
-        for _ in range(rounds):
-            await log.append(*drafts(20))
-            await log.checkpoint()
 
 
 async def put_back(tmp_path: Path) -> tuple[Path, str]:
@@ -61,16 +32,9 @@ async def put_back(tmp_path: Path) -> tuple[Path, str]:
     return data, kept
 
 
-def doctor(directory: Path, *statements: str) -> None:
-    connection = sqlite3.connect(directory / "needfire.sqlite", isolation_level=None)
-    for statement in statements:
-        connection.execute(statement)
-    connection.close()
-
-
 async def started(directory: Path) -> Finding | None:
     """Do what a start of the server does with the log; return what it tells."""
-    async with opened(directory) as log:
+    async with opened(directory) as (_store, log):
         await log.check_all()
         told = log.finding or log.standing
         await log.append(*drafts(2))
@@ -147,7 +111,7 @@ async def test_a_store_that_was_put_back_is_told_at_each_start(tmp_path: Path) -
 async def test_an_older_log_is_not_signed_over_before_it_is_told(tmp_path: Path) -> None:
     """A verb that signs at once, on the store itself, has looked at no record."""
     data, kept = await put_back(tmp_path)
-    async with opened(data) as log:
+    async with opened(data) as (_store, log):
         await log.append(*drafts(100))
         await log.checkpoint()
         assert log.finding is not None
@@ -161,7 +125,7 @@ async def test_what_was_accepted_is_told_no_more_and_its_evidence_stays(tmp_path
     await grown(data, 3)
     doctor(data, "DELETE FROM audit_checkpoints")
     assert await started(data) is not None
-    async with opened(data) as log:
+    async with opened(data) as (_store, log):
         ended = log.accept()
         assert ended is not None
         assert (ended.verdict, log.accept()) == (Verdict.MISSING_CHECKPOINT, None)
@@ -216,10 +180,10 @@ async def test_a_head_that_does_not_fit_the_records_is_told(tmp_path: Path, chan
     data = tmp_path / "data"
     size = 22 if change == "size - 1" else 21
     data.mkdir()
-    async with opened(data) as log:
+    async with opened(data) as (_store, log):
         await log.append(*drafts(size - 1))
     doctor(data, f"UPDATE audit_head SET size = {change}")
-    async with opened(data) as log:
+    async with opened(data) as (_store, log):
         await log.check_all()
         assert log.finding is not None
         assert log.finding.verdict in (Verdict.INSERTED, Verdict.CHANGED)
@@ -266,7 +230,7 @@ async def test_what_cannot_be_kept_is_known_to_the_process_and_nothing_is_overwr
         raise StorageError("no room")
 
     monkeypatch.setattr(AuditFiles, "keep_evidence", full)
-    async with opened(data) as log:
+    async with opened(data) as (_store, log):
         with pytest.raises(StorageError, match="no room"):
             await log.check_all()
         assert log.finding is not None
@@ -287,7 +251,7 @@ async def test_what_could_not_be_kept_is_kept_once_there_is_room(
     def full(*_: object) -> None:
         raise StorageError("no room")
 
-    async with opened(data) as log:
+    async with opened(data) as (_store, log):
         with monkeypatch.context() as patch:
             patch.setattr(AuditFiles, step, full)
             with pytest.raises(StorageError, match="no room"):
