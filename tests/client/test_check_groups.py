@@ -2,7 +2,7 @@
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +18,8 @@ from needfire_protocol.baseline import encode_entries, key_of
 from needfire_protocol.rc.policies import Policy
 from needfire_testkit.mounting import mounted
 from needfire_testkit.scan_workers import share_out_everything
-from needfire_testkit.scanner import Scanned, dir_rule, file_rule, settings_of
+from needfire_testkit.scanner import Make, Scanned, dir_rule, file_rule, making
 
-Make = Callable[..., Scanned]
 OTHERS, WEB = Selection(frozenset({""})), Selection(frozenset({"web"}))
 
 
@@ -29,15 +28,8 @@ def make(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Make]:
     share_out_everything(monkeypatch)
-    made: list[Scanned] = []
-
-    def make(*rules: Any, **others: Any) -> Scanned:
-        made.append(Scanned(settings_of(*rules, scan_workers=request.param, **others), tmp_path))
-        return made[-1]
-
-    yield make
-    for scanned in made:
-        scanned.close()
+    with making(tmp_path, scan_workers=request.param) as make:
+        yield make
 
 
 @pytest.fixture

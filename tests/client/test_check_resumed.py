@@ -1,7 +1,7 @@
 """A check that is stopped, and goes on where it was."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,8 @@ from needfire_client.policy import EVERYTHING, Selection
 from needfire_client.position import MAX_AGE_US, PARTS_MAX, Part, Position, PositionStore
 from needfire_protocol.rc.policies import Policy
 from needfire_testkit.scan_workers import share_out_everything
-from needfire_testkit.scanner import Scanned, dir_rule, file_rule, settings_of
+from needfire_testkit.scanner import Make, Scanned, dir_rule, file_rule, making
 
-Make = Callable[..., Scanned]
 HOUR_US = 3_600_000_000
 
 
@@ -29,16 +28,8 @@ def make(
 ) -> Iterator[Make]:
     share_out_everything(monkeypatch)
     monkeypatch.setattr(scan_pool, "_RECORDS_PER_POLL", 1)
-    made: list[Scanned] = []
-
-    def make(*rules: Any, **others: Any) -> Scanned:
-        others = {"scan_workers": request.param, "sha256": "c" * 64, **others}
-        made.append(Scanned(settings_of(*rules, **others), tmp_path))
-        return made[-1]
-
-    yield make
-    for scanned in made:
-        scanned.close()
+    with making(tmp_path, scan_workers=request.param, sha256="c" * 64) as make:
+        yield make
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import Policy
 from needfire_testkit.processes import wait_until
 from needfire_testkit.scan_workers import ThreadWorker, share_out_everything
-from needfire_testkit.scanner import Scanned, dir_rule, file_rule, settings_of
+from needfire_testkit.scanner import Make, dir_rule, file_rule, making, settings_of
 
 REAL_START = scan_pool.start_worker
 
@@ -43,21 +43,10 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Scanned]]:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     share_out_everything(monkeypatch)
-    made: list[Scanned] = []
-
-    def make(*rules: Any, **others: Any) -> Scanned:
-        others.setdefault("scan_workers", 3)
-        made.append(Scanned(settings_of(*rules, **others), tmp_path))
-        return made[-1]
-
-    yield make
-    for scanned in made:
-        scanned.close()
-
-
-Make = Callable[..., Scanned]
+    with making(tmp_path, scan_workers=3) as make:
+        yield make
 
 
 def contents(path: Path) -> tuple[str, int]:

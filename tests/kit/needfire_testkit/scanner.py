@@ -1,6 +1,8 @@
 """A tree to watch, the settings for it, and a checker whose events are kept."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,22 @@ from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import PathRule, Policy, RuleKind
 from needfire_protocol.severity import Severity
 
-__all__ = ["Raised", "Scanned", "dir_rule", "file_rule", "settings_of"]
+__all__ = [
+    "ADDED",
+    "MISSING",
+    "MODIFIED",
+    "Make",
+    "Raised",
+    "Scanned",
+    "codes",
+    "dir_rule",
+    "file_rule",
+    "making",
+    "of_files",
+    "settings_of",
+]
+
+ADDED, MISSING, MODIFIED = "POLICY_ADDED", "POLICY_MISSING", "POLICY_MODIFIED"
 
 
 _BEGINNINGS_AND_ENDS = ("CHECK_STARTED", "CHECK_COMPLETED", "CHECK_SAW_NOTHING", "BASELINE_WRITTEN")
@@ -132,3 +149,39 @@ class Scanned:
         }
         assert len(found) == len(taken), f"something was reported twice: {taken}"
         return found
+
+
+Make = Callable[..., Scanned]
+"""Makes one of rules, and of settings by name."""
+
+
+@contextmanager
+def making(directory: Path, **defaults: Any) -> Iterator[Make]:
+    """Give what makes ``Scanned`` there, with these settings where no others are named.
+
+    All that it made is closed in the end.
+    """
+    made: list[Scanned] = []
+
+    def make(*rules: PathRule, **others: Any) -> Scanned:
+        made.append(Scanned(settings_of(*rules, **{**defaults, **others}), directory))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for scanned in made:
+            scanned.close()
+
+
+def codes(raised: list[Raised]) -> list[str]:
+    return [event.code for event in raised]
+
+
+def of_files(found: set[tuple[str, bytes, str]], root: Path) -> dict[str, tuple[str, str]]:
+    """Return what was reported of objects that are not directories whose times moved."""
+    return {
+        os.fsdecode(path.removeprefix(bytes(root) + b"/")): (code, letters)
+        for code, path, letters in found
+        if letters != "--------T-"
+    }
