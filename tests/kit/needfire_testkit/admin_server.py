@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pty
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,9 +23,20 @@ from needfire_server.sealing import keys_at_hand, open_seal
 from needfire_server.states import ClientState
 from needfire_server.storage.base import ClientConnection
 from needfire_server.storage.sqlite import SqliteStore
+from needfire_testkit.server_store import NOW_US, verifier
 
-__all__ = ["OWN", "AdminServer", "Ended", "run_admin", "start_admin"]
+__all__ = [
+    "OWN",
+    "RC",
+    "AdminServer",
+    "Ended",
+    "on_terminal",
+    "registered",
+    "run_admin",
+    "start_admin",
+]
 
+RC = b"[ReadOnly]\ndir=/etc\n[Misc]\nSetFilecheckTime=600\n"
 
 OWN: Final = Access({role: frozenset({0, os.geteuid()}) for role in Role}, {})
 """Who runs the tests has every role."""
@@ -146,3 +158,31 @@ async def run_admin(
     out, err = await process.communicate(stdin)
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
+
+
+async def registered(server: AdminServer, *names: str) -> None:
+    """Register clients, as the server itself would know of them."""
+    for name in names:
+        await server.store.register(name, verifier(), now_us=NOW_US, user="root")
+        record = await server.store.client_record(name)
+        assert record is not None
+        server.registry.put(record)
+
+
+async def on_terminal(*arguments: str, directory: Path) -> bytes:
+    """Run needfire-admin on a terminal; return what it shows there."""
+    leader, follower = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from needfire_server.admin.cli import main; main()",
+        *("--data-dir", str(directory), *arguments),
+        stdout=follower,
+        stderr=follower,
+        stdin=follower,
+    )
+    await process.wait()
+    os.close(follower)
+    shown = os.read(leader, 65_536)
+    os.close(leader)
+    return shown
