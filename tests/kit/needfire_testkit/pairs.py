@@ -9,14 +9,17 @@ import hashlib
 import os
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from needfire_protocol.connection import AgentConnection, ServerConnection
 from needfire_protocol.connection_events import (
     ConnectionEvent,
+    Failed,
     NegotiationRequested,
     ProofReceived,
     ResumptionRequested,
 )
+from needfire_protocol.framing import Frame, FrameReader, FrameType
 from needfire_protocol.keys import SessionKeys, sign_report
 from needfire_protocol.messages import EVENT_REPORT, Report, ReportBatch
 from needfire_protocol.srp import RandomBytes, Verifier, make_verifier
@@ -26,10 +29,17 @@ __all__ = [
     "NAME",
     "PASSWORD",
     "Pair",
+    "assert_failed",
+    "at_confirmation",
     "connect",
     "fixed_random",
+    "frames",
+    "negotiate",
     "negotiated_pair",
     "new_server",
+    "only",
+    "only_frame",
+    "refused_pair",
     "resumed_pair",
     "signed_batch",
     "verifier_of",
@@ -174,3 +184,74 @@ def signed_batch(
         signature = sign_report(keys, stream, sequence, EVENT_REPORT, body)
         reports.append(Report(sequence, EVENT_REPORT, body, signature))
     return ReportBatch(stream, tuple(reports))
+
+
+# ---- one side at a time ---------------------------------------------------------------------------
+
+
+def negotiate(password: str = PASSWORD, **keywords: Any) -> AgentConnection:
+    """An agent that begins; whatever its connection takes can be given by name."""
+    options: dict[str, Any] = {"takeover": False, "random_bytes": os.urandom, **keywords}
+    return AgentConnection.negotiate(NAME, password, **options)
+
+
+def at_confirmation() -> tuple[AgentConnection, ServerConnection]:
+    """Both sides of a negotiation in which only the proof and its confirmation are missing."""
+    agent, server = negotiate(), new_server()
+    server.receive_data(agent.data_to_send())
+    server.challenge(verifier_of())
+    agent.receive_data(server.data_to_send())
+    return agent, server
+
+
+def refused_pair(password: str, *, known: bool) -> tuple[Pair, bytes]:
+    """The pair after a failed negotiation, and all that the server sent."""
+    agent, server = (
+        negotiate(password, random_bytes=fixed_random("a")),
+        new_server(fixed_random("s")),
+    )
+    sent = bytearray()
+    pair = Pair(agent, server, [], [])
+    for answer in ("challenge", "verify"):
+        pair.deliver_to_server()
+        if answer == "challenge":
+            server.challenge(verifier_of() if known else None)
+        else:
+            pair.server_events += server.verify_proof()
+        data = server.data_to_send()
+        sent += data
+        pair.agent_events += agent.receive_data(data)
+    return pair, bytes(sent)
+
+
+def frames(data: bytes) -> list[Frame]:
+    """The frames that the bytes are, with nothing left over."""
+    reader, found = FrameReader(), []
+    reader.feed(data)
+    while frame := reader.next_frame(frozenset(FrameType)):
+        found.append(frame)
+    assert reader.buffered_bytes == 0
+    return found
+
+
+def only_frame(connection: AgentConnection | ServerConnection) -> Frame:
+    """The one frame that it has to send."""
+    found = frames(connection.data_to_send())
+    assert len(found) == 1
+    return found[0]
+
+
+def only(events: list[ConnectionEvent]) -> Any:
+    assert len(events) == 1, events
+    return events[0]
+
+
+def assert_failed(
+    connection: AgentConnection | ServerConnection, events: list[ConnectionEvent], text: str
+) -> None:
+    """It has failed with such a text, and whatever comes now is nothing to it."""
+    assert isinstance(events[-1], Failed), events
+    assert text in str(events[-1].error)
+    assert connection.is_closed
+    assert not connection.is_open
+    assert connection.receive_data(b"\x20\x00\x00\x00\x01x" * 10) == []
