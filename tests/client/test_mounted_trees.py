@@ -2,19 +2,14 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from needfire_testkit.mounting import mounted
-from needfire_testkit.scan_workers import share_out_everything
-from needfire_testkit.scanner import Scanned, dir_rule, file_rule, settings_of
+from needfire_testkit.scanner import Make, Scanned, dir_rule, file_rule
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
-
-Make = Callable[..., Scanned]
 
 
 @pytest.fixture
@@ -23,22 +18,6 @@ def root(tmp_path: Path) -> Path:
     (root / "sub").mkdir(parents=True)
     (root / "file").write_bytes(b"x")
     return root
-
-
-@pytest.fixture(params=[1, 2], ids=["alone", "shared"])
-def make(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Make]:
-    share_out_everything(monkeypatch)
-    made: list[Scanned] = []
-
-    def make(*rules: Any) -> Scanned:
-        made.append(Scanned(settings_of(*rules, scan_workers=request.param), tmp_path))
-        return made[-1]
-
-    yield make
-    for scanned in made:
-        scanned.close()
 
 
 def changed(scanned: Scanned, root: Path) -> dict[str, str]:

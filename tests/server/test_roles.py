@@ -343,22 +343,20 @@ async def refuse_each(
 
 
 async def test_the_store_remembers_a_bounded_number_of_users(
-    place: StorePlace, monkeypatch: pytest.MonkeyPatch
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refusal_rows, "USERS_MAX", 3)
-    store = place.open()
     await refuse_each(store, "user", 5, 0)
     settled = [await store.settle_refusals(f"user{n}", 10, LockLimits()) for n in range(5)]
     assert [each.failures is not None for each in settled] == [False, False, True, True, True]
-    store.close()
 
 
 async def test_strangers_open_no_lock_and_drive_nobody_out(
-    place: StorePlace, monkeypatch: pytest.MonkeyPatch
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """User namespaces give a local user thousands of numbers, each of which may knock."""
     monkeypatch.setattr(refusal_rows, "USERS_MAX", 6)
-    store, limits = place.open(), LockLimits(failures_max=2)
+    limits = LockLimits(failures_max=2)
     await store.count_refusal("eve", 10, limits)
     locked = await store.count_refusal("eve", 10, limits)
     assert locked.locks_us is not None
@@ -367,18 +365,16 @@ async def test_strangers_open_no_lock_and_drive_nobody_out(
     await refuse_each(store, "late", 2, 50, limits)
     assert (await store.settle_refusals("eve", 60, limits)).locked_us == locked.locks_us
     assert (await store.settle_refusals("adam", 60, limits)).failures is not None
-    store.close()
 
 
 async def test_a_lock_holds_however_many_others_are_refused(
-    place: StorePlace, monkeypatch: pytest.MonkeyPatch
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refusal_rows, "USERS_MAX", 3)
-    store, limits = place.open(), LockLimits(failures_max=1)
+    limits = LockLimits(failures_max=1)
     await store.count_refusal("eve", 10, limits)
     await refuse_each(store, "user", 6, 20)
     assert (await store.settle_refusals("eve", 60, limits)).locked_us is not None
-    store.close()
 
 
 def test_a_lock_in_memory_holds_however_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import shutil
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,13 @@ import pytest
 from needfire_protocol.audit.verify import Verdict, verify
 from needfire_server.audit.log import AuditLog
 from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint
+from needfire_server.storage.store import DatabaseStore
 from needfire_testkit.audit_store import drafts, nothing, opened
 from needfire_testkit.postgres import PostgresServer
 from needfire_testkit.server_store import event
 from needfire_testkit.stores import StorePlace
+
+Server = tuple[DatabaseStore, AuditLog]
 
 
 @pytest.fixture
@@ -24,13 +29,25 @@ def shared(postgres: PostgresServer, tmp_path: Path) -> StorePlace:
     return StorePlace(tmp_path, postgres, postgres.emptied_database())
 
 
-async def test_servers_that_share_a_database_continue_one_log(
-    shared: StorePlace, tmp_path: Path
-) -> None:
+@asynccontextmanager
+async def both(shared: StorePlace) -> AsyncIterator[tuple[Server, Server]]:
+    """Open the database for two servers, one after the other, and a log for each."""
     async with (
-        opened(shared, tmp_path / "first") as (store, first),
-        opened(shared, tmp_path / "second") as (other_store, second),
+        opened(shared, shared.directory / "first") as first,
+        opened(shared, shared.directory / "second") as second,
     ):
+        yield first, second
+
+
+async def share_key(shared: StorePlace) -> None:
+    """Let the first server begin the log, and give its key to the second."""
+    async with opened(shared, shared.directory / "first"):
+        pass
+    shutil.copytree(shared.directory / "first" / "audit", shared.directory / "second" / "audit")
+
+
+async def test_servers_that_share_a_database_continue_one_log(shared: StorePlace) -> None:
+    async with both(shared) as ((store, first), (other_store, second)):
         # One of them has the key: the other records, and shows what is signed.
         assert (first.key_trouble is None, second.key_trouble is None) == (True, False)
         items = [(event("SERVER_UP"), draft) for draft in drafts(60)]
@@ -49,16 +66,9 @@ async def test_servers_that_share_a_database_continue_one_log(
             assert (result.finding, result.records) == (None, 121)
 
 
-async def test_servers_that_all_have_the_key_sign_in_turns(
-    shared: StorePlace, tmp_path: Path
-) -> None:
-    async with opened(shared, tmp_path / "first"):
-        pass
-    shutil.copytree(tmp_path / "first" / "audit", tmp_path / "second" / "audit")
-    async with (
-        opened(shared, tmp_path / "first") as (_, first),
-        opened(shared, tmp_path / "second") as (_, second),
-    ):
+async def test_servers_that_all_have_the_key_sign_in_turns(shared: StorePlace) -> None:
+    await share_key(shared)
+    async with both(shared) as ((_, first), (_, second)):
         for log in (first, second) * 3:
             await log.append(*drafts(2))
             await asyncio.gather(first.checkpoint(), second.checkpoint())
@@ -70,13 +80,8 @@ async def test_servers_that_all_have_the_key_sign_in_turns(
         assert second.finding is None
 
 
-async def test_a_key_that_another_server_changed_is_followed(
-    shared: StorePlace, tmp_path: Path
-) -> None:
-    async with (
-        opened(shared, tmp_path / "first") as (_, first),
-        opened(shared, tmp_path / "second") as (_, second),
-    ):
+async def test_a_key_that_another_server_changed_is_followed(shared: StorePlace) -> None:
+    async with both(shared) as ((_, first), (_, second)):
         new = await first.rotate("root")
         made = await second.checkpoint()
         assert second.public_keys()[-1] == new
@@ -85,16 +90,11 @@ async def test_a_key_that_another_server_changed_is_followed(
 
 
 async def test_what_a_key_signs_behind_its_handover_is_not_kept(
-    shared: StorePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: StorePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second server looks which key is the latest, and then the first one changes it."""
-    async with opened(shared, tmp_path / "first"):
-        pass
-    shutil.copytree(tmp_path / "first" / "audit", tmp_path / "second" / "audit")
-    async with (
-        opened(shared, tmp_path / "first") as (_, first),
-        opened(shared, tmp_path / "second") as (store, second),
-    ):
+    await share_key(shared)
+    async with both(shared) as ((_, first), (store, second)):
         head = store.audit.head
 
         async def rotated_head() -> AuditHead:
@@ -116,12 +116,9 @@ async def test_what_a_key_signs_behind_its_handover_is_not_kept(
 
 
 async def test_a_server_shows_at_once_what_another_one_signed_if_it_is_told_to_look(
-    shared: StorePlace, tmp_path: Path
+    shared: StorePlace,
 ) -> None:
-    async with (
-        opened(shared, tmp_path / "first") as (_, first),
-        opened(shared, tmp_path / "second") as (store, second),
-    ):
+    async with both(shared) as ((_, first), (store, second)):
         await first.rotate("root")
         looks = Counter[str]()
         ask = store.audit.last_checkpoint
