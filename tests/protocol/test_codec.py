@@ -343,3 +343,10 @@ def is_flat(value: Any) -> bool:
 
 
 FLAT = replace(WIDE, binary_bytes_max=0, array_items_max=0, depth_max=2)
+
+
+def test_arrays_come_back_as_tuples_where_that_is_asked_for() -> None:
+    value = {"a": [1, [2, "x"]]}
+    assert decode(encode(value), limits=WIDE) == value
+    read = decode(encode(value), limits=WIDE, is_only_compared=True, as_tuples=True)
+    assert read == {"a": (1, (2, "x"))}
