@@ -20,11 +20,7 @@ from needfire_protocol.connection_events import (
 from needfire_protocol.errors import LocalProtocolError
 from needfire_protocol.framing import FrameType
 from needfire_protocol.handshake import AUTHENTICATION_REFUSAL
-from needfire_protocol.handshake_frames import (
-    PlainRefusal,
-    decode_frame,
-    encode_frame,
-)
+from needfire_protocol.handshake_frames import PlainRefusal, decode_frame, encode_frame
 from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import (
     Acknowledge,

@@ -32,12 +32,7 @@ from needfire_protocol.handshake_frames import (
     decode_frame,
     encode_frame,
 )
-from needfire_protocol.messages import (
-    GoodbyeAccepted,
-    Heartbeat,
-    RefusalCode,
-    Welcome,
-)
+from needfire_protocol.messages import GoodbyeAccepted, Heartbeat, RefusalCode, Welcome
 from needfire_testkit.pairs import (
     FAKE_SALT_KEY,
     NAME,

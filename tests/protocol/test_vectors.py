@@ -4,15 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from needfire_testkit.vectors import (
-    RECEIVERS,
-    Vector,
-    all_vectors,
-    file_text,
-    read_file,
-    secrets_text,
-    told,
-)
+from needfire_testkit.vector_files import file_text, read_file, secrets_text
+from needfire_testkit.vector_receivers import RECEIVERS, Vector, told
+from needfire_testkit.vectors import all_vectors
 
 FOLDER = Path(__file__).parents[1] / "vectors"
 VECTORS = {path.stem: read_file(path) for path in sorted(FOLDER.glob("*.txt"))}

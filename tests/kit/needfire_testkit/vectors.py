@@ -5,24 +5,12 @@ vector expects is written here by hand, never computed.
 """
 
 import hashlib
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from needfire_protocol import srp
 from needfire_protocol.codec import encode
-from needfire_protocol.connection import AgentConnection, ServerConnection
-from needfire_protocol.connection_events import (
-    AuthenticationFailed,
-    Closed,
-    ConnectionEvent,
-    Failed,
-    MessageReceived,
-    ProofReceived,
-    Refused,
-)
 from needfire_protocol.framing import FrameReader, FrameType, frame_bytes, frame_header
 from needfire_protocol.handshake_frames import (
     Challenge,
@@ -53,135 +41,20 @@ from needfire_protocol.messages import (
     Welcome,
 )
 from needfire_protocol.seal import Direction, Sealer, Suite
-from needfire_testkit.pairs import (
-    FAKE_SALT_KEY,
-    NAME,
-    PASSWORD,
-    Pair,
-    fixed_random,
-    negotiated_pair,
-    new_server,
-    resumed_pair,
-    signed_batch,
-    verifier_of,
+from needfire_testkit.pairs import NAME, fixed_random, new_server, signed_batch, verifier_of
+from needfire_testkit.vector_receivers import (
+    KEYS,
+    Vector,
+    negotiated,
+    negotiating,
+    opened,
+    resuming_agent,
 )
 
-__all__ = ["RECEIVERS", "Vector", "all_vectors", "file_text", "read_file", "told", "write_all"]
+__all__ = ["all_vectors"]
 
 N = srp._N
 STREAM = bytes(range(16))
-
-
-@dataclass(frozen=True, slots=True)
-class Vector:
-    """Bytes, who gets them, and what that must lead to."""
-
-    name: str
-    receiver: str
-    """Key of ``RECEIVERS``."""
-    expect: str
-    """The events, as ``told`` writes them; a failure by how its text begins."""
-    comment: str
-    data: bytes
-
-
-# ---- the receivers -----------------------------------------------------------------------------
-
-
-def _negotiating() -> AgentConnection:
-    return AgentConnection.negotiate(
-        NAME, PASSWORD, takeover=False, random_bytes=fixed_random("vector agent")
-    )
-
-
-def _challenged() -> tuple[AgentConnection, ServerConnection]:
-    agent, server = _negotiating(), new_server(fixed_random("vector server"))
-    server.receive_data(agent.data_to_send())
-    server.challenge(verifier_of())
-    return agent, server
-
-
-def _server_awaiting_proof() -> ServerConnection:
-    _, server = _challenged()
-    server.data_to_send()
-    return server
-
-
-def _agent_awaiting_confirmation() -> AgentConnection:
-    agent, server = _challenged()
-    agent.receive_data(server.data_to_send())
-    return agent
-
-
-def _negotiated(suite: int = 1) -> Pair:
-    return negotiated_pair(
-        agent_random=fixed_random("vector agent"),
-        server_random=fixed_random("vector server"),
-        suites=(suite,),
-    )
-
-
-_KEYS_OF = {suite: _negotiated(suite).keys for suite in (1, 2)}
-_KEYS = _KEYS_OF[1]
-
-
-def _open(suite: int) -> Pair:
-    return resumed_pair(
-        _KEYS_OF[suite],
-        agent_random=fixed_random("vector resuming agent"),
-        server_random=fixed_random("vector resuming server"),
-    )
-
-
-def _resuming() -> AgentConnection:
-    return AgentConnection.resume(_KEYS, random_bytes=fixed_random("vector resuming agent"))
-
-
-def _server_awaiting_resumption_proof() -> ServerConnection:
-    server = new_server(fixed_random("vector resuming server"))
-    server.receive_data(_resuming().data_to_send())
-    server.resume(_KEYS)
-    server.data_to_send()
-    return server
-
-
-RECEIVERS: dict[str, Callable[[], AgentConnection | ServerConnection]] = {
-    "fresh server": lambda: new_server(fixed_random("vector server")),
-    "server awaiting proof": _server_awaiting_proof,
-    "server awaiting resumption proof": _server_awaiting_resumption_proof,
-    "open server, suite 1": lambda: _open(1).server,
-    "open server, suite 2": lambda: _open(2).server,
-    "open server, negotiated": lambda: _negotiated().server,
-    "agent awaiting challenge": _negotiating,
-    "agent awaiting confirmation": _agent_awaiting_confirmation,
-    "agent awaiting resumption answer": _resuming,
-    "open agent, suite 1": lambda: _open(1).agent,
-}
-
-
-def told(vector: Vector) -> str:
-    """Return what the receiver makes of a vector's bytes, followed by the end of the stream."""
-    receiver = RECEIVERS[vector.receiver]()
-    events = receiver.receive_data(vector.data)
-    if events and events[-1] == ProofReceived() and isinstance(receiver, ServerConnection):
-        events += receiver.verify_proof()
-    events += receiver.receive_eof()
-    return (
-        " | ".join(_word(event) for event in events if not isinstance(event, Closed)) or "nothing"
-    )
-
-
-def _word(event: ConnectionEvent) -> str:
-    name = type(event).__name__
-    if isinstance(event, Failed):
-        return f"{name}: {event.error}"
-    if isinstance(event, AuthenticationFailed):
-        return f"{name}: {event.reason.value}"
-    if isinstance(event, Refused):
-        return f"{name}: {event.code.name}{' authenticated' if event.authenticated else ''}"
-    if isinstance(event, MessageReceived):
-        return f"{name}: {type(event.message).__name__}"
-    return name
 
 
 # ---- what is right -----------------------------------------------------------------------------
@@ -196,7 +69,7 @@ def _content(raw: bytes, kind: Any) -> Any:
 
 
 def _right_frames() -> dict[str, bytes]:
-    agent, server = _negotiating(), new_server(fixed_random("vector server"))
+    agent, server = negotiating(), new_server(fixed_random("vector server"))
     right = {"hello": agent.data_to_send()}
     server.receive_data(right["hello"])
     server.challenge(verifier_of())
@@ -206,16 +79,16 @@ def _right_frames() -> dict[str, bytes]:
     server.receive_data(right["proof"])
     server.verify_proof()
     right["confirmation"] = server.data_to_send()
-    resuming, again = _resuming(), new_server(fixed_random("vector resuming server"))
+    resuming, again = resuming_agent(), new_server(fixed_random("vector resuming server"))
     right["resume"] = resuming.data_to_send()
     again.receive_data(right["resume"])
-    again.resume(_KEYS)
+    again.resume(KEYS)
     right["resumption-answer"] = again.data_to_send()
     resuming.receive_data(right["resumption-answer"])
     right["resumption-proof"] = resuming.data_to_send()
     refusing = new_server()
     refusing.receive_data(right["resume"])
-    refusing.refuse_resumption(RefusalCode.SESSION_SUPERSEDED, _KEYS)
+    refusing.refuse_resumption(RefusalCode.SESSION_SUPERSEDED, KEYS)
     right["refusal-authentic"] = refusing.data_to_send()
     return right
 
@@ -256,7 +129,7 @@ def _right() -> Iterator[Vector]:
         encode_frame(PlainRefusal(RefusalCode.AUTHENTICATION_FAILED, b"")),
     )
     for suite in (1, 2):
-        pair = _open(suite)
+        pair = opened(suite)
         pair.agent.send(_BEAT)
         pair.agent.send(signed_batch(pair.keys, STREAM, [b"first", b"second"]))
         yield Vector(
@@ -266,7 +139,7 @@ def _right() -> Iterator[Vector]:
             "a heartbeat and two signed reports",
             pair.agent.data_to_send(),
         )
-    pair = _negotiated()
+    pair = negotiated()
     pair.agent.send(_BEAT)
     yield Vector(
         "ok-record-negotiated",
@@ -275,7 +148,7 @@ def _right() -> Iterator[Vector]:
         "the traffic keys of the full handshake; the other open receivers have resumed",
         pair.agent.data_to_send(),
     )
-    pair = _open(1)
+    pair = opened(1)
     pair.server.send(Welcome(1, 7200))
     pair.server.send(FileBegin(FileKind.BASELINE, 0, bytes(32)))
     pair.server.refuse(RefusalCode.SESSION_SUPERSEDED, "negotiated anew")
@@ -287,7 +160,7 @@ def _right() -> Iterator[Vector]:
         "two messages and a sealed refusal",
         pair.server.data_to_send(),
     )
-    pair = _open(1)
+    pair = opened(1)
     pair.agent.send(AuditProofRequest(1, 2**63 - 1))
     yield Vector(
         "ok-audit-proof-request",
@@ -296,7 +169,7 @@ def _right() -> Iterator[Vector]:
         "asks for the longest way there is",
         pair.agent.data_to_send(),
     )
-    pair = _open(1)
+    pair = opened(1)
     pair.server.send(AuditCheckpoint(b"note", b"key", (b"first", b"second")))
     pair.server.send(AuditProof(7, 8, (bytes(32), b"\1" * 32)))
     pair.server.send(AuditProof(7, 8, ()))
@@ -699,7 +572,7 @@ def _order_faults() -> Iterator[Vector]:
 def _record_faults() -> Iterator[Vector]:
     server = "open server, suite 1"
     unauthentic = "Failed: a record is not authentic"
-    pair = _open(1)
+    pair = opened(1)
     records = []
     for number in range(3):
         pair.agent.send(Heartbeat(number, 0, None))
@@ -756,7 +629,7 @@ def _record_faults() -> Iterator[Vector]:
 def _message_faults() -> Iterator[Vector]:
     server = "open server, suite 1"
     malformed = "Failed: a message is malformed: "
-    keys = _KEYS
+    keys = KEYS
     good = signed_batch(keys, STREAM, [b"first", b"second"])
     one, two = good.reports
 
@@ -852,7 +725,7 @@ def _message_faults() -> Iterator[Vector]:
 
 def _sealer(direction: Direction) -> Sealer:
     """The sender's half of ``open …, suite 1``, before it has sealed anything."""
-    pair = _open(1)
+    pair = opened(1)
     side = pair.agent if direction is Direction.AGENT_TO_SERVER else pair.server
     assert side._sealer is not None
     assert Suite(pair.keys.suite) is Suite.CHACHA20_POLY1305
@@ -872,63 +745,3 @@ def all_vectors() -> list[Vector]:
         _message_faults,
     )
     return sorted((v for source in sources for v in source()), key=lambda vector: vector.name)
-
-
-# ---- files -------------------------------------------------------------------------------------
-
-
-def file_text(vector: Vector) -> str:
-    """The text of a vector's file."""
-    head = {"expect": vector.expect, "receiver": vector.receiver, "comment": vector.comment}
-    lines = [f"{name}: {text}" for name, text in head.items() if text]
-    digits = vector.data.hex()
-    rows = [digits[start : start + 64] for start in range(0, len(digits), 64)]
-    return "\n".join([*lines, "", *rows, ""])
-
-
-def read_file(path: Path) -> Vector:
-    """The vector of a file."""
-    head, _, body = path.read_text(encoding="utf-8").partition("\n\n")
-    fields = dict(line.split(": ", 1) for line in head.splitlines())
-    data = bytes.fromhex(body)
-    return Vector(path.stem, fields["receiver"], fields["expect"], fields.get("comment", ""), data)
-
-
-def secrets_text() -> str:
-    """The fixed secrets that the vectors were made with, for other implementations."""
-    agent, server = _challenged()
-    assert agent._negotiation is not None
-    assert server._negotiation is not None
-    agent.receive_data(server.data_to_send())
-    verifier = verifier_of()
-    rows: dict[str, str] = {
-        "name": NAME,
-        "password": PASSWORD,
-        "fake salt key": FAKE_SALT_KEY.hex(),
-        "salt": verifier.salt.hex(),
-        "verifier": verifier.verifier.hex(),
-        "a": agent._negotiation._srp._user.get_ephemeral_secret().hex(),
-        "b": server._negotiation._srp._verifier.get_ephemeral_secret().hex(),
-        "K": agent._negotiation._srp._user.K.hex(),
-        "master key": agent._negotiation._master.hex(),
-        "session id": _KEYS.session_id.hex(),
-        "resumption key": _KEYS.resumption_key.hex(),
-        "signing key": _KEYS.signing_key.hex(),
-    }
-    return "".join(f"{name}: {value}\n" for name, value in rows.items())
-
-
-def write_all(folder: Path) -> None:
-    """Write every file anew, and remove those that are no vectors any more."""
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = {f"{vector.name}.txt": file_text(vector) for vector in all_vectors()}
-    wanted["SECRETS"] = secrets_text()
-    for path in folder.iterdir():
-        if path.name not in wanted:
-            path.unlink()
-    for name, text in wanted.items():
-        (folder / name).write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write_all(Path(sys.argv[1]))

@@ -16,13 +16,7 @@ from needfire_protocol.exit_status import MEANINGS
 from needfire_protocol.srp import Verifier
 from needfire_server.admin.cli import cli
 from needfire_server.states import ClientState, ClientStatus
-from needfire_testkit.admin_server import (
-    RC,
-    AdminServer,
-    on_terminal,
-    registered,
-    run_admin,
-)
+from needfire_testkit.admin_server import RC, AdminServer, on_terminal, registered, run_admin
 from needfire_testkit.baselines import write_baseline
 from needfire_testkit.open_directory import open_directory
 from needfire_testkit.server_store import NOW_US, event, verifier
