@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from needfire_client.policy import Ruleset
+from needfire_protocol.escape import escape_bytes
 from needfire_protocol.plain_classes import dataclass
 
 __all__ = [
@@ -83,6 +84,8 @@ VIRTUAL_KINDS: Final = frozenset(
 )
 """Made up by the kernel as it is read: nobody tells of changes, and there is nothing to guard."""
 
+_KIND_BYTES_MAX: Final = 64
+
 _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 
@@ -97,16 +100,17 @@ class Mount:
     """The directory of the file system that is seen at ``point``."""
     point: bytes
     kind: str
-    """Type of the file system."""
+    """Type of the file system, printable: who mounts by FUSE chooses what stands behind ``fuse.``."""
 
 
 def parse_mountinfo(data: bytes) -> tuple[Mount, ...]:
     """Return the mounts in the kernel's order; lines that are none are left out."""
     mounts = []
-    for line in data.splitlines()[:MOUNTS_MAX]:
+    # Not splitlines(): the kernel leaves a carriage return in the name of a mount point as it is.
+    for line in data.split(b"\n")[:MOUNTS_MAX]:
         words = line.split(b" ")
         try:
-            kind = words[words.index(b"-", 6) + 1].decode("ascii")
+            kind = escape_bytes(words[words.index(b"-", 6) + 1][:_KIND_BYTES_MAX])
             number = int(words[0])
         except (ValueError, IndexError):
             continue

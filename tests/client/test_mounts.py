@@ -1,5 +1,6 @@
 """What mountinfo says, and what of it concerns the rules."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,21 @@ def test_lines_become_mounts_and_others_are_left_out() -> None:
     ]
     assert mounts[2] == Mount(30, b"254:0", b"/srv/real", b"/srv/a b\\", "ext4")
     assert [mount.point for mount in mounts if is_network(mount)] == [b"/home", b"/media/x"]
+
+
+@pytest.mark.parametrize("odd", [b"\r", b"\x0b", b"\x0c", b"\x85", b"\x1c", b"\xff"])
+def test_a_mount_point_that_is_named_like_the_end_of_a_line_is_seen(odd: bytes) -> None:
+    line = b"33 27 0:97 / /srv/a" + odd + b"b rw,relatime - tmpfs none rw\n"
+    assert [mount.point for mount in parse_mountinfo(line)] == [b"/srv/a" + odd + b"b"]
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"\x1b[31m", b"\r", b"x" * 10_000])
+def test_a_file_system_of_whatever_type_is_seen_and_its_type_is_printable(name: bytes) -> None:
+    line = b"33 27 0:97 / /srv/a rw,relatime - fuse." + name + b" none rw\n"
+    (mount,) = parse_mountinfo(line)
+    assert is_network(mount)
+    assert mount.kind.isprintable()
+    assert len(mount.kind) < 300
 
 
 @given(st.binary(max_size=400))
