@@ -474,7 +474,8 @@ class Examiner:
         fd = _open_quietly(name, _FLAGS, dir_fd)
         try:
             before = os.fstat(fd)
-            if not stat.S_ISREG(before.st_mode):
+            if not stat.S_ISREG(before.st_mode) or _refusal(before) is not None:
+                # Not what it was a moment ago. A giant that took its place is looked at once more.
                 return None
             size = before.st_size
             said = self._inspector.of_open(fd)

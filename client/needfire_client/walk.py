@@ -70,6 +70,9 @@ _FOLDED_FROM_NAMES: Final = 4_096
 _LINK: Final = TIMELESS_FIELDS.index("link")
 _XATTRS: Final = TIMELESS_FIELDS.index("xattrs")
 
+_NAMES_OF_A_LOG_MAX: Final = 4
+"""Names of one inode that are read in search of a rotated log: more say the same again."""
+
 _PLACES_MAX: Final = 4_096
 """Directories of which it is kept what the rules say."""
 
@@ -479,7 +482,8 @@ class Walker:
         fd, _ = opened
         try:
             with os.scandir(fd) as found:
-                names = [os.fsencode(entry.name) for entry in found if is_inode(entry.inode())]
+                same = (os.fsencode(entry.name) for entry in found if is_inode(entry.inode()))
+                names = list(islice(same, _NAMES_OF_A_LOG_MAX))
             for name in names:
                 entry, prefix = self._examiner.examine_growing(fd, name, size)
                 if entry is not None and is_inode(entry.inode) and prefix is not None:

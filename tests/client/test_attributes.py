@@ -280,6 +280,38 @@ def test_a_file_that_becomes_something_else_before_it_is_opened_is_that(
     assert (entry.digest, entry.state) == (None, State.OK)
 
 
+@pytest.mark.parametrize("size", [2**26 + 1, 2**42])
+@pytest.mark.parametrize("is_growing", [False, True])
+def test_a_giant_that_takes_the_place_of_a_file_before_it_is_opened_is_not_read(
+    tmp_path: Path,
+    directory: int,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    is_growing: bool,
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"")
+    giant = tmp_path / "giant"
+    giant.touch()
+    os.truncate(giant, size)
+    real = os.open
+
+    def swapped(*args: object, **others: object) -> int:
+        if giant.exists():
+            giant.rename(path)
+        return real(*args, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", swapped)
+    examiner = Examiner("sha256")
+    if is_growing:
+        entry = examiner.examine_growing(directory, b"f", None)[0]
+    else:
+        entry = examiner.examine(directory, b"f", hashes=True)
+    assert entry is not None
+    assert (entry.size, entry.state, entry.digest) == (size, State.UNREADABLE, None)
+    assert examiner.bytes_read == 0
+
+
 def test_a_file_that_vanishes_before_it_is_opened_is_gone(
     tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
