@@ -2,7 +2,8 @@
 
 Masks where a secret usually stands: behind a name that says so (``--password=x``, ``--token x``,
 ``PGPASSWORD=x``, ``Authorization: x``), in a URL, behind the short options of some well-known
-programs. It is a help and no promise: a secret under an innocent name cannot be told from a word.
+programs, and what looks like the tokens of some well-known services. The same in a line for a shell.
+It is a help and no promise: a secret under an innocent name cannot be told from a word.
 """
 
 import re
@@ -34,7 +35,21 @@ _OPTION: Final = re.compile(
 )
 """The same as an option of its own: the next argument goes."""
 
-_SPACE: Final = re.compile(r"(\s+)")
+_BLANK: Final = r"(?:\s|\\x0[9a-d])"
+"""The end of a line is escaped by now."""
+_SPACE: Final = re.compile(rf"({_BLANK}+)")
+
+_SPOKEN: Final = re.compile(rf"((?:^|[;|&(]|{_BLANK}){_OPTION.pattern}){_BLANK}+.+", re.IGNORECASE)
+"""The same in a line for a shell: the rest goes, as nobody can say where a quoted word ends."""
+
+_SAID: Final = frozenset({"password", "passphrase"})
+"""Words of their own behind which a secret stands, as nmcli has it."""
+
+_SHAPED: Final = re.compile(
+    r"\b(?:eyJ[\w-]{8,}\.[\w-]+\.[\w-]*|gh[opsur]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
+    r"|xox[abeprs]-[\w-]{10,}|[sr]k_live_\w{10,})"
+)
+"""Tokens that can be told by their form: JSON web tokens, GitHub, GitLab, Slack, Stripe."""
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^/?#\s]*@")
 
@@ -44,13 +59,32 @@ _OPTIONS: Final = {
     "mysqladmin": ("p", ""),
     "mariadb": ("p", ""),
     "mariadb-dump": ("p", ""),
+    "mongo": ("p", ""),
+    "mongosh": ("p", ""),
+    "mongodump": ("p", ""),
+    "sqlcmd": ("P", ""),
     "sshpass": ("p", ""),
-    "curl": ("uU", r"--(?:proxy-)?user"),
+    "ssh-keygen": ("NP", ""),
+    "openssl": ("", r"-[kK]"),
+    "curl": ("uUb", r"--(?:proxy-)?user"),
     "wget": ("u", ""),
+    "docker": ("p", ""),
+    "podman": ("p", ""),
     "ldapsearch": ("wy", ""),
     "ldapmodify": ("wy", ""),
+    "ldapadd": ("wy", ""),
+    "ldapdelete": ("wy", ""),
+    "ldappasswd": ("wyas", ""),
     "redis-cli": ("a", ""),
     "smbclient": ("U", r"--user"),
+    "rpcclient": ("U", r"--user"),
+    "net": ("U", r"--user"),
+    "useradd": ("p", ""),
+    "usermod": ("p", ""),
+    "zip": ("P", ""),
+    "unzip": ("P", ""),
+    "7z": ("p", ""),
+    "7za": ("p", ""),
 }
 """Letters of options, and long options, of well-known programs behind which a secret stands."""
 
@@ -83,7 +117,8 @@ def command_text(command: bytes) -> str:
             else:
                 parts.append(part)
                 is_next_secret = is_next_secret or found is not None
-        is_next_secret = is_next_secret or _OPTION.fullmatch(word) is not None
+        is_named = word in _SAID or _OPTION.fullmatch(word) is not None
+        is_next_secret = is_next_secret or is_named
         shown.append(_masked("".join(parts)))
     return _bounded(" ".join(shown), is_cut=len(command) > _BYTES_MAX)
 
@@ -92,8 +127,9 @@ def command_text(command: bytes) -> str:
 def _pattern(program: str) -> re.Pattern[str]:
     letters, long = _OPTIONS[program]
     # Of a cluster of letters the first of these takes the rest, or else the next argument.
-    forms = rf"-(?:(?![{letters}])[A-Za-z0-9#])*[{letters}]" + (f"|{long}(?:=|$)" if long else "")
-    return re.compile(f"({forms})(.*)", re.DOTALL)
+    forms = [rf"-(?:(?![{letters}])[A-Za-z0-9#])*[{letters}]"] if letters else []
+    forms += [f"{long}(?:=|$)"] if long else []
+    return re.compile(f"({'|'.join(forms)})(.*)", re.DOTALL)
 
 
 def _secrets(word: str) -> re.Pattern[str] | None:
@@ -104,6 +140,7 @@ def _secrets(word: str) -> re.Pattern[str] | None:
 
 def _masked(word: str) -> str:
     word = _URL.sub(rf"\g<1>{MASK}@", word)
+    word = _SHAPED.sub(MASK, _SPOKEN.sub(rf"\g<1> {MASK}", word))
     return _ASSIGNED.sub(rf"\g<1>{MASK}", word)
 
 

@@ -41,6 +41,24 @@ def line(*arguments: str) -> bytes:
         (["curl", "-sume:Xk7qz"], "curl -su***"),
         (["curl", "--user", "me:Xk7qz", "-v"], "curl --user *** -v"),
         (["curl", "--proxy-user=me:Xk7qz"], "curl --proxy-user=***"),
+        (["sh", "-c", "tool --password Xk7qz -v"], "sh -c tool --password ***"),
+        (
+            ["sh", "-c", "cd x;vault login --token 'Xk7qz Xk7qz'"],
+            "sh -c cd x;vault login --token ***",
+        ),
+        (["sh", "-c", "tool\n--password\nXk7qz\n"], "sh -c tool\\x0a--password ***"),
+        (["sh", "-c", "cd x\nmysql -pXk7qz db"], "sh -c cd x\\x0amysql -p*** db"),
+        (["useradd", "-p", "Xk7qz", "bob"], "useradd -p *** bob"),
+        (["zip", "-P", "Xk7qz", "a"], "zip -P *** a"),
+        (["7z", "a", "-pXk7qz", "x"], "7z a -p*** x"),
+        (["docker", "login", "-u", "me", "-p", "Xk7qz"], "docker login -u me -p ***"),
+        (["ssh-keygen", "-N", "Xk7qz", "-f", "k"], "ssh-keygen -N *** -f k"),
+        (["openssl", "enc", "-pbkdf2", "-k", "Xk7qz"], "openssl enc -pbkdf2 -k ***"),
+        (["ldapadd", "-x", "-w", "Xk7qz"], "ldapadd -x -w ***"),
+        (["curl", "-b", "session=Xk7qz", "h"], "curl -b *** h"),
+        (["nmcli", "connect", "x", "password", "Xk7qz"], "nmcli connect x password ***"),
+        (["tool", "ghp_Xk7qzXk7qzXk7qzXk7qz"], "tool ***"),
+        (["tool", "a=eyJhbGciOiJub25lIn0.Xk7qz.Xk7qz"], "tool a=***"),
         (["sh", "-c", "export TOKEN=Xk7qz; ls"], "sh -c export TOKEN=***"),
         (["sh", "-c", '{"password": "Xk7qz"}'], 'sh -c {"password":***'),
     ],
@@ -58,6 +76,10 @@ def test_a_secret_is_masked_where_it_usually_stands(arguments: list[str], shown:
         ["ls", "a=b"],
         [""],
         ["sudo", "-u", "me", "ls"],
+        ["passwd", "bob"],
+        ["sh", "-c", "ls --passive x; grep -c y z"],
+        ["openssl", "req", "-keyout", "k", "-days", "9"],
+        ["vi", "/home/me/eyJ.x"],
     ],
 )
 def test_what_is_no_secret_stays(arguments: list[str]) -> None:
@@ -67,7 +89,10 @@ def test_what_is_no_secret_stays(arguments: list[str]) -> None:
 @given(
     before=st.lists(words, max_size=3),
     form=st.sampled_from(
-        ["--password={}", "--my-token={}", "secret={}", "API_KEY={}", "ftp://user:{}@host/f"]
+        [
+            *("--password={}", "--my-token={}", "secret={}", "API_KEY={}", "ftp://user:{}@host/f"),
+            *("x --password {} y", "a;b --my-token\n{}\n", "ghp_0000000000000000{}"),
+        ]
     ),
     secret=secrets,
     after=st.lists(words, max_size=3),
