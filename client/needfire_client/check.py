@@ -200,7 +200,9 @@ class Checker:
 
             return self._check("update", stop, writer, finish)
 
-    def check_path(self, path: bytes, *, below: bool = False) -> int:
+    def check_path(
+        self, path: bytes, *, below: bool = False, looked_at: set[bytes] | None = None
+    ) -> int:
         """Examine one absolute, normalised path; return the number of changes reported.
 
         A directory is examined with the objects in it, and with everything below it only where it
@@ -208,14 +210,19 @@ class Checker:
 
         Args:
             below: everything below a directory is examined in any case.
+            looked_at: directories of which the entry has been looked at since the changes were
+                noticed that this is about: not again, as it may change with each file that is
+                written meanwhile. Those of this look are added.
         """
         self._looks.add(path)
+        looked_at = set() if looked_at is None else looked_at
         decision, place = self._ruleset.locate(path)
         parent = path.rpartition(b"/")[0] or b"/"
         scan = self._scan(never)
-        if parent != path:
+        if parent != path and parent not in looked_at:
             # Its times and its size move with what is in it.
             self._check_object(scan, parent)
+            looked_at.add(parent)
         if decision is None and not place.is_open:
             return scan.result(is_complete=True).changes
         if decision is None:
@@ -228,7 +235,7 @@ class Checker:
         old, now = self._check_object(scan, path)
         if not place.is_open:
             pass
-        elif below or _is_other_directory(old, now):
+        elif below or _is_other_directory(old, now) or _is_way(place, old, now):
             self._check_tree(scan, path)
         elif _is_directory(now) or not place.is_uniform:
             self._check_contents(scan, path)
@@ -589,8 +596,11 @@ class Checker:
             before: Mapping[bytes, FileEntry | None] = {name: known.get(name) for name in names}
             self._compare_names(scan, record, known, new)
             for name in sorted(names):
-                is_spoken_of = record.scope is None or name in record.scope
-                if is_spoken_of and _is_other_directory(before[name], new.get(name)):
+                if record.scope is not None and name not in record.scope:
+                    continue
+                old, now = before[name], new.get(name)
+                is_other = old != now and _is_way(record.place.child(name)[1], old, now)
+                if is_other or _is_other_directory(old, now):
                     self._check_tree(scan, join(path, name))
 
     def _check_tree(self, scan: Scan, path: bytes) -> None:
@@ -608,6 +618,16 @@ def _is_other_directory(old: FileEntry | None, new: FileEntry | None) -> bool:
     if not (_is_directory(old) and _is_directory(new)):
         return _is_directory(old) or _is_directory(new)
     return not is_same_inode(old, new.inode)
+
+
+def _is_way(place: Place, old: FileEntry | None, new: FileEntry | None) -> bool:
+    """True where a symbolic link is or was on the way to what rules name behind it.
+
+    What is there is none of the objects that a look at a directory sees.
+    """
+    return not place.is_uniform and any(
+        each is not None and each.link is not None for each in (old, new)
+    )
 
 
 def _is_same_row(place: Place, packed: bytes, now: bytes) -> bool:

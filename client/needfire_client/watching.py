@@ -357,13 +357,15 @@ class Watching:
     def _check_paths(self, paths: Mapping[bytes, bool]) -> None:
         assert self._checker is not None
         self._is_checking_paths = True
+        # A directory in which a thousand files change is told once, and not a thousand times.
+        looked_at: set[bytes] = set()
         try:
             for path, below in paths.items():
                 if self._stop.is_set():
                     # A full check that goes on later may have passed it.
                     self._dirty.add(path, below=below)
                 else:
-                    self._checker.check_path(path, below=below)
+                    self._checker.check_path(path, below=below, looked_at=looked_at)
         finally:
             self._is_checking_paths = False
 

@@ -410,6 +410,7 @@ def test_checks_of_the_touched_paths_report_what_a_full_check_does(
             wanted = only_changes(scanned.changes())
             order = sorted(touched)
             random.shuffle(order)
+            looked_at: set[bytes] = set()
             for path in order:
                 by_path.check_path(path)
             assert only_changes(scanned.changes()) == wanted
@@ -459,9 +460,10 @@ def test_real_time_watching_reports_what_a_slow_oracle_finds(
                 os.mkdir(marker)
                 ears.wait_paths(Path(os.fsdecode(marker)))
                 told, ears.paths = ears.paths, []
+                looked_at: set[bytes] = set()
                 for path in told:
                     if path.startswith(root):
-                        checker.check_path(path)
+                        checker.check_path(path, looked_at=looked_at)
                 now = snapshot(root)
                 links |= links_of(now)
                 wanted = expected(reference, now, scanned.settings)

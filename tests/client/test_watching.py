@@ -48,6 +48,8 @@ class World:
     fails_with: list[Exception] = field(default_factory=list)
     selections: list[Selection] = field(default_factory=list)
     watches: list[str] = field(default_factory=list)
+    batches: list[set[bytes]] = field(default_factory=list)
+    """For each look at a path: what those of the same batch share."""
     watcher: "FakeWatcher | None" = None
     health: Callable[[], Mapping[str, FieldValue]] = dict
     last_seen_us: int | None = None
@@ -121,8 +123,9 @@ class FakeChecker:
         self._world.did.append("done" if is_complete else "broken off")
         return result(is_complete=is_complete)
 
-    def check_path(self, path: bytes, *, below: bool) -> int:
+    def check_path(self, path: bytes, *, below: bool, looked_at: set[bytes]) -> int:
         word = "tree" if below else "path"
+        self._world.batches.append(looked_at)
         self._world.did.append(f"{word} {path.decode(errors='replace')}")
         if self._world.finds:
             fields = {"policy": "x", "change": "C", "path": escape_bytes(self._world.finds)}
@@ -223,6 +226,20 @@ async def test_a_dirty_path_is_looked_at(world: World) -> None:
         world.watcher.dirty(b"/a/b")
         await until(lambda: world.count("path /a/b"), "the look")
         assert world.count("full check") == 1
+
+
+async def test_paths_that_were_named_together_are_looked_at_together(world: World) -> None:
+    async with running(world):
+        await until(lambda: world.count("done"), "the first check")
+        assert world.watcher is not None
+        for path in (b"/a/b", b"/a/c", b"/a/d"):
+            world.watcher.dirty(path)
+        await until(lambda: world.count("path /a/d"), "the looks")
+        world.watcher.dirty(b"/a/e")
+        await until(lambda: world.count("path /a/e"), "the next look")
+    first, *others, last = world.batches
+    assert all(each is first for each in others)
+    assert last is not first
 
 
 async def test_dirty_paths_need_not_wait_for_the_end_of_a_full_check(world: World) -> None:
