@@ -25,6 +25,7 @@ from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import Event, FieldValue
 from needfire_protocol.rc.agent import AgentSettings
+from needfire_testkit.io_class import IDLE, io_class
 from needfire_testkit.scanner import dir_rule, settings_of
 from needfire_testkit.server import until
 
@@ -48,6 +49,8 @@ class World:
     fails_with: list[Exception] = field(default_factory=list)
     selections: list[Selection] = field(default_factory=list)
     watches: list[str] = field(default_factory=list)
+    io_classes: list[int] = field(default_factory=list)
+    """In which class each full check read."""
     batches: list[set[bytes]] = field(default_factory=list)
     """For each look at a path: what those of the same batch share."""
     watcher: "FakeWatcher | None" = None
@@ -106,6 +109,7 @@ class FakeChecker:
         watch: str,
     ) -> CheckResult:
         self._world.did.append("full check")
+        self._world.io_classes.append(io_class())
         self._world.selections.append(selection)
         self._world.watches.append(watch)
         if self._world.fails_with:
@@ -226,6 +230,12 @@ async def test_a_dirty_path_is_looked_at(world: World) -> None:
         world.watcher.dirty(b"/a/b")
         await until(lambda: world.count("path /a/b"), "the look")
         assert world.count("full check") == 1
+
+
+async def test_a_check_reads_when_nobody_else_does(world: World) -> None:
+    async with running(world):
+        await until(lambda: world.count("done"), "the first check")
+    assert world.io_classes == [IDLE]
 
 
 async def test_paths_that_were_named_together_are_looked_at_together(world: World) -> None:

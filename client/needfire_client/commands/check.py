@@ -1,5 +1,7 @@
 """``check``: one full check; prints the differences and exits 1 where there are any."""
 
+import os
+
 from needfire_client.check import Checker, CheckResult
 from needfire_client.oneshot import run_oneshot
 from needfire_client.oneshot_tools import OneShot
@@ -71,7 +73,8 @@ def print_summary(result: CheckResult, *, as_json: bool) -> None:
     """Print what a check saw, in one line, and warn of what it did not see."""
     if result.unreadable:
         count = f"{result.unreadable} object{'' if result.unreadable == 1 else 's'}"
-        warn(f"{count} could not be read, so nobody knows whether they differ: run it as root")
+        advice = "the events say why" if os.geteuid() == 0 else "run it as root"
+        warn(f"{count} could not be read, so nobody knows whether they differ: {advice}")
     if not result.files:
         complain("nothing was there to look at: the rules cover no object of this host")
     if as_json:
