@@ -221,7 +221,7 @@ class Checker:
         scan = self._scan(never)
         if parent != path and parent not in looked_at:
             # Its times and its size move with what is in it.
-            self._check_object(scan, parent)
+            self._check_around(scan, parent)
             looked_at.add(parent)
         if decision is None and not place.is_open:
             return scan.result(is_complete=True).changes
@@ -565,6 +565,16 @@ class Checker:
 
     # ---- a check of one path ---------------------------------------------------------------------
 
+    def _check_around(self, scan: Scan, parent: bytes) -> None:
+        """Compare the directory that a path is in; all of it, where it is another or gone.
+
+        A look at the directory itself may come later, and would find it as it was reported here.
+        """
+        place = self._ruleset.locate(parent)[1]
+        old, now = self._check_object(scan, parent)
+        if place.is_open and (_is_other_directory(old, now) or _is_way(place, old, now)):
+            self._check_tree(scan, parent)
+
     def _check_object(self, scan: Scan, path: bytes) -> tuple[FileEntry | None, FileEntry | None]:
         """Compare one object; return what it was and what it is."""
         looked = scan.walker.look(path)
@@ -598,9 +608,9 @@ class Checker:
             for name in sorted(names):
                 if record.scope is not None and name not in record.scope:
                     continue
-                old, now = before[name], new.get(name)
-                is_other = old != now and _is_way(record.place.child(name)[1], old, now)
-                if is_other or _is_other_directory(old, now):
+                was, is_now = before[name], new.get(name)
+                is_other = was != is_now and _is_way(record.place.child(name)[1], was, is_now)
+                if is_other or _is_other_directory(was, is_now):
                     self._check_tree(scan, join(path, name))
 
     def _check_tree(self, scan: Scan, path: bytes) -> None:
