@@ -6,7 +6,7 @@ that fails. Whoever opens a store that others use as well must bring the key tha
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import sqlalchemy as sa
@@ -188,7 +188,7 @@ async def give_up_key(
 
     def told(names: list[str]) -> Draft:
         done = Exchanged(before, after, len(names))
-        return replace(_draft("SEAL_KEY_LOST", done, user), is_success=False)
+        return _draft("SEAL_KEY_LOST", done, user)._replace(is_success=False)
 
     names = await store.change_seal(lambda c: seal_rows.forget(c, new_key), told)
     if keys.credential is None:

@@ -146,7 +146,7 @@ def test_fields_are_written_as_the_encoder_of_json_writes_them(fields: dict[str,
     assert event_of_row(row) == (1, said)
 
 
-@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 63, 64, 65, 73, 129])
 async def test_any_number_of_rows_is_stored_in_order(count: int, place: StorePlace) -> None:
     store = place.open()
     reports = [incoming(number) for number in range(1, count + 1)]

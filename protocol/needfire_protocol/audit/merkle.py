@@ -6,7 +6,7 @@ keeps more than one hash a level.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 __all__ = [
@@ -52,7 +52,7 @@ class Frontier:
         """
         if size < 0 or len(hashes) != size.bit_count():
             raise ValueError(f"a tree of {size} leaves has {size.bit_count()} full subtrees")
-        if any(len(each) != HASH_BYTES for each in hashes):
+        if not {HASH_BYTES}.issuperset(map(len, hashes)):
             raise ValueError(f"a hash has {HASH_BYTES} bytes")
         self._size = size
         self._hashes = list(hashes)
@@ -76,16 +76,18 @@ class Frontier:
         self._hashes.append(leaf)
         self._size += 1
 
-    def completed(self, leaf: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Yield (level, index, hash) of every subtree that this leaf would complete, and itself."""
-        index, level, above = self._size, 0, len(self._hashes)
-        yield level, index, leaf
+    def complete(self, leaf: bytes) -> list[tuple[int, int, bytes]]:
+        """Add a leaf by its hash; return (level, index, hash) of each inner node that it completes."""
+        index, level, hashes = self._size, 0, self._hashes
+        nodes = []
         while index & 1:
-            above -= 1
-            leaf = node_hash(self._hashes[above], leaf)
+            leaf = node_hash(hashes.pop(), leaf)
             index >>= 1
             level += 1
-            yield level, index, leaf
+            nodes.append((level, index, leaf))
+        hashes.append(leaf)
+        self._size += 1
+        return nodes
 
     def root(self) -> bytes:
         """Return the hash of the whole tree."""

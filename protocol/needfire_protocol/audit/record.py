@@ -8,8 +8,9 @@ of the line, without the newline, are the leaf of the Merkle tree.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from needfire_protocol.audit.merkle import leaf_hash
@@ -80,9 +81,10 @@ class Moment:
     mono_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """What is to be recorded; its number, predecessor and time come when it is appended.
+
+    A tuple, because every batch of reports makes one.
 
     Attributes:
         code: key of the catalogue of events, or of one of the two records about keys.
@@ -98,7 +100,7 @@ class Draft:
     subject: str = ""
     client: str | None = None
     request: str | None = None
-    fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    fields: Mapping[str, FieldValue] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,11 @@ def encode_record(number: int, previous: bytes, moment: Moment, draft: Draft) ->
     Raises:
         FormatError: it would exceed ``RECORD_BYTES_MAX``, or a value cannot be written.
     """
+    line = _usual_line(number, previous, moment, draft)
+    return _any_line(number, previous, moment, draft) if line is None else line
+
+
+def _any_line(number: int, previous: bytes, moment: Moment, draft: Draft) -> bytes:
     values = {name: _clean(value) for name, value in draft.fields.items()}
     _check(draft, values)
     data = {
@@ -177,6 +184,72 @@ def parse_record(line: bytes) -> Record:
     return record
 
 
+class _Form(NamedTuple):
+    """The line of records of one kind, with places for what differs between them.
+
+    Attributes:
+        quotes: how many quotes the text has, all of them its own.
+        integers: where, of the subject, the client, the request and the fields, the numbers are.
+    """
+
+    text: str
+    quotes: int
+    integers: tuple[int, ...]
+
+
+def _usual_line(number: int, previous: bytes, moment: Moment, draft: Draft) -> bytes | None:
+    """Return what ``_any_line`` returns, at a tenth of the price; None where that takes a closer look.
+
+    Nearly all records are some hundred bytes of a few kinds: numbers, and texts of which JSON escapes
+    nothing. Every batch of reports leaves one, and writing it is most of what that costs.
+    """
+    fields = draft.fields
+    values = (draft.subject, draft.client, draft.request, *fields.values())
+    form = _form(draft.code, draft.is_success, tuple(fields), tuple(map(type, values)))
+    if form is None:
+        return None
+    for place in form.integers:
+        if values[place] not in _INTEGERS:
+            return None
+    time = format_time(moment.time_us)
+    text = form.text % (number, previous.hex(), time, moment.mono_us, *values)
+    # No text in a line of this length is too long. More quotes than the form has are some to escape.
+    if len(text) > _TEXT_MAX or not text.isascii():
+        return None
+    line = text.encode()
+    odd = len(line) - len(line.translate(None, _ODD))
+    return line if odd == form.quotes else None
+
+
+@lru_cache(256)
+def _form(
+    code: str, is_success: bool | None, names: tuple[str, ...], kinds: tuple[type, ...]
+) -> _Form | None:
+    """Return the form of such records; None where there is none, or some of it may be wrong.
+
+    Args:
+        kinds: of the subject, the client and the request, and then of the fields.
+    """
+    _check_words(code, names)
+    if not (_PLACES.keys() >= set(kinds) and _TEXT_OR_NOTHING.issuperset(kinds[:3])):
+        return None
+    subject, client, request, *rest = [_PLACES[kind] for kind in kinds]
+    pairs = ",".join([f'"{name}":{place}' for name, place in zip(names, rest, strict=True)])
+    text = (
+        f'{{"n":%d,"prev":"%s","code":"{code}","time":"%s","mono_us":%d,'
+        f'"outcome":"{_OUTCOMES[is_success]}","subject":{subject},"client":{client},'
+        f'"request":{request},"fields":{{{pairs}}}}}'
+    )
+    integers = [place for place, kind in enumerate(kinds) if kind is int]
+    return _Form(text, text.count('"'), tuple(integers))
+
+
+_PLACES: Final[Mapping[type, str]] = {str: '"%s"', int: "%d", type(None): "null%.0s"}
+_TEXT_OR_NOTHING: Final = frozenset({str, type(None)})
+_ODD: Final = bytes([*range(0x20), 0x7F]) + b'"\\'
+"""All that is ASCII and that JSON escapes, or that is not printable."""
+
+
 def _record(data: Any) -> Record:
     if type(data) is not dict or tuple(data) != _PARTS:
         raise FormatError("the line is no record")
@@ -203,10 +276,7 @@ def _clean(value: FieldValue) -> FieldValue:
 
 
 def _check(draft: Draft, values: Mapping[str, object]) -> None:
-    if _CODE.fullmatch(draft.code) is None:
-        raise FormatError(f"{draft.code[:64]!r} is no code of a record")
-    if not _are_names(tuple(values)):
-        raise FormatError(f"a record has at most {_FIELDS_MAX} fields, with names of letters")
+    _check_words(draft.code, tuple(values))
     for value in values.values():
         kind = type(value)
         if kind not in _KINDS or (kind is int and value not in _INTEGERS):
@@ -214,6 +284,12 @@ def _check(draft: Draft, values: Mapping[str, object]) -> None:
 
 
 @lru_cache(256)
-def _are_names(names: tuple[str, ...]) -> bool:
-    """Remembered: the same few kinds of records are written again and again."""
-    return len(names) <= _FIELDS_MAX and all(_NAME.fullmatch(name) for name in names)
+def _check_words(code: str, names: tuple[str, ...]) -> None:
+    """Refuse what is no code, or no names of fields.
+
+    The same few kinds of records are written again and again. Only right ones are remembered.
+    """
+    if _CODE.fullmatch(code) is None:
+        raise FormatError(f"{code[:64]!r} is no code of a record")
+    if len(names) > _FIELDS_MAX or not all(_NAME.fullmatch(name) for name in names):
+        raise FormatError(f"a record has at most {_FIELDS_MAX} fields, with names of letters")

@@ -107,7 +107,7 @@ class AdminService:
         name = call.arguments.loose_text("name")
         asked = {} if fields else asked_fields(call.arguments.unchecked, call.file)
         draft = call.draft(code, client=name, verb=verb, **asked, **fields)
-        draft = replace(draft, is_success=False if fields else None)
+        draft = draft._replace(is_success=False if fields else None)
         try:
             await self._subject.audit.append(draft)
         except StorageError as error:

@@ -55,14 +55,11 @@ def append(transaction: Transaction) -> None:
     frontier, previous = state.frontier, state.previous
     moment = Moment(clock.now_us(), clock.boottime_us())
     lines, nodes = [], []
-    for draft in transaction.drafts:
-        line = encode_record(frontier.size, previous, moment, draft)
+    for number, draft in enumerate(transaction.drafts, frontier.size):
+        line = encode_record(number, previous, moment, draft)
         previous = leaf_hash(line)
-        lines.append((frontier.size, line))
-        nodes += [
-            node for node in frontier.completed(previous) if node[0] and node[0] % LEVEL_STEP == 0
-        ]
-        frontier.append(previous)
+        lines.append((number, line))
+        nodes += [node for node in frontier.complete(previous) if node[0] % LEVEL_STEP == 0]
     _insert(transaction, lines)
     transaction.insert_many("audit_nodes", ("level", "position", "hash"), nodes)
     _save_head(transaction, AuditHead(previous, frontier))

@@ -172,7 +172,11 @@ class Transaction:
     def put_on_record(self, audit: AuditOf[T] | None, result: T) -> None:
         """Let the audit log tell of what was done, and an event where there is one."""
         kept = None if audit is None else audit(result)
-        event, draft = kept if isinstance(kept, tuple) else (None, kept)
+        # A draft is a tuple as well.
+        if kept is None or isinstance(kept, Draft):
+            event, draft = None, kept
+        else:
+            event, draft = kept
         if event is not None:
             self.events.append(event)
         if draft is not None:

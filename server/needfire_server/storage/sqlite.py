@@ -28,7 +28,7 @@ _BUSY_TIMEOUT_S: Final = 5.0
 _JOURNAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 """The journal shrinks to this again after a burst."""
 
-_ROWS_AT_ONCE: Final = 64
+_ROWS_AT_ONCE: Final = (64, 8, 1)
 """Rows of one statement. Python's lock is given away at each, and with a busy loop beside it takes
 up to 5 ms to get it back. SQLite takes 32,766 values in one statement."""
 
@@ -150,11 +150,12 @@ class SqliteEngine:
         rows: Sequence[tuple[Any, ...]],
     ) -> None:
         driver = _driver(connection)
-        whole = len(rows) - len(rows) % _ROWS_AT_ONCE
-        for at in range(0, whole, _ROWS_AT_ONCE):
-            values = tuple(chain.from_iterable(rows[at : at + _ROWS_AT_ONCE]))
-            driver.execute(_insertion(table, tuple(columns), _ROWS_AT_ONCE), values)
-        driver.executemany(_insertion(table, tuple(columns), 1), rows[whole:])
+        done = 0
+        for count in _ROWS_AT_ONCE:
+            while len(rows) - done >= count:
+                values = tuple(chain.from_iterable(rows[done : done + count]))
+                driver.execute(_insertion(table, tuple(columns), count), values)
+                done += count
 
     def run(self, connection: sa.Connection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
         _driver(connection).executemany(sql, rows)
@@ -183,7 +184,7 @@ class SqliteEngine:
             self._anchor = None
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _insertion(table: str, columns: tuple[str, ...], rows: int) -> str:
     names, places = ", ".join(columns), ", ".join("?" * len(columns))
     values = ", ".join([f"({places})"] * rows)

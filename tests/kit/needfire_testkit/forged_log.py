@@ -27,10 +27,7 @@ def rewrite_history(store: Path, before: bytes, after: bytes, *, last_checkpoint
         place = line.index(_PREVIOUS) + len(_PREVIOUS)
         line = line[:place] + previous.hex().encode() + line[place + 2 * len(previous) :]
         previous = leaf_hash(line)
-        nodes += [
-            node for node in frontier.completed(previous) if node[0] and not node[0] % _NODES_STEP
-        ]
-        frontier.append(previous)
+        nodes += [node for node in frontier.complete(previous) if not node[0] % _NODES_STEP]
         connection.execute("UPDATE audit_records SET record = ? WHERE number = ?", (line, number))
     connection.execute("DELETE FROM audit_nodes")
     connection.executemany(

@@ -145,11 +145,13 @@ def test_a_leaf_completes_the_subtrees_that_end_with_it(count: int) -> None:
     tree, frontier = Tree(numbered(count + 1)), Frontier()
     for leaf in numbered(count):
         frontier.append(leaf_hash(leaf))
-    done = list(frontier.completed(leaf_hash(str(count).encode())))
+    done = frontier.complete(leaf_hash(str(count).encode()))
     assert [(level, index) for level, index, _ in done] == [
-        (level, count >> level) for level in range(8) if (count + 1) % (1 << level) == 0
+        (level, count >> level) for level in range(1, 8) if (count + 1) % (1 << level) == 0
     ]
     assert all(each == tree.subtree(level, index) for level, index, each in done)
+    assert frontier.root() == tree_hash(numbered(count + 1))
+    assert frontier.size == count + 1
 
 
 @given(st.data())
