@@ -5,7 +5,6 @@ takes it for hostile: it bounds sizes, lets no trigger, view or virtual table ru
 once to verify the digest before it believes any, and turns all damage into FormatError.
 """
 
-import glob
 import os
 import sqlite3
 import stat
@@ -289,10 +288,13 @@ class BaselineWriter:
 
 def remove_abandoned(path: Path) -> None:
     """Remove what killed writers left beside this place. No writer for it may be at work."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
-        # What cannot be removed is in nobody's way.
-        with suppress(OSError):
-            left.unlink()
+    start = f".{path.name}."
+    # What cannot be listed or removed is in nobody's way.
+    with suppress(OSError), os.scandir(path.parent) as found:
+        for left in found:
+            if left.name.startswith(start) and left.name.endswith(_TEMPORARY):
+                with suppress(OSError):
+                    os.unlink(left.path)
 
 
 def _check_size(path: Path) -> None:

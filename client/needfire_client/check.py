@@ -23,10 +23,12 @@ from needfire_client.course import Course
 from needfire_client.looks import RecentLooks
 from needfire_client.overlay import Overlay
 from needfire_client.packing import entries_of, pack_record
+from needfire_client.paths import join
 from needfire_client.pieces import is_large
 from needfire_client.policy import EVERYTHING, Decision, Place, Ruleset, Selection
 from needfire_client.position import PositionStore
 from needfire_client.quick import KnownBaseline
+from needfire_client.record import DirectoryRecord, Finding
 from needfire_client.reference import UNREAD, Known, Reference
 from needfire_client.scan import (
     CheckResult,
@@ -35,7 +37,6 @@ from needfire_client.scan import (
     Scan,
     ScanStoppedError,
 )
-from needfire_client.walk import DirectoryRecord, Finding, join
 from needfire_protocol.baseline import (
     BaselineMeta,
     FileEntry,

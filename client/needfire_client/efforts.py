@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from needfire_client.walk import DirectoryRecord
+from needfire_client.record import DirectoryRecord
 
 __all__ = ["AS_BEFORE_PER_EFFORT", "effort_of"]
 

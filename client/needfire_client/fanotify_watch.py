@@ -44,10 +44,10 @@ from needfire_client.mounts import (
     is_network,
     read_mounts,
 )
+from needfire_client.paths import join
 from needfire_client.policy import Decision, Place, Ruleset
 from needfire_client.probing import held, open_audibly, probe_roots
 from needfire_client.processes import Processes, Writer
-from needfire_client.walk import join
 from needfire_client.watcher import Listener, WatchHealth, now_us
 from needfire_protocol.errors import FormatError
 from needfire_protocol.rc.agent import AgentSettings

@@ -1,7 +1,6 @@
 """What is in a directory as a row of a baseline, and entry by entry."""
 
-from typing import TYPE_CHECKING
-
+from needfire_client.record import DirectoryRecord
 from needfire_protocol.baseline import (
     Entries,
     RowWriter,
@@ -11,13 +10,10 @@ from needfire_protocol.baseline import (
 )
 from needfire_protocol.errors import FormatError
 
-if TYPE_CHECKING:
-    from needfire_client.walk import DirectoryRecord
-
 __all__ = ["entries_of", "pack_into", "pack_record"]
 
 
-def pack_record(record: "DirectoryRecord") -> bytes:
+def pack_record(record: DirectoryRecord) -> bytes:
     """Return the record's entries as a baseline's row; equal rows mean that nothing changed."""
     if record.packed is not None:
         return record.packed
@@ -26,7 +22,7 @@ def pack_record(record: "DirectoryRecord") -> bytes:
     return writer.row()
 
 
-def pack_into(writer: RowWriter, record: "DirectoryRecord") -> None:
+def pack_into(writer: RowWriter, record: DirectoryRecord) -> None:
     """Put the record's entries behind those that are in a row already."""
     try:
         writer.add_timeless(record.rows, record.atimes_ns)
@@ -35,7 +31,7 @@ def pack_into(writer: RowWriter, record: "DirectoryRecord") -> None:
         writer.add([(name, clamped(entry)) for name, entry in _unpacked(record).items()])
 
 
-def entries_of(record: "DirectoryRecord") -> Entries:
+def entries_of(record: DirectoryRecord) -> Entries:
     """Return the record's entries by name, as a row of the baseline would hold them.
 
     Raises:
@@ -46,7 +42,7 @@ def entries_of(record: "DirectoryRecord") -> Entries:
     return {name: clamped(entry) for name, entry in _unpacked(record).items()}
 
 
-def _unpacked(record: "DirectoryRecord") -> Entries:
+def _unpacked(record: DirectoryRecord) -> Entries:
     return {
         name: with_access_time(attributes, atime_ns)
         for (name, attributes), atime_ns in zip(record.rows, record.atimes_ns, strict=True)

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from needfire_client.mounts import is_below
+from needfire_client.paths import join
 from needfire_client.policy import Place, Ruleset
-from needfire_client.walk import join
 from needfire_client.watcher import Listener, WatchHealth, now_us
 from needfire_protocol.rc.agent import AgentSettings
 

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 from needfire_client.attributes import Examiner, ScanStoppedError, never
 from needfire_client.compare import Change, ChangeKind
+from needfire_client.judging import Severities
 from needfire_client.looks import RecentLooks
 from needfire_client.memory import entries_max
 from needfire_client.pacing import paced
 from needfire_client.policy import Ruleset
 from needfire_client.quick import KnownBaseline, QuickLook
 from needfire_client.receipt import Skipped
-from needfire_client.walk import DirectoryRecord, Finding, Rest, Severities, Walker, no_size
+from needfire_client.record import DirectoryRecord, Finding
+from needfire_client.walk import Rest, Walker, no_size
 from needfire_protocol.baseline import Looked, key_of
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import FieldValue

@@ -9,8 +9,9 @@ from the front, so that there is never more behind the front than a few answers.
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from needfire_client.record import DirectoryRecord
 from needfire_client.units import Unit
-from needfire_client.walk import DirectoryRecord, Rest
+from needfire_client.walk import Rest
 from needfire_protocol.plain_classes import dataclass, field
 
 __all__ = ["NAMES_PER_UNIT_MAX", "Order", "Piece"]

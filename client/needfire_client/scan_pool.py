@@ -23,8 +23,10 @@ from needfire_client.attributes import Examiner, ScanStoppedError, never
 from needfire_client.efforts import AS_BEFORE_PER_EFFORT, effort_of
 from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
 from needfire_client.packing import entries_of, pack_record
+from needfire_client.paths import join
 from needfire_client.pieces import NAMES_PER_PIECE
 from needfire_client.policy import Ruleset
+from needfire_client.record import DirectoryRecord
 from needfire_client.scan_order import Order, Piece
 from needfire_client.units import (
     FRAME_BYTES_MAX,
@@ -37,7 +39,7 @@ from needfire_client.units import (
     encode_job,
     encode_unit,
 )
-from needfire_client.walk import DirectoryRecord, Rest, Walker, join
+from needfire_client.walk import Rest, Walker
 from needfire_protocol.baseline import FileEntry, RowWriter, iterate_entries
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes

@@ -24,8 +24,10 @@ from needfire_client.efforts import effort_of
 from needfire_client.memory import limit_own_memory
 from needfire_client.pacing import paced
 from needfire_client.packing import pack_record
+from needfire_client.paths import join
 from needfire_client.policy import Decision, Ruleset
 from needfire_client.quick import QuickLook
+from needfire_client.record import DirectoryRecord
 from needfire_client.units import (
     LENGTH_BYTES,
     UNKNOWN_ENTRY,
@@ -35,7 +37,7 @@ from needfire_client.units import (
     decode_unit,
     encode_answer,
 )
-from needfire_client.walk import DirectoryRecord, Walker, join
+from needfire_client.walk import Walker
 from needfire_protocol.errors import FormatError, StorageError
 
 __all__ = ["DEFER_ABOVE_BYTES", "Laborer", "main", "serve"]

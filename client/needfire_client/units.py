@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from needfire_client.attributes import Examiner
+from needfire_client.judging import Severities
 from needfire_client.policy import Selection
-from needfire_client.walk import DirectoryRecord, Finding, Rest, Severities, Walker
+from needfire_client.record import DirectoryRecord, Finding
+from needfire_client.walk import Rest, Walker
 from needfire_protocol.baseline import (
     ENTRIES_BYTES_MAX,
     ENTRIES_PER_DIRECTORY_MAX,

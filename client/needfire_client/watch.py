@@ -40,9 +40,9 @@ from watchdog.observers.inotify_c import (
 )
 
 from needfire_client.attributes import open_directory
+from needfire_client.paths import join
 from needfire_client.policy import Decision, Place, Ruleset
 from needfire_client.probing import held, open_audibly, probe_roots
-from needfire_client.walk import join
 from needfire_client.watcher import Listener, WatchHealth, now_us
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import Check

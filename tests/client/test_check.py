@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from needfire_client import check as check_module
-from needfire_client import walk
 from needfire_client.attributes import ScanStoppedError
 from needfire_client.baseline import BaselineReader
 from needfire_client.packing import entries_of, pack_record
 from needfire_client.policy import Place
+from needfire_client.record import DirectoryRecord
 from needfire_protocol.baseline import FileEntry, clamped, decode_entries
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, Policy
@@ -351,7 +351,7 @@ def test_a_reporter_that_fails_leaves_the_change_to_be_reported_again(
 
 def test_times_beyond_64_bits_are_compared_as_they_are_stored() -> None:
     entry = FileEntry(0o100644, 0, 0, 1, 10**25, -(10**25), 3, 4, 5, 1, 0, None, None, 0, "")
-    record = walk.DirectoryRecord(b"/", Place((), None, -1))
+    record = DirectoryRecord(b"/", Place((), None, -1))
     record.add(b"a", entry)
     assert decode_entries(pack_record(record)) == entries_of(record) == {b"a": clamped(entry)}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from needfire_client import memory, walk
+from needfire_client import directory, memory, walk
 from needfire_client.attributes import open_directory
 from needfire_client.policy import Selection
 from needfire_protocol.rc.policies import Policy
@@ -269,12 +269,12 @@ def test_a_directory_that_cannot_be_listed_to_its_end_is_unreadable(
     scanned.init()
     checker = scanned.checker()
     scanned.take()
-    for module in (memory, walk):
+    for module in (memory, directory, walk):
         monkeypatch.setattr(module, "ENTRIES_PER_DIRECTORY_MAX", 2)
     checker.full_check()
     (event,) = scanned.take()
     assert (event.path, event.fields["reason"]) == (bytes(root), "more than 2 entries")
-    for module in (memory, walk):
+    for module in (memory, directory, walk):
         monkeypatch.setattr(module, "ENTRIES_PER_DIRECTORY_MAX", 3)
     checker.full_check()
     assert scanned.take() == []

@@ -12,8 +12,8 @@ from needfire_client.attributes import Examiner
 from needfire_client.check import Checker
 from needfire_client.policy import EVERYTHING, Selection
 from needfire_client.quick import QuickLook, QuickRow
+from needfire_client.record import DirectoryRecord
 from needfire_client.scan import Scan
-from needfire_client.walk import DirectoryRecord
 from needfire_protocol.baseline import encode_entries, key_of
 from needfire_protocol.rc.policies import Policy
 from needfire_testkit.mounting import mounted

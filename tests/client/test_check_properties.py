@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from needfire_client import overlay, reference, walk
+from needfire_client import directory, overlay, reference
 from needfire_client import pieces as client_pieces
 from needfire_client.fanotify_watch import FanotifyWatcher
 from needfire_client.policy import EVERYTHING, Selection
@@ -376,7 +376,7 @@ def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     count: int
     count, in_pieces = request.param
     if in_pieces:
-        monkeypatch.setattr(walk, "_FOLDED_FROM_NAMES", 2)
+        monkeypatch.setattr(directory, "_FOLDED_FROM_NAMES", 2)
         monkeypatch.setattr(client_pieces, "LARGE_BYTES", 0)
         monkeypatch.setattr(overlay, "_PAGE_NAMES", 2)
         monkeypatch.setattr(reference, "pieces", partial(client_pieces.pieces, most=2))

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from needfire_client import memory, scan_pool, scan_worker, walk
+from needfire_client import directory, memory, scan_pool, scan_worker, walk
 from needfire_client.attributes import Examiner, _is_cached
 from needfire_client.baseline import BaselineReader
 from needfire_client.efforts import AS_BEFORE_PER_EFFORT
+from needfire_client.judging import Severities
 from needfire_client.policy import EVERYTHING, Ruleset, Selection
-from needfire_client.walk import DirectoryRecord, Finding
+from needfire_client.record import DirectoryRecord, Finding
 from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX
 from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import Policy
@@ -132,7 +133,7 @@ def test_the_place_of_a_directory_does_not_depend_on_what_was_asked_before(
         dir_rule(b"/a/b/b", Policy.ATTRIBUTES),
         dir_rule(b"/b/*/a", Policy.LOG_FILES),
     )
-    severities = walk.Severities(*(wanted.severity_files,) * 3)
+    severities = Severities(*(wanted.severity_files,) * 3)
     walker = walk.Walker(Ruleset(wanted), severities, Examiner("sha256"))
     for path, is_followed in asked:
         if is_followed:
@@ -513,7 +514,7 @@ def test_large_directories_give_the_same_rows_as_small_ones(
     (root / "d1" / "s1" / "log").write_bytes(bytes(10))
     found = []
     for names in (4_096, 3, 1):
-        monkeypatch.setattr(walk, "_FOLDED_FROM_NAMES", names)
+        monkeypatch.setattr(directory, "_FOLDED_FROM_NAMES", names)
         scanned = make(
             dir_rule(root), dir_rule(root / "d1", Policy.GROWING_LOG_FILES), scan_workers=workers
         )
@@ -528,8 +529,8 @@ def test_large_directories_give_the_same_rows_as_small_ones(
 def test_a_directory_whose_row_would_be_too_large_is_a_finding(
     root: Path, make: Make, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(walk, "_FOLDED_FROM_NAMES", 2)
-    monkeypatch.setattr(walk, "ENTRIES_BYTES_MAX", 300)
+    monkeypatch.setattr(directory, "_FOLDED_FROM_NAMES", 2)
+    monkeypatch.setattr(directory, "ENTRIES_BYTES_MAX", 300)
     scanned = make(dir_rule(root / "d1"), scan_workers=workers)
     scanned.init()
     reasons = {event.fields["reason"] for event in scanned.take() if "reason" in event.fields}
