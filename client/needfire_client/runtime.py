@@ -8,7 +8,6 @@ from pathlib import Path
 
 from needfire_client.bugs import innermost, record_bug, where_of
 from needfire_client.configuration import Configuration
-from needfire_client.identity import agent_name
 from needfire_client.logbook import FORMATS, ConsoleSink, FileSink, Logbook
 from needfire_client.options import Options
 from needfire_client.repeats import RepeatFilter
@@ -37,7 +36,7 @@ class Runtime:
 
     def __init__(self, options: Options, *, findings_on_stdout: bool = False) -> None:
         self.options = options
-        self._name = None if options.name is None else agent_name(options.name)
+        self._name = None if options.name is None else _agent_name(options.name)
         self.state = StateDir(options.state_dir)
         self.state.prepare()
         defaults = AgentSettings()
@@ -60,7 +59,7 @@ class Runtime:
             CommandError: the host has no usable name.
         """
         if self._name is None:
-            self._name = agent_name(None)
+            self._name = _agent_name(None)
         return self._name
 
     def configure(self, configuration: Configuration) -> None:
@@ -104,6 +103,13 @@ class Runtime:
             return
         record_bug(self.state.internal_errors, error)
         self.reporter.report("AGENT_INTERNAL_ERROR", error=kind, detail=where)
+
+
+def _agent_name(claimed: str | None) -> str:
+    # Here, because a check without a server has nobody to give a name to.
+    from needfire_client.identity import agent_name
+
+    return agent_name(claimed)
 
 
 def _warn(text: str) -> None:

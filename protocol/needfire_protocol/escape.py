@@ -6,12 +6,14 @@ control character, bidirectional override or half-decoded byte ever reaches a te
 """
 
 import re
+from typing import Final
 
 from needfire_protocol.errors import FormatError
 
 __all__ = ["count_odd", "escape_bytes", "is_weird", "printable", "unescape_bytes"]
 
-_ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-fA-F]{2}))|(\\)")
+_ESCAPE: Final = rb"\\(?:\\|x([0-9a-fA-F]{2}))|(\\)"
+"""Compiled when it is asked for, and kept by ``re``: an agent seldom takes an escape back."""
 _CONTROLS = bytes([*range(0x20), 0x7F])
 """All that is ASCII and not printable."""
 
@@ -52,7 +54,7 @@ def unescape_bytes(text: str) -> bytes:
         raw = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise FormatError("the text holds half of a surrogate pair") from None
-    return _ESCAPE.sub(replace, raw)
+    return re.sub(_ESCAPE, replace, raw)
 
 
 def printable(text: str, length_max: int = 1024) -> str:

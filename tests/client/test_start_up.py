@@ -29,7 +29,9 @@ NEVER_IN_A_CHECK = {
     *(
         "string",
         "subprocess",
+        "glob",
         "encodings.idna",
+        "needfire_client.identity",
         "needfire_client.command_line",
         "needfire_client.scan_worker",
     ),

@@ -86,11 +86,10 @@ _TESTS: Final[dict[str, Callable[[SkipCondition, bytes, int, int], bool]]] = {
     ),
 }
 _FILE_TYPE: Final = "match_filetype"
-_BEGIN: Final = re.compile(rb"[\s,]*(!?)\s*([A-Za-z_]{1,30})\s*\(")
-_NEXT: Final = re.compile(
-    rb"\)(?=[\s,]*\Z|[\s,]+!?\s*(?:match_prefix|match_regex|size_exceeds|match_permission"
-    rb"|have_permission|match_filetype)\s*\()",
-    re.IGNORECASE,
+_BEGIN: Final = rb"[\s,]*(!?)\s*([A-Za-z_]{1,30})\s*\("
+_NEXT: Final = (
+    rb"(?i)\)(?=[\s,]*\Z|[\s,]+!?\s*(?:match_prefix|match_regex|size_exceeds|match_permission"
+    rb"|have_permission|match_filetype)\s*\()"
 )
 """The parenthesis that ends a condition: an expression may hold others."""
 
@@ -98,9 +97,11 @@ _NEXT: Final = re.compile(
 def _parse(value: bytes) -> SkipLine:
     conditions: list[SkipCondition] = []
     at, has_type = 0, False
+    # Here, because few configurations have such a line, and every start would wait for it.
+    begins, ends = re.compile(_BEGIN), re.compile(_NEXT)
     while value[at:].strip(b" \t,"):
-        begin = _BEGIN.match(value, at)
-        end = None if begin is None else _NEXT.search(value, begin.end())
+        begin = begins.match(value, at)
+        end = None if begin is None else ends.search(value, begin.end())
         if begin is None or end is None:
             raise FormatError(
                 f"{quoted(value[at:])} is no condition; expected for example size_exceeds(1000000)"

@@ -42,11 +42,11 @@ CONDITIONS_MAX: Final = 10_000
 
 _UTF8_MARK: Final = b"\xef\xbb\xbf"
 _SIGNED: Final = b"-----BEGIN PGP SIGNED MESSAGE-----"
-_SIGNED_HEADER: Final = re.compile(rb"[A-Za-z-]{1,40}: .*")
+_SIGNED_HEADER: Final = rb"[A-Za-z-]{1,40}: .*"
 _SIGNATURE: Final = b"-----BEGIN PGP SIGNATURE-----"
 _SIGNATURE_END: Final = b"-----END PGP SIGNATURE-----"
 _CONDITIONAL: Final = re.compile(rb"(!?)\s*([@$])\s*(.+)", re.DOTALL)
-_GROUP: Final = re.compile(rb"(!?)\s*%(?:(SCHEDULE_TWO)|GROUP\b[ \t]*(.*))", re.IGNORECASE)
+_GROUP: Final = rb"(?i)(!?)\s*%(?:(SCHEDULE_TWO)|GROUP\b[ \t]*(.*))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class _Parser:
             pass
         elif text.startswith(b"["):
             return self._heading(number, text)
-        elif (group := _GROUP.fullmatch(text)) is not None:
+        elif b"%" in text and (group := re.fullmatch(_GROUP, text)) is not None:
             self._mark_group(number, group)
         else:
             self._directive(number, text)
@@ -163,7 +163,7 @@ class _Parser:
             return True
         if self._is_in_signed_head:
             # Only what is a header: nothing else may vanish without a word.
-            self._is_in_signed_head = _SIGNED_HEADER.fullmatch(text) is not None
+            self._is_in_signed_head = re.fullmatch(_SIGNED_HEADER, text) is not None
             if self._is_in_signed_head:
                 return True
         if text == _SIGNED:

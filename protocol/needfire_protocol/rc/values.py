@@ -133,7 +133,9 @@ def integer(least: int, most: int) -> Kind:
     )
 
 
-_DURATION: Final = re.compile(rb"([0-9]{1,12}) ?([smhd]?)", re.IGNORECASE)
+# Patterns are compiled when they are first asked for, and kept by ``re``: an agent's start would
+# wait for all of them, and a configuration needs few.
+_DURATION: Final = rb"(?i)([0-9]{1,12}) ?([smhd]?)"
 _SECONDS: Final = {b"": 1, b"s": 1, b"m": 60, b"h": 3_600, b"d": 86_400}
 
 
@@ -141,7 +143,7 @@ def duration(least_s: int, most_s: int) -> Kind:
     """Return the kind of a time span in seconds with its bounds, both included."""
 
     def parse(value: bytes) -> int:
-        match = _DURATION.fullmatch(value)
+        match = re.fullmatch(_DURATION, value)
         if match is None:
             raise FormatError(
                 f"{quoted(value)} is not a time span; expected seconds, or 10s, 5m, 2h, 7d"
@@ -152,7 +154,7 @@ def duration(least_s: int, most_s: int) -> Kind:
     return Kind("seconds, or 10s, 5m, 2h, 7d", parse)
 
 
-_SIZE: Final = re.compile(rb"([0-9]{1,15}) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE: Final = rb"(?i)([0-9]{1,15}) ?([kmgt]?)(?:i?b)?"
 _BYTES: Final = {b"": 1, b"k": 2**10, b"m": 2**20, b"g": 2**30, b"t": 2**40}
 
 
@@ -160,7 +162,7 @@ def size(least_bytes: int, most_bytes: int) -> Kind:
     """Return the kind of a size in bytes with its bounds, both included."""
 
     def parse(value: bytes) -> int:
-        match = _SIZE.fullmatch(value)
+        match = re.fullmatch(_SIZE, value)
         if match is None:
             raise FormatError(f"{quoted(value)} is not a size; expected bytes, or 64K, 256M, 2G")
         number = int(match[1]) * _BYTES[match[2].lower()]
@@ -243,7 +245,7 @@ CRONTAB: Final = Kind(
     lambda value: _crontab(_text(value)),
 )
 
-_GROUP_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}", re.ASCII)
+_GROUP_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
 
 
 def group_name(value: bytes) -> str:
@@ -253,7 +255,7 @@ def group_name(value: bytes) -> str:
         FormatError: it is none, or a reserved one.
     """
     text = _text(value)
-    if _GROUP_NAME.fullmatch(text) is None:
+    if re.fullmatch(_GROUP_NAME, text) is None:
         raise FormatError(
             f"{quoted(value)} is not the name of a group: letters, digits, _ . -, at most 32"
         )
@@ -297,20 +299,20 @@ WORKERS: Final = Kind(f"auto, or a number, 1 to {_WORKERS_MAX}", _workers)
 
 # ---- users, hosts, addresses ----------------------------------------------------
 
-_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?", re.ASCII)
-_HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_.-]{1,253}", re.ASCII)
+_USER: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?"
+_HOST: Final = r"(?!-)[A-Za-z0-9_.-]{1,253}"
 
 
 def _user(value: bytes) -> str:
     text = _text(value)
-    if _USER.fullmatch(text) is None:
+    if re.fullmatch(_USER, text) is None:
         raise FormatError(f"{quoted(value)} is not the name of a user")
     return text
 
 
 def _member(value: bytes) -> str:
     text = _text(value)
-    if _USER.fullmatch(text.removeprefix("@")) is None:
+    if re.fullmatch(_USER, text.removeprefix("@")) is None:
         raise FormatError(f"{quoted(value)} is neither the name of a user nor @ and a group's")
     return text
 
@@ -339,7 +341,7 @@ def _server(value: bytes) -> tuple[str, int | None]:
     port = None if match[2] is None else _port(match[2].encode())
     if match[1].startswith("["):
         return _address(match[1][1:-1].encode()), port
-    if _HOST.fullmatch(match[1]) is None:
+    if re.fullmatch(_HOST, match[1]) is None:
         raise FormatError(f"{quoted(value)} does not begin with the name or address of a host")
     return match[1], port
 
@@ -398,9 +400,10 @@ _ESCAPES: Final = {
     b"'": b"'",
     b'"': b'"',
 }
-_ESCAPE: Final = re.compile(rb"\\(?:([abfnrtv\\'\"])|([0-7]{3})|x([0-9A-Fa-f]{2})|)")
+_ESCAPE: Final = rb"\\(?:([abfnrtv\\'\"])|([0-7]{3})|x([0-9A-Fa-f]{2})|)"
 _DEPTH_AND_PATH: Final = re.compile(rb"(-?[0-9]{1,4})?(/.*)", re.DOTALL)
-_GLOB_PART: Final = re.compile(rb"\\(.)|([*?\[])", re.DOTALL)
+_MAGIC: Final = frozenset(b"*?[")
+_GLOB_PART: Final = rb"(?s)\\(.)|([*?\[])"
 
 
 def _matched_path(value: bytes) -> MatchedPath:
@@ -437,7 +440,7 @@ def _unescape(value: bytes) -> bytes:
             )
         return bytes([number])
 
-    return _ESCAPE.sub(replace, value)
+    return re.sub(_ESCAPE, replace, value)
 
 
 def normalise(path: bytes) -> bytes:
@@ -462,11 +465,13 @@ def _glob(path: bytes) -> tuple[bool, bytes]:
 
     Without ``*``, ``?`` or ``[`` a path is taken as it is, backslashes and all.
     """
-    parts = _GLOB_PART.findall(path)
+    if _MAGIC.isdisjoint(path):
+        return False, path
+    parts = re.findall(_GLOB_PART, path)
     if any(magic for _, magic in parts):
-        return True, _GLOB_PART.sub(_bracketed, path)
+        return True, re.sub(_GLOB_PART, _bracketed, path)
     if any(escaped in (b"*", b"?", b"[") for escaped, _ in parts):
-        return False, _GLOB_PART.sub(lambda match: match[1] or match[0], path)
+        return False, re.sub(_GLOB_PART, lambda match: match[1] or match[0], path)
     return False, path
 
 
