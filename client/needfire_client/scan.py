@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from needfire_client.attributes import Examiner, ScanStoppedError, never
+from needfire_client.beginning import Beginning, is_large
 from needfire_client.compare import Change, ChangeKind
 from needfire_client.judging import Severities
 from needfire_client.looks import RecentLooks
@@ -170,7 +171,14 @@ class Scan:
 
     def _shared_out(self, rests: Sequence[Rest] | None) -> Iterator[DirectoryRecord]:
         """Yield the records of a pass that several processes make."""
-        # Here, because a pass of a single process does without.
+        beginning = Beginning(self.walker, self._examiner, lambda: self._looks.count)
+        expected = 0 if self._known is None else self._known.reader.meta.entries
+        large = rests is None and is_large(expected, self.ruleset.selection)
+        if not large:
+            yield from self._as_of_now(beginning.records(rests))
+            if beginning.is_all:
+                return
+        # Here, because most passes end before they come here.
         from needfire_client.scan_pool import ScanPool
 
         with ScanPool(
@@ -183,15 +191,21 @@ class Scan:
             stop=self._stop,
             clock=lambda: self._looks.count,
             on_death=lambda fields: self._on_event("SCAN_WORKER_DIED", None, fields),
-            expected=0 if self._known is None else self._known.reader.meta.entries,
         ) as pool:
-            for record, taken_at in pool.records(rests):
-                current: DirectoryRecord | None = record
-                if self._looks.touched(record.path, since=taken_at):
-                    # A single look has reported a newer state than the one that was read ahead.
-                    current = self.walker.reread(record.path)
-                if current is not None:
-                    yield current
+            if large:
+                yield from self._as_of_now(pool.begin(beginning))
+            yield from self._as_of_now(pool.records(beginning))
+
+    def _as_of_now(
+        self, records: Iterator[tuple[DirectoryRecord, int]]
+    ) -> Iterator[DirectoryRecord]:
+        """Yield records, read anew where a single look has reported a newer state meanwhile."""
+        for record, taken_at in records:
+            current: DirectoryRecord | None = record
+            if self._looks.touched(record.path, since=taken_at):
+                current = self.walker.reread(record.path)
+            if current is not None:
+                yield current
 
     def _job(self) -> "Job":
         from needfire_client.units import Job

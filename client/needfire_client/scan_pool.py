@@ -1,7 +1,6 @@
 """A pass shared out to several processes; its records come in the order of a single walk.
 
-The parent begins alone, because most trees are done before another Python has started. What is
-left then goes to processes, a little at a time: each walks on until it has done enough, and gives
+The parent begins alone (``beginning.py``). What is left then goes to processes, a little at a time: each walks on until it has done enough, and gives
 back what it did not come to. So no list of all directories is ever made, and all processes are
 busy to the end, however uneven the tree is.
 
@@ -13,14 +12,14 @@ import select
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
-from needfire_client.attributes import Examiner, ScanStoppedError, never
-from needfire_client.efforts import AS_BEFORE_PER_EFFORT, effort_of
+from needfire_client.attributes import Examiner, ScanStoppedError
+from needfire_client.beginning import BESIDE_EFFORT, Beginning
 from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
 from needfire_client.packing import entries_of, pack_record
 from needfire_client.paths import join
@@ -39,7 +38,7 @@ from needfire_client.units import (
     encode_job,
     encode_unit,
 )
-from needfire_client.walk import Rest, Walker
+from needfire_client.walk import Walker
 from needfire_protocol.baseline import FileEntry, RowWriter, iterate_entries
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import escape_bytes
@@ -50,15 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ScanPool", "start_worker"]
 
-WARM_UP_EFFORT: Final = 10_000
-"""Objects (and 16 KiB each of contents) that the parent does alone: less than it takes to start."""
-_WARM_UP_BYTES_PER_EFFORT: Final = 16 * 1024
-_LARGE_EFFORT: Final = 30_000
-"""Effort from which on processes will be needed for certain, so that they are started at once, and
-the parent does alone only what it can do until they are ready."""
-_WARM_UP_BESIDE: Final = 3_000
-_WARM_UP_DEFER_ABOVE_BYTES: Final = 64 * 2**20
-"""A larger file alone is worth the start of processes, if there are others."""
 
 _UNDER_WAY_MAX: Final = 2
 """Units that a process has at a time, so that it need not wait for the next."""
@@ -198,7 +188,6 @@ class ScanPool:
     Args:
         walker, examiner: of the parent, for its own part; they keep the numbers of all.
         growing_size: as for ``Walker``.
-        expected: objects that the baseline has; 0 where nobody knows.
         clock: says how many changes were told of; every record comes with what it said then.
         on_death: told why a process ended, and at what path it worked.
     """
@@ -215,10 +204,8 @@ class ScanPool:
         stop: Callable[[], bool],
         clock: Callable[[], int],
         on_death: Callable[[Mapping[str, str]], None],
-        expected: int = 0,
     ) -> None:
         self._job = job
-        self._expected = expected
         self._count = count
         self._ruleset = ruleset
         self._walker = walker
@@ -246,16 +233,16 @@ class ScanPool:
             worker.end()
         self._workers.clear()
 
-    def records(self, rests: Sequence[Rest] | None = None) -> Iterator[tuple[DirectoryRecord, int]]:
-        """Yield all records in the order of a walk, each with what the clock said before it.
+    def begin(self, beginning: Beginning) -> Iterator[tuple[DirectoryRecord, int]]:
+        """Let the processes get ready, and yield what the parent finds meanwhile."""
+        self._start()
+        yield from beginning.records(None, BESIDE_EFFORT if self._workers else None)
 
-        Args:
-            rests: what is left of a walk; None: everything.
-        """
-        if rests is None and self._is_large():
-            # They get ready while the parent does its part.
-            self._start()
-        yield from self._begin_alone(rests)
+    def records(self, beginning: Beginning) -> Iterator[tuple[DirectoryRecord, int]]:
+        """Yield what the beginning has left, each record with what the clock said before it."""
+        self._order = Order(
+            beginning.held, beginning.rests, _BUFFERED_BYTES_MAX, taken_at=beginning.ended_at
+        )
         if not (self._order.is_done or self._workers):
             self._start()
         count = 0
@@ -270,40 +257,7 @@ class ScanPool:
             elif (piece := self._order.front()) is not None:
                 yield from self._do_alone(piece)
 
-    def _is_large(self) -> bool:
-        """True where there will be work for processes, if the tree is much as it was."""
-        selection = self._job.selection
-        if selection.groups is not None:
-            return False
-        effort = self._expected // AS_BEFORE_PER_EFFORT if selection.quick else self._expected
-        return effort >= _LARGE_EFFORT
-
     # ---- what the parent does itself -------------------------------------------------------------
-
-    def _begin_alone(self, rests: Sequence[Rest] | None) -> Iterator[tuple[DirectoryRecord, int]]:
-        effort, held = 0, list[DirectoryRecord]()
-        read_before = self._examiner.bytes_read
-
-        most = min(WARM_UP_EFFORT, _WARM_UP_BESIDE) if self._workers else WARM_UP_EFFORT
-
-        def is_enough() -> bool:
-            read = self._examiner.bytes_read - read_before
-            return bool(held) or effort + read // _WARM_UP_BYTES_PER_EFFORT >= most
-
-        self._examiner.defer_above_bytes = _WARM_UP_DEFER_ABOVE_BYTES
-        self._walker.pause = is_enough
-        taken_at = self._clock()
-        for record in self._walker.walk_rests(rests):
-            effort += effort_of(record)
-            if record.deferred:
-                held.append(record)
-            else:
-                yield record, taken_at
-            taken_at = self._clock()
-        self._walker.pause = never
-        self._examiner.defer_above_bytes = None
-        rest, self._walker.rest = self._walker.rest, []
-        self._order = Order(held, rest, _BUFFERED_BYTES_MAX, taken_at=taken_at)
 
     def _do_alone(self, piece: Piece) -> Iterator[tuple[DirectoryRecord, int]]:
         assert piece.unit is not None

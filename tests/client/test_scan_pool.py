@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from needfire_client import directory, memory, scan_pool, scan_worker, walk
+from needfire_client import beginning, directory, memory, scan_pool, scan_worker, walk
 from needfire_client.attributes import Examiner, _is_cached
 from needfire_client.baseline import BaselineReader
 from needfire_client.efforts import AS_BEFORE_PER_EFFORT
@@ -108,7 +108,7 @@ def test_a_small_tree_starts_no_process(
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(scan_pool, "start_worker", never)
-    monkeypatch.setattr(scan_pool, "WARM_UP_EFFORT", 1_000)
+    monkeypatch.setattr(beginning, "EFFORT", 1_000)
     scanned = make(dir_rule(root))
     assert scanned.init().is_complete
     assert scanned.checker().full_check().is_complete
@@ -162,14 +162,14 @@ def test_processes_start_at_once_where_the_baseline_is_large(
         return start()
 
     monkeypatch.setattr(scan_pool, "start_worker", noted)
-    monkeypatch.setattr(scan_pool, "WARM_UP_EFFORT", 1_000)
+    monkeypatch.setattr(beginning, "EFFORT", 1_000)
     scanned = make(dir_rule(root), scan_workers=2)
     effort = scanned.init().files
     assert started == []
     if quick.quick:
         effort //= AS_BEFORE_PER_EFFORT
-    monkeypatch.setattr(scan_pool, "_LARGE_EFFORT", effort + more)
-    monkeypatch.setattr(scan_pool, "_WARM_UP_BESIDE", 1)
+    monkeypatch.setattr(beginning, "_LARGE_EFFORT", effort + more)
+    monkeypatch.setattr(scan_pool, "BESIDE_EFFORT", 1)
     checker = scanned.checker()
     (root / "d2" / "s2" / "a").write_bytes(b"other")
     scanned.take()

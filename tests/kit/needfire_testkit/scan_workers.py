@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from needfire_client import attributes, scan_pool, scan_worker
+from needfire_client import attributes, beginning, scan_pool, scan_worker
 from needfire_client.attributes import ScanStoppedError
 
 __all__ = ["ThreadWorker", "share_out_everything", "start_thread_worker"]
@@ -42,7 +42,7 @@ def start_thread_worker() -> tuple[socket.socket, ThreadWorker]:
 def share_out_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the parent do nothing itself, and every directory and file be a unit of its own."""
     monkeypatch.setattr(scan_pool, "start_worker", start_thread_worker)
-    monkeypatch.setattr(scan_pool, "WARM_UP_EFFORT", 0)
+    monkeypatch.setattr(beginning, "EFFORT", 0)
     monkeypatch.setattr(scan_worker, "EFFORT_MAX", 4)
     monkeypatch.setattr(scan_worker, "DEFER_ABOVE_BYTES", 0)
     monkeypatch.setattr(attributes, "_ONE_READ_BYTES", 0)
