@@ -12,7 +12,7 @@ of the way down, and which rules have been met. What is in one, ``directory.py``
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from needfire_client.attributes import Examiner, ScanStoppedError, never, open_directory
