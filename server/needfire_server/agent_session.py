@@ -257,21 +257,7 @@ class AgentSession:
         try:
             if announce.prior_exit_pending:
                 await self._settle_stops()
-            started = self._runtime.fleet.started(
-                self.client,
-                announce.instance,
-                self._wire.address,
-                prior_exit_pending=announce.prior_exit_pending,
-            )
-            verifier = self._login.verifier
-            if verifier is None:
-                # It was resumed, and survives the server's process already.
-                is_illegal = await started
-            else:
-                # Together, so that they share a commit.
-                keep = self._runtime.keeper.keep(session, verifier)
-                seen = self._runtime.provisioning.agent_seen(self.client, announce.version)
-                is_illegal, _, _ = await asyncio.gather(started, keep, seen)
+            is_illegal = await self._store_start(announce, session)
         except StorageError:
             if self._login.resumed is None:
                 self._runtime.sessions.end(session)
@@ -279,6 +265,33 @@ class AgentSession:
         if is_illegal:
             self._raise("RESTART_WITHOUT_EXIT")
         return session
+
+    async def _store_start(self, announce: Announce, session: Session) -> bool:
+        """Store what a new session makes of its client; True where its predecessor said no goodbye.
+
+        Raises:
+            StorageError: it is not durable.
+        """
+        runtime, verifier = self._runtime, self._login.verifier
+        about = self.client, announce.instance, self._wire.address
+        if verifier is None:
+            # It was resumed, and survives the server's process already.
+            return await runtime.fleet.started(
+                *about, prior_exit_pending=announce.prior_exit_pending
+            )
+        is_illegal, states = runtime.fleet.begun(
+            *about, prior_exit_pending=announce.prior_exit_pending
+        )
+        keep = runtime.keeper.keep(session, verifier, states)
+        if runtime.provisioning.has_seen(self.client, announce.version):
+            await keep
+        else:
+            # Together, so that they share a commit.
+            await asyncio.gather(
+                keep, runtime.provisioning.agent_seen(self.client, announce.version)
+            )
+        runtime.fleet.saved(states)
+        return is_illegal
 
     async def _admit(self, announce: Announce) -> Session | None:
         """Return the session that the client may use from now on, or None after refusing it."""

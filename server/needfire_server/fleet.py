@@ -54,20 +54,39 @@ class Fleet:
         """Note that an agent process has a session; True where an earlier one said no goodbye.
 
         That is documented state 8, "Restart without prior exit".
+
+        Raises:
+            StorageError: it may not survive.
+        """
+        is_illegal, states = self.begun(
+            client, instance, address, prior_exit_pending=prior_exit_pending
+        )
+        await self._write(states)
+        return is_illegal
+
+    def begun(
+        self, client: str, instance: bytes, address: str, *, prior_exit_pending: bool
+    ) -> tuple[bool, tuple[ClientState, ...]]:
+        """As ``started``, for those who store the states themselves: together with something else.
+
+        They call ``saved`` with them then; what they cannot store is saved later.
         """
         state = self.state(client)
         if state.instance == instance:
             # The same process again. It may have come back out of a suspension. If not, nothing
             # has changed that a crash must not take away: a fleet that resumes writes nothing.
             if state.status in _AT_REST:
-                await self._set(client, ClientStatus.MESSAGE, instance=instance, address=address)
-            else:
-                self._change(replace(state, last_seen_us=now_us(), address=address))
-            return False
+                status = ClientStatus.MESSAGE
+                return False, self._enter(client, status, instance=instance, address=address)
+            self._change(replace(state, last_seen_us=now_us(), address=address))
+            return False, ()
         illegal = is_illegal_restart(state, instance, prior_exit_pending=prior_exit_pending)
         status = ClientStatus.ILLEGAL if illegal else ClientStatus.STARTED
-        await self._set(client, status, instance=instance, address=address)
-        return illegal
+        return illegal, self._enter(client, status, instance=instance, address=address)
+
+    def saved(self, states: Iterable[ClientState]) -> None:
+        """The store has these states; what has changed since is still to be written."""
+        self._unsaved -= {state.name for state in states if self._states[state.name] is state}
 
     def heard(
         self, client: str, events: Sequence[Event] = (), *, saved: ClientState | None = None
@@ -145,7 +164,7 @@ class Fleet:
 
     async def note(self, client: str, status: ClientStatus) -> None:
         """Note something that the server itself saw of a client."""
-        await self._set(client, status)
+        await self._write(self._enter(client, status))
 
     def overdue(self, registered: Iterable[str], limit_s: int) -> list[ClientState]:
         """Return the clients that ``sweep`` would report."""
@@ -178,21 +197,22 @@ class Fleet:
         await self._save(set(self._unsaved))
 
     async def _save(self, names: set[str]) -> None:
-        written = [self._states[name] for name in sorted(names)]
-        if not written:
-            return
-        await self._store.save_client_states(written)
-        # What changed while the store wrote is still to be written.
-        self._unsaved -= {state.name for state in written if self._states[state.name] is state}
+        await self._write([self._states[name] for name in sorted(names)])
 
-    async def _set(
+    async def _write(self, states: Sequence[ClientState]) -> None:
+        if states:
+            await self._store.save_client_states(states)
+            self.saved(states)
+
+    def _enter(
         self,
         client: str,
         status: ClientStatus,
         *,
         instance: bytes | None = None,
         address: str | None = None,
-    ) -> None:
+    ) -> tuple[ClientState, ...]:
+        """Let a client enter a status; return what of that must not be lost in a crash."""
         before = self.state(client)
         if before.is_overdue:
             self._journal.raise_event("CLIENT_RETURNED", client=client)
@@ -205,8 +225,7 @@ class Fleet:
             address=before.address if address is None else address,
         )
         self._change(after)
-        if status in DECISIVE or before.is_overdue:
-            await self._save({client})
+        return (after,) if status in DECISIVE or before.is_overdue else ()
 
     def _change_behind(self, state: ClientState) -> bool:
         """Take a state, unless it is one too many of a relay."""

@@ -86,6 +86,10 @@ class Provisioning:
         }
         await self._compare(f"settings {self._key}", _packed(now), _settings_told)
 
+    def has_seen(self, client: str, version: str) -> bool:
+        """True where ``agent_seen`` has nothing to do: it is the version that was last seen."""
+        return self._agents.get(client) == printable(version, _VERSION_TEXT_MAX)
+
     async def agent_seen(self, client: str, version: str) -> None:
         """Tell that a client's program has another version than when it was last seen."""
         shown = printable(version, _VERSION_TEXT_MAX)

@@ -8,7 +8,7 @@ agent comes, and whenever another server says that it has changed something (``n
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -23,6 +23,7 @@ from needfire_server.session_seal import (
     registration_of,
 )
 from needfire_server.sessions import Session, SessionTable
+from needfire_server.states import ClientState
 
 __all__ = ["SessionKeeper", "SessionRows"]
 
@@ -38,11 +39,16 @@ class SessionRows(Protocol):
     async def client_of_session(self, session_id: bytes) -> str | None:
         """Return whose session has this identifier; None where there is none."""
 
-    async def keep_session(self, row: SealedSession, known: tuple[bytes, ...]) -> None:
+    async def keep_session(
+        self, row: SealedSession, known: tuple[bytes, ...], states: Sequence[ClientState] = ()
+    ) -> None:
         """Keep the current session of a client; durable when it returns.
 
         The rows that the client had become superseded, but for those that are not among the
         session ids in known: they are removed.
+
+        Args:
+            states: of clients, stored with it.
         """
 
     async def end_session(self, client: str, session_id: bytes) -> None:
@@ -143,11 +149,16 @@ class SessionKeeper:
             return None
         return Session(stored.client, stored.keys, stored.instance, monotonic_s() + left_s)
 
-    async def keep(self, session: Session, verifier: Verifier) -> None:
+    async def keep(
+        self, session: Session, verifier: Verifier, states: Sequence[ClientState] = ()
+    ) -> None:
         """Make a current session survive the process; durable when it returns.
 
         Before that, its agent must not be welcomed: it would take the place of another one that
         a crash would bring back.
+
+        Args:
+            states: what the log-in makes of its client's state, stored with it.
 
         Raises:
             StorageError: it may not survive.
@@ -161,7 +172,7 @@ class SessionKeeper:
             now_us() + left_us,
         )
         known = self.table.known(session.client)
-        await self._rows.keep_session(self._seal.seal(stored), known)
+        await self._rows.keep_session(self._seal.seal(stored), known, states)
 
     async def end(self, session: Session) -> None:
         """Forget a session whose agent said goodbye, if it is still the current one.

@@ -18,6 +18,7 @@ from needfire_server.clock import now_us
 from needfire_server.session_keeper import SessionKeeper
 from needfire_server.session_seal import SessionSeal
 from needfire_server.sessions import SessionTable
+from needfire_server.states import ClientStatus
 from needfire_testkit import live_server as live_server_module
 from needfire_testkit.live_server import NAME, SEAL_KEY, LiveServer, live_server
 
@@ -148,6 +149,21 @@ async def test_a_session_that_cannot_be_kept_is_not_welcomed(
     with pytest.raises(AssertionError, match="BUSY"):
         await peer.announce()
     assert server.runtime.sessions.current(NAME) is None
+
+
+async def test_the_state_of_a_client_is_stored_with_its_session(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_arguments: object) -> None:
+        raise StorageError("a log-in must not need a write of its own for that")
+
+    monkeypatch.setattr(server.runtime.store, "save_client_states", refuse)
+    await server.log_in()
+    states = await server.runtime.store.load_client_states()
+    assert states[NAME].status is ClientStatus.STARTED
+    assert states[NAME] == server.runtime.fleet.state(NAME)
+    # Nothing of it is left to be saved.
+    await server.runtime.fleet.save()
 
 
 async def test_what_has_expired_is_swept_here_and_in_the_store(server: LiveServer) -> None:

@@ -88,8 +88,11 @@ async def test_log_ins_that_share_a_commit_leave_what_they_would_have_left_alone
                 KeptSession(new, (old.session_id, new.session_id)),
                 KeptStates([ClientState("web1", ClientStatus.STARTED)]),
                 KeptSession(other, ()),
-                KeptSession(newest, (old.session_id, new.session_id, newest.session_id)),
-                KeptStates([ClientState("web1", ClientStatus.ILLEGAL)]),
+                KeptSession(
+                    newest,
+                    (old.session_id, new.session_id, newest.session_id),
+                    [ClientState("web1", ClientStatus.ILLEGAL)],
+                ),
             ],
         )
     )

@@ -76,6 +76,8 @@ class KeptSession:
 
     row: SealedSession
     known: tuple[bytes, ...]
+    states: Sequence[ClientState] = ()
+    """What became of the client with it; each client at most once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +164,13 @@ class _Work:
                 self._take_own([event for event, _ in items if event is not None])
             case KeptSession():
                 self.sessions.append(item)
+                self._take_states(item.states)
             case KeptStates(states=states):
-                self.states.update({state.name: state for state in states})
+                self._take_states(states)
         return None
+
+    def _take_states(self, states: Sequence[ClientState]) -> None:
+        self.states.update({state.name: state for state in states})
 
     def _take_own(self, events: Sequence[Event]) -> None:
         self.events += events

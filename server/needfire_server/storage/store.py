@@ -498,8 +498,10 @@ class DatabaseStore:
     async def client_of_session(self, session_id: bytes) -> str | None:
         return await self._read(session_rows.client_of_session, session_id)
 
-    async def keep_session(self, row: SealedSession, known: tuple[bytes, ...]) -> None:
-        await self._together(KeptSession(row, known))
+    async def keep_session(
+        self, row: SealedSession, known: tuple[bytes, ...], states: Sequence[ClientState] = ()
+    ) -> None:
+        await self._together(KeptSession(row, known, tuple(states)))
 
     async def end_session(self, client: str, session_id: bytes) -> None:
         await self._audited_about(client, None, session_rows.end_session, session_id)
