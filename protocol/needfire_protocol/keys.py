@@ -30,6 +30,8 @@ __all__ = [
     "sign_report",
 ]
 
+_SHA256: Final = SHA256()
+
 KEY_BYTES: Final = 32
 SESSION_ID_BYTES: Final = 16
 
@@ -83,7 +85,7 @@ class TrafficKeys:
 
 def extract(secret: bytes, transcript: bytes) -> bytes:
     """Return the master key of a handshake (HKDF-Extract with the transcript as salt)."""
-    return hmac.digest(transcript, secret, "sha256")
+    return _mac(transcript, secret)
 
 
 def derive(
@@ -93,12 +95,23 @@ def derive(
     assert length_bytes <= KEY_BYTES
     # HKDF-Expand of one block (RFC 5869 2.3). Four keys are made for each connection.
     block = b"".join((label.value, b"\0", transcript, b"\1"))
-    return hmac.digest(master, block, "sha256")[:length_bytes]
+    return _mac(master, block)[:length_bytes]
 
 
 def finished_value(master: bytes, label: KeyLabel, transcript: bytes) -> bytes:
     """Return the proof that its sender has the master key and saw this transcript."""
-    return hmac.digest(derive(master, label, b""), transcript, "sha256")
+    return _mac(derive(master, label, b""), transcript)
+
+
+def _mac(key: bytes, data: bytes) -> bytes:
+    """HMAC-SHA256, without giving Python's lock away as ``hmac.digest`` does.
+
+    A handshake of a server has a dozen of them beside other threads, and each time one would be
+    woken for nothing.
+    """
+    mac = HMAC(key, _SHA256)
+    mac.update(data)
+    return mac.finalize()
 
 
 def derive_session_keys(

@@ -183,9 +183,13 @@ class Vitals:
         """Return the clients that ``sweep`` would report as fallen silent."""
         now_s = self._steady_s()
         found = []
+        # Asked each second of a whole fleet: who never spoke has no state, and gets none here.
+        states = self._fleet.states()
         for client in registered if limit_s else ():
-            state = self._fleet.state(client)
-            if state.last_seen_us is None or state.is_overdue or says_goodbye(state.status):
+            state = states.get(client)
+            if state is None or state.last_seen_us is None:
+                continue
+            if state.is_overdue or says_goodbye(state.status):
                 continue
             pulse = self._pulses.get(client) or self._pulse_of_before(state, limit_s)
             if not pulse.is_missed and pulse.is_silent(now_s, limit_s):
