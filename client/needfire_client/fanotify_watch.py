@@ -95,6 +95,9 @@ _LISTED: Final = re.compile(r"^fanotify sdev:([0-9a-f]+)", re.MULTILINE)
 _DIRECTORIES_MAX: Final = 65_536
 _GONE: Final = frozenset({errno.ESTALE, errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_TRIES_MAX: Final = 5
+"""For a directory that is removed at this moment Linux says in one of 200 cases that there is no memory,
+and at the next try that it is gone. A real want of memory lasts longer."""
 
 
 class _Seen(NamedTuple):
@@ -514,7 +517,7 @@ class FanotifyWatcher:
         if anchor.point != b"/":
             mount = os.open(anchor.point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            found = calls.open_handle(mount, handle)
+            found = _open_handle(mount, handle)
         finally:
             if mount != self._root:
                 os.close(mount)
@@ -533,6 +536,16 @@ class FanotifyWatcher:
                 if mount is not anchor and is_below(inner, mount.root)
             ),
         ]
+
+
+def _open_handle(mount: int, handle: bytes) -> int:
+    for _ in range(_TRIES_MAX - 1):
+        try:
+            return calls.open_handle(mount, handle)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+    return calls.open_handle(mount, handle)
 
 
 def _told(directory: int) -> tuple[bytes, tuple[int, int], bool]:

@@ -250,6 +250,25 @@ def test_a_directory_that_cannot_be_found_for_now_is_a_loss_and_is_found_later(
         ears.wait_paths(root / "file")
 
 
+@pytest.mark.parametrize(
+    ("failures", "said"), [(0, errno.ESTALE), (4, errno.ESTALE), (5, errno.ENOMEM)]
+)
+def test_want_of_memory_that_is_over_at_once_is_no_loss(
+    monkeypatch: pytest.MonkeyPatch, failures: int, said: int
+) -> None:
+    """Linux says so of a directory that is being removed; it is gone at the next try."""
+    answers = [errno.ENOMEM] * failures + [errno.ESTALE]
+
+    def fail(_mount: int, _handle: bytes) -> int:
+        number = answers.pop(0)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fanotify_calls, "open_handle", fail)
+    with pytest.raises(OSError) as told:  # its number is looked at
+        fanotify_watch._open_handle(-1, b"handle")
+    assert told.value.errno == said
+
+
 def test_known_directories_are_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanotify_watch, "_DIRECTORIES_MAX", 5)
     with watching(dir_rule(root)) as (watcher, ears):
