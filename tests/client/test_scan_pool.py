@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -59,15 +60,20 @@ def test_the_baseline_is_the_same_to_the_byte_however_many_make_it(
     root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {}
-    for count in (1, 2, 5):
+    for workers in (1, 2, 5):
         scanned = make(
             dir_rule(root),
             dir_rule(root / "d1", Policy.GROWING_LOG_FILES),
             file_rule(root / "d0" / "large", Policy.IGNORE_NONE),
-            scan_workers=count,
+            scan_workers=workers,
         )
         result = scanned.init()
-        found[count] = (contents(scanned.baseline), result.files, result.hashed, result.bytes_read)
+        found[workers] = (
+            contents(scanned.baseline),
+            result.files,
+            result.hashed,
+            result.bytes_read,
+        )
         weird = {event.path for event in scanned.take() if event.code == "WEIRD_FILENAME"}
         assert len(weird) == 40
     assert found[1] == found[2] == found[5]
@@ -203,14 +209,9 @@ def test_what_a_dead_worker_had_in_hand_is_done_again(
     alone = make(dir_rule(root), scan_workers=1)
     alone.init()
     wanted = contents(alone.baseline)
-    count = 0
-
-    def each_fifth(_unit: Any) -> bool:
-        nonlocal count
-        count += 1
-        return count in (1, 40, 80)
-
-    met = dying(monkeypatch, each_fifth)
+    # Several threads count: += would skip a number now and then.
+    numbers = count(1)
+    met = dying(monkeypatch, lambda _unit: next(numbers) in (1, 40, 80))
     scanned = make(dir_rule(root))
     scanned.init()
     assert contents(scanned.baseline) == wanted
@@ -272,13 +273,12 @@ def test_where_no_process_can_be_started_the_parent_does_it_alone(
 def test_a_worker_that_talks_nonsense_is_replaced(
     root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    perform, count = scan_worker.Laborer.perform, 0
+    # As above.
+    perform, numbers = scan_worker.Laborer.perform, count(1)
     said = {3: b"\xc1", 40: b"\x93\x01\x02\x03", 80: b"\x90"}
 
     def lie(self: scan_worker.Laborer, unit: Any) -> bytes:
-        nonlocal count
-        count += 1
-        return said.get(count) or perform(self, unit)
+        return said.get(next(numbers)) or perform(self, unit)
 
     alone = make(dir_rule(root), scan_workers=1)
     alone.init()
