@@ -2,7 +2,8 @@
 
 Verification runs in a process of its own for each size, so that its peak memory is its own. Ingest
 alternates between rounds with and without the record of each batch, on the same disk, so that
-whatever else the machine does falls on both.
+whatever else the machine does falls on both. It is measured twice: in the store alone, which only
+writes events that it is given, and in whole servers to which agents report over loopback.
 """
 
 import argparse
@@ -17,7 +18,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench_fleet import PASSWORD, gather, own_address, report_bodies
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fleet.agent import SimulatedAgent
+from fleet.server import MeasuredServer
 
 from needfire_protocol.audit.export import checkpoint_line, header_line
 from needfire_protocol.audit.merkle import Frontier, leaf_hash
@@ -25,7 +29,9 @@ from needfire_protocol.audit.note import Checkpoint, PublicKey, public_key_of, s
 from needfire_protocol.audit.record import FIRST_PREVIOUS, KEY_MADE, Draft, Moment, encode_record
 from needfire_protocol.audit.verify import verify
 from needfire_protocol.event import Event, make_event
+from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import EVENT_REPORT, Report
+from needfire_protocol.srp import make_verifier
 from needfire_server.audit.drafts import reports_draft
 from needfire_server.audit.log import AuditLog
 from needfire_server.storage.base import IncomingReport
@@ -33,6 +39,8 @@ from needfire_server.storage.sqlite import SqliteStore
 
 ORIGIN = "needfire.audit/bench"
 CHECKPOINT_EVERY = 1_000
+SIZES = (1, 20, 100, 500)
+AGENTS = 20
 
 
 def main() -> None:
@@ -40,6 +48,12 @@ def main() -> None:
     arguments.add_argument("--records", type=int, nargs="+", default=[100_000, 1_000_000])
     arguments.add_argument("--rounds", type=int, default=5, help="rounds of ingest, each both ways")
     arguments.add_argument("--batches", type=int, default=200, help="batches in a round")
+    arguments.add_argument(
+        "--server-rounds", type=int, default=3, help="rounds of whole servers, each both ways"
+    )
+    arguments.add_argument(
+        "--server-batches", type=int, default=8_000, help="batches in such a round, of 1 report"
+    )
     arguments.add_argument("--directory", type=Path, help="where to work; default: a temporary one")
     arguments.add_argument("--verify-only", nargs=2, help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
@@ -51,6 +65,7 @@ def main() -> None:
         for count in chosen.records:
             _measure_verify(Path(directory), count)
         asyncio.run(_measure_ingest(Path(directory), chosen.rounds, chosen.batches))
+        asyncio.run(_measure_servers(Path(directory), chosen.server_rounds, chosen.server_batches))
 
 
 # ---- verification -------------------------------------------------------------------------------
@@ -123,7 +138,7 @@ def _verify(path: Path, key: PublicKey) -> None:
 
 
 async def _measure_ingest(directory: Path, rounds: int, batches: int) -> None:
-    for size in (1, 20, 100, 500):
+    for size in SIZES:
         with_s, without_s = [], []
         for number in range(rounds):
             for is_audited in (True, False) if number % 2 else (False, True):
@@ -133,8 +148,9 @@ async def _measure_ingest(directory: Path, rounds: int, batches: int) -> None:
         cpu = statistics.median(a[1] / b[1] for a, b in zip(without_s, with_s, strict=True))
         speed = statistics.median(size * batches / each[0] for each in with_s)
         print(
-            f"ingest, batches of {size:>3}: {speed:>8,.0f} reports/s with the audit log; "
-            f"{wall:.0%} of the speed without it ({cpu:.0%} by CPU)"
+            f"store alone, batches of {size:>3}: {speed:>8,.0f} reports/s with the audit log; "
+            f"{wall:.0%} of the speed without it ({cpu:.0%} by CPU)",
+            flush=True,
         )
 
 
@@ -190,6 +206,67 @@ async def _send(
         if is_audited
         else None,
     )
+
+
+async def _measure_servers(directory: Path, rounds: int, batches: int) -> None:
+    programs = {
+        True: [str(Path(sys.executable).with_name("needfire-server"))],
+        False: [sys.executable, str(Path(__file__).parent / "fleet" / "server_without_audit.py")],
+    }
+    # More of these do not fit into a message.
+    for size in (1, 20, 100, 400):
+        taken: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+        # As long for large batches as for small ones, more or less.
+        each = max(1, batches // (AGENTS * (1 + size // 5)))
+        for number in range(rounds):
+            for is_audited in (True, False) if number % 2 else (False, True):
+                server = MeasuredServer(programs[is_audited], directory / "server", "")
+                taken[is_audited].append(await _report(server, size, each))
+        wall, cpu = (
+            statistics.median(a[i] / b[i] for a, b in zip(taken[False], taken[True], strict=True))
+            for i in (0, 1)
+        )
+        count = size * each * AGENTS
+        speed = statistics.median(count / cpu_s for _, cpu_s in taken[True])
+        print(
+            f"whole server, batches of {size:>3}: {speed:>8,.0f} reports per second of its CPU with "
+            f"the audit log; {cpu:.0%} of the speed without it ({wall:.0%} by wall time)",
+            flush=True,
+        )
+
+
+async def _report(server: MeasuredServer, size: int, batches: int) -> tuple[float, float]:
+    """Return wall seconds, and CPU seconds of the server, for so many batches of each agent."""
+    agents = [SimulatedAgent(own_address(number), _lost) for number in range(AGENTS)]
+    verifier = make_verifier(PASSWORD, os.urandom)
+    await server.register([agent.address for agent in agents], verifier)
+    for agent in agents:
+        agent.keys = SessionKeys(*map(os.urandom, (16, 32, 32)), version=1, suite=1, features=0)
+    known = [(a.address, a.keys, a.instance) for a in agents if a.keys is not None]
+    await server.plant(known, verifier)
+    server.start()
+    bodies = report_bodies()
+    batch = [bodies[number % len(bodies)] for number in range(size)]
+
+    async def one(agent: SimulatedAgent) -> None:
+        for _ in range(batches):
+            await agent.report(batch)
+        await agent.all_acknowledged()
+
+    try:
+        await gather(agent.connect(server.port, PASSWORD) for agent in agents)
+        before = server.usage()
+        await gather(one(agent) for agent in agents)
+        after = server.usage()
+    finally:
+        for agent in agents:
+            agent.close()
+        server.kill()
+    return after.at_s - before.at_s, after.cpu_s - before.cpu_s
+
+
+def _lost(_agent: SimulatedAgent, reason: str) -> None:
+    sys.exit(f"the server ended a connection: {reason}")
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace, store_url: str | None) -> None:
         self.options = options
         self.server = MeasuredServer(
-            options.server,
+            [str(options.server)],
             options.work,
             f"ConnectionLimit={options.agents + options.strangers + 1000}",
             store_url,

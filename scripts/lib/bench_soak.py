@@ -106,7 +106,7 @@ class Soak:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.server = MeasuredServer(
-            options.server,
+            [str(options.server)],
             options.work,
             f"ConnectionLimit={options.agents + 1000}\nMetricsListen=127.0.0.1:0",
         )

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,14 +36,15 @@ class MeasuredServer:
     """needfire-server on a directory of its own.
 
     Args:
+        command: what starts it, without arguments.
         misc: lines of its section [Misc].
         store_url: a PostgreSQL database; None for SQLite.
     """
 
     def __init__(
-        self, program: Path, directory: Path, misc: str, store_url: str | None = None
+        self, command: Sequence[str], directory: Path, misc: str, store_url: str | None = None
     ) -> None:
-        self._program = program
+        self._command = command
         shutil.rmtree(directory, ignore_errors=True)
         self.data = directory / "data"
         self.data.mkdir(parents=True, mode=0o700)
@@ -100,7 +102,7 @@ class MeasuredServer:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [
-                    str(self._program),
+                    *self._command,
                     "serve",
                     f"--config={self._config}",
                     f"--data-dir={self.data}",
