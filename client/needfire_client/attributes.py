@@ -392,7 +392,7 @@ class Examiner:
         prefix_bytes: int | None,
         skips: Skips | None,
     ) -> tuple[FileEntry | None, bytes | None]:
-        last = None
+        last = leased = None
         for _ in range(ATTEMPTS_MAX):
             try:
                 last = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
@@ -418,12 +418,16 @@ class Examiner:
                 if error.errno in _CHANGED_ERRORS or (
                     error.errno == errno.EINVAL and last is not None
                 ):
+                    leased = error if error.errno == errno.EAGAIN else None
                     continue
                 return self._unreadable(dir_fd, name, last, error), None
+            leased = None
             if found is not None:
                 return found
         if last is None:
             return None, None
+        if leased is not None:
+            return self._unreadable(dir_fd, name, last, leased), None
         entry = self._unopened(dir_fd, name, last)
         return entry._replace(state=int(State.UNSTABLE), reason="changed while it was read"), None
 
@@ -456,7 +460,10 @@ class Examiner:
     def _unreadable(
         self, dir_fd: int, name: bytes, status: os.stat_result | None, error: OSError
     ) -> FileEntry:
-        reason = (error.strerror or f"error {error.errno}")[:_REASON_TEXT_MAX]
+        # Any user can have a lease on a file of theirs (fcntl(2)); the kernel ends it after a while.
+        is_leased = error.errno == errno.EAGAIN
+        said = "a process has a lease on it" if is_leased else error.strerror
+        reason = (said or f"error {error.errno}")[:_REASON_TEXT_MAX]
         state = int(State.UNREADABLE)
         if status is None:
             return FileEntry(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, state, reason)

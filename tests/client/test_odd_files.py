@@ -6,11 +6,13 @@ single parts do with odd values is tested beside them.
 
 import ast
 import errno
+import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
+import signal
 import struct
 import tempfile
 import threading
@@ -550,6 +552,31 @@ def test_a_file_of_which_the_disk_gives_no_contents_keeps_all_else_that_is_known
     assert "M" in changes[bytes(root / "bad")]
     assert "S" in changes[bytes(root / "bad")]
     assert changes[bytes(root / "good")].startswith("C")
+
+
+def test_a_file_on_which_somebody_holds_a_lease_is_told_as_such(root: Path, scan: Scan) -> None:
+    """Opening it would wait for whoever has the lease, up to 45 seconds; they are asked to give it up."""
+    (root / "held").write_bytes(b"old")
+    scanned = scan(scan_workers=1)
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    (root / "held").chmod(0o4755)
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    holder = os.open(root / "held", os.O_RDWR)
+    try:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        result = checker.full_check()
+    finally:
+        os.close(holder)
+        signal.signal(signal.SIGIO, before)
+    raised = scanned.take()
+    assert result.unreadable == 1
+    (told,) = [event for event in raised if event.code == "FILE_UNREADABLE"]
+    expected = (bytes(root / "held"), "a process has a lease on it")
+    assert (told.path, told.fields["reason"]) == expected
+    assert ["M" in event.change for event in raised if event.code == "POLICY_MODIFIED"] == [True]
+    assert checker.full_check().unreadable == 0
 
 
 def test_a_file_that_grows_while_it_is_hashed_has_the_digest_of_its_size_or_none(
