@@ -25,6 +25,8 @@ from statistics import median
 
 from needfire_client.baseline import BaselineWriter
 from needfire_protocol.baseline import FileEntry
+from needfire_testkit.samhain import samhain_command, samhain_rc
+from needfire_testkit.samhain import why_not as samhain_why_not
 
 AGENT = Path(sys.executable).with_name("needfire-agent")
 ENTRIES = 1_000_000
@@ -198,7 +200,7 @@ def prepare(
     tree: Path, state: Path, options: argparse.Namespace
 ) -> tuple[list[Tool], dict[str, str]]:
     tools = [limit(tree, state)]
-    missing = {"samhain": "the path of its configuration is compiled in (/etc/samhain/samhainrc)"}
+    missing = {}
     tools += [ours(tree, state, workers) for workers in options.workers]
     tools.append(Tool("find -printf", ["find", str(tree), "-printf", "%m%u%g%s%T@%C@%i%n%l%p\\n"]))
     for name, make in {"aide": aide, "integrit": integrit}.items():
@@ -208,6 +210,12 @@ def prepare(
             missing[name] = "not installed (apt-get install)"
         else:
             tools.append(make(tree, state))
+    if "samhain" in options.skip:
+        missing["samhain"] = "left out"
+    elif (reason := samhain_why_not()) is not None:
+        missing["samhain"] = reason
+    else:
+        tools.append(samhain(tree, state))
     return tools, missing
 
 
@@ -252,6 +260,14 @@ def integrit(tree: Path, state: Path) -> Tool:
     prepare_with(["integrit", "-C", str(config), "-u"])
     (place / "current.cdb").rename(place / "known.cdb")
     return Tool("integrit", ["integrit", "-C", str(config), "-c"])
+
+
+def samhain(tree: Path, state: Path) -> Tool:
+    place = state / "samhain"
+    place.mkdir()
+    rc = samhain_rc(place, f"[ReadOnly]\ndir = 99{tree}\n", digest="SHA256")
+    prepare_with(samhain_command(rc, "init"))
+    return Tool("samhain", samhain_command(rc, "check"))
 
 
 def prepare_with(command: Sequence[str]) -> None:

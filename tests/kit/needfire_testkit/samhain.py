@@ -17,6 +17,7 @@ __all__ = [
     "database",
     "record",
     "run_samhain",
+    "samhain_command",
     "samhain_program",
     "samhain_rc",
     "sha256_text",
@@ -137,11 +138,16 @@ MailSeverity = none
     return path
 
 
+def samhain_command(rc: Path, action: str, *, program: Sequence[str] = ()) -> list[str]:
+    """Return what runs ``samhain -t ACTION`` with this configuration."""
+    command = [*program, str(samhain_program()), "-t", action, "--foreground"]
+    return ["unshare", "-m", "sh", "-c", _PRIVATE_ETC, "sh", str(rc), *command]
+
+
 def run_samhain(rc: Path, action: str, *, program: Sequence[str] = ()) -> str:
     """Run ``samhain -t ACTION`` with this configuration; return what it printed."""
-    command = [*program, str(samhain_program()), "-t", action, "--foreground"]
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", _PRIVATE_ETC, "sh", str(rc), *command],
+        samhain_command(rc, action, program=program),
         capture_output=True,
         text=True,
         errors="replace",
