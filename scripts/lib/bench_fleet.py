@@ -14,7 +14,7 @@ agents cost. Phases, in this order:
   reconnect  the server is killed (SIGKILL) and started again; every agent backs off as the real one
              does, and comes back
   hostile    strangers that say nothing, garbage, half a log-in, or ask for sessions that do not
-             exist, while some agents go on reporting
+             exist, and agents that report without ever reading an answer, while others go on reporting
 
 On a shared machine believe the rates per second of the server's CPU, not those per second. "Stolen"
 is what the hypervisor gave to others although this machine wanted it: latencies grow by that.
@@ -88,6 +88,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--small-batch", type=int, default=10, help="reports in a hostile batch")
     parser.add_argument("--strangers", type=int, default=400, help="at a time in 'hostile'")
+    parser.add_argument("--deaf", type=int, default=20, help="agents that never read in 'hostile'")
     parser.add_argument("--hostile", type=float, default=15.0, help="seconds of 'hostile'")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/needfire-fleet"))
     parser.add_argument(
@@ -398,7 +399,9 @@ class Bench:
                 await agent.report(batch)
                 await asyncio.sleep(random.random())
 
+        deaf = self.agents[len(speakers) : len(speakers) + self.options.deaf]
         works += [speak(agent) for agent in speakers]
+        works += [self.be_deaf(agent, outcomes) for agent in deaf]
         with Newcomers(self) as newcomers:
             span = await self.measured(lambda: for_seconds(self.options.hostile, works))
         total = sum(outcomes.values())
@@ -409,6 +412,20 @@ class Bench:
             f"{(span.after.rss_kib - span.before.rss_kib) / 1024:+.1f} MiB; {machine()}",
             flush=True,
         )
+
+    async def be_deaf(self, agent: SimulatedAgent, outcomes: Counter[str]) -> None:
+        """Report as fast as the server reads, and read nothing, until it ends that; then again."""
+        batch = self.bodies[: self.options.small_batch]
+        while True:
+            agent.be_deaf()
+            try:
+                while agent.shout(batch) or agent.is_welcome:  # noqa: ASYNC110
+                    await asyncio.sleep(random.random() / 5)
+            except ConnectionError:
+                outcomes["deaf, cut off"] += 1
+            await agent.closed()
+            with contextlib.suppress(OSError, TimeoutError):
+                await agent.connect(self.server.port, PASSWORD)
 
     async def stranger(self, number: int, outcomes: Counter[str]) -> None:
         """Comes again and again, each time from an address of its own, and never proves anything."""

@@ -31,6 +31,8 @@ from needfire_protocol.messages import (
     Welcome,
 )
 
+_UNREAD_BYTES = 262_144
+
 WINDOW_BATCHES = 4
 """Batches on their way, as the real agent has them."""
 
@@ -101,16 +103,23 @@ class SimulatedAgent(asyncio.Protocol):
         while len(self._sent) >= WINDOW_BATCHES:
             self._room.clear()
             await self._room.wait()
-        if not self.is_welcome or self.keys is None:
-            raise ConnectionResetError("not connected")
-        reports = []
-        for body in bodies:
-            self.sequence += 1
-            signature = sign_report(self.keys, self.stream, self.sequence, EVENT_REPORT, body)
-            reports.append(Report(self.sequence, EVENT_REPORT, body, signature))
-        now_s = time.monotonic()
-        self._sent.append((self.sequence, now_s if due_s is None else due_s))
-        self._say(ReportBatch(self.stream, tuple(reports)))
+        self._send(bodies, time.monotonic() if due_s is None else due_s)
+
+    def be_deaf(self) -> None:
+        """Read nothing any more: what the server says piles up on its side."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def shout(self, bodies: list[bytes]) -> bool:
+        """Send a batch whatever waits for an answer; False where the server has stopped reading too.
+
+        Raises:
+            ConnectionError: the connection is gone.
+        """
+        if self._transport is not None and self._transport.get_write_buffer_size() > _UNREAD_BYTES:
+            return False
+        self._send(bodies, time.monotonic())
+        return True
 
     async def all_acknowledged(self) -> None:
         while self._sent:
@@ -165,6 +174,17 @@ class SimulatedAgent(asyncio.Protocol):
             self._on_lost(self, reason)
 
     # ---- inside
+
+    def _send(self, bodies: list[bytes], since_s: float) -> None:
+        if not self.is_welcome or self.keys is None:
+            raise ConnectionResetError("not connected")
+        reports = []
+        for body in bodies:
+            self.sequence += 1
+            signature = sign_report(self.keys, self.stream, self.sequence, EVENT_REPORT, body)
+            reports.append(Report(self.sequence, EVENT_REPORT, body, signature))
+        self._sent.append((self.sequence, since_s))
+        self._say(ReportBatch(self.stream, tuple(reports)))
 
     def _told(self, event: ConnectionEvent) -> None:
         if isinstance(event, Established):
