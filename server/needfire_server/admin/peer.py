@@ -66,14 +66,7 @@ class Peer:
         Raises:
             PeerGoneError: the connection broke, or nothing was taken for too long.
         """
-        line = encode_line(data)
-        try:
-            if file is not None:
-                sent = await self._send_with_file(line, file.fileno())
-                line = line[sent:]
-            await self._send_rest(line)
-        except (OSError, TimeoutError) as error:
-            raise PeerGoneError from error
+        await self._send(encode_line(data), None if file is None else file.fileno())
 
     async def send_all(self, page: Sequence[Mapping[str, Any]]) -> None:
         """Send a line for each; others get their turn after each piece, however long the lines are.
@@ -85,16 +78,10 @@ class Peer:
         for data in page:
             piece += encode_line(data)
             if len(piece) >= _PIECE_BYTES:
-                await self._send_piece(piece)
+                await self._send(bytes(piece))
                 piece.clear()
                 await asyncio.sleep(0)
-        await self._send_piece(piece)
-
-    async def _send_piece(self, piece: bytearray) -> None:
-        try:
-            await self._send_rest(piece)
-        except (OSError, TimeoutError) as error:
-            raise PeerGoneError from error
+        await self._send(bytes(piece))
 
     async def wait_until_gone(self) -> None:
         """Wait until the peer closes the connection, then raise; what it sends meanwhile waits.
@@ -157,17 +144,26 @@ class Peer:
                 os.close(fd)
             raise FormatError(f"what came along is no file: {error.strerror}") from error
 
-    async def _send_with_file(self, line: bytes, fd: int) -> int:
-        async with asyncio.timeout(_SEND_LIMIT_S):
-            while True:
-                try:
-                    return socket.send_fds(self._socket, [line], [fd])
-                except BlockingIOError:
-                    await self._ready(asyncio.get_running_loop().add_writer, _stop_writing)
+    async def _send(self, data: bytes, fd: int | None = None) -> None:
+        """Send all of it, and an open file with the first byte.
 
-    async def _send_rest(self, line: bytes | bytearray) -> None:
-        async with asyncio.timeout(_SEND_LIMIT_S):
-            await asyncio.get_running_loop().sock_sendall(self._socket, line)
+        Who takes a little now and then is slow, and not gone.
+        """
+        left = memoryview(data)
+        try:
+            while left:
+                try:
+                    if fd is None:
+                        sent = self._socket.send(left)
+                    else:
+                        sent = socket.send_fds(self._socket, [left], [fd])
+                except BlockingIOError:
+                    async with asyncio.timeout(_SEND_LIMIT_S):
+                        await self._ready(asyncio.get_running_loop().add_writer, _stop_writing)
+                else:
+                    left, fd = left[sent:], None
+        except (OSError, TimeoutError) as error:
+            raise PeerGoneError from error
 
     async def _ready(
         self,
