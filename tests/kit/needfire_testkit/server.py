@@ -163,11 +163,11 @@ class ScriptedServer:
         for peer in list(self.peers):
             await peer.refuse(RefusalCode.SESSION_SUPERSEDED)
 
-    async def say(self, message: Message) -> None:
-        """Send a message on every open connection."""
+    async def say(self, *messages: Message) -> None:
+        """Send messages on every open connection, in one piece."""
         for peer in self.peers:
             if peer.is_welcomed:
-                await peer.send(message)
+                await peer.send(*messages)
 
     async def order(self, command_id: int, verb: str) -> None:
         await self.say(Command(command_id, verb))
@@ -224,8 +224,9 @@ class Peer:
             )
         self._writer.transport.abort() if reset else self._writer.close()
 
-    async def send(self, message: Message) -> None:
-        self._connection.send(message)
+    async def send(self, *messages: Message) -> None:
+        for each in messages:
+            self._connection.send(each)
         await self._flush()
 
     async def refuse(self, code: RefusalCode, detail: str = "") -> None:
