@@ -29,9 +29,7 @@ from needfire_protocol.audit.note import Checkpoint, PublicKey, public_key_of, s
 from needfire_protocol.audit.record import FIRST_PREVIOUS, KEY_MADE, Draft, Moment, encode_record
 from needfire_protocol.audit.verify import verify
 from needfire_protocol.event import Event, make_event
-from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import EVENT_REPORT, Report
-from needfire_protocol.srp import make_verifier
 from needfire_server.audit.drafts import reports_draft
 from needfire_server.audit.log import AuditLog
 from needfire_server.storage.base import IncomingReport
@@ -238,12 +236,7 @@ async def _measure_servers(directory: Path, rounds: int, batches: int) -> None:
 async def _report(server: MeasuredServer, size: int, batches: int) -> tuple[float, float]:
     """Return wall seconds, and CPU seconds of the server, for so many batches of each agent."""
     agents = [SimulatedAgent(own_address(number), _lost) for number in range(AGENTS)]
-    verifier = make_verifier(PASSWORD, os.urandom)
-    await server.register([agent.address for agent in agents], verifier)
-    for agent in agents:
-        agent.keys = SessionKeys(*map(os.urandom, (16, 32, 32)), version=1, suite=1, features=0)
-    known = [(a.address, a.keys, a.instance) for a in agents if a.keys is not None]
-    await server.plant(known, verifier)
+    await server.know(agents, PASSWORD)
     server.start()
     bodies = report_bodies()
     batch = [bodies[number % len(bodies)] for number in range(size)]

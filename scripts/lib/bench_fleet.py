@@ -41,9 +41,8 @@ from fleet.server import MeasuredServer, Usage
 from needfire_client.backoff import Backoff
 from needfire_protocol.codec import encode
 from needfire_protocol.event import make_event, pack_event
-from needfire_protocol.keys import SessionKeys
 from needfire_protocol.power import power
-from needfire_protocol.srp import BACKEND, make_verifier
+from needfire_protocol.srp import BACKEND
 
 PASSWORD = "correct horse battery staple"
 PHASES = ("connect", "idle", "steady", "storm", "reconnect", "hostile")
@@ -176,16 +175,11 @@ class Span:
     def cpu_s(self) -> float:
         return max(self.after.cpu_s - self.before.cpu_s, 0.01)
 
-    @property
-    def stolen_percent(self) -> float:
-        """Of all cores; latencies and rates per second of wall time suffer from it."""
-        stolen_s = self.after.stolen_s - self.before.stolen_s
-        return 100 * stolen_s / (self.wall_s * (os.cpu_count() or 1))
-
     def text(self) -> str:
+        stolen_percent = self.after.stolen_percent(self.before)
         return (
             f"{self.wall_s:.1f} s wall, server {self.cpu_s:.2f} s CPU, "
-            f"agents {self.own_cpu_s:.2f} s CPU, {self.stolen_percent:.0f} % of the machine stolen"
+            f"agents {self.own_cpu_s:.2f} s CPU, {stolen_percent:.0f} % of the machine stolen"
         )
 
 
@@ -211,17 +205,7 @@ class Bench:
         self.comes_back = False
 
     async def run(self) -> None:
-        names = [agent.address for agent in self.agents]
-        verifier = make_verifier(PASSWORD, os.urandom)
-        await self.server.register(names, verifier)
-        for agent in self.agents[self.options.negotiate :]:
-            agent.keys = SessionKeys(*map(os.urandom, (16, 32, 32)), version=1, suite=1, features=0)
-        planted = [
-            (agent.address, agent.keys, agent.instance)
-            for agent in self.agents
-            if agent.keys is not None
-        ]
-        await self.server.plant(planted, verifier)
+        await self.server.know(self.agents, PASSWORD, without_session=self.options.negotiate)
         took_s = self.server.start()
         try:
             await asyncio.sleep(1)

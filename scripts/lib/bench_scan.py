@@ -3,9 +3,10 @@
 Builds trees (5,000 small files, a copy of a system directory, many small files, a few large ones),
 warms the page cache (or, with --cold, empties it before each run, which needs root and slows the
 whole host down), and runs every program in turn, several times. "million" is no tree: a synthetic
-baseline of a million objects is streamed beside the 5,000 files, to see what memory that takes. Absolute numbers of a shared machine
-mean little; the ratios of runs that took turns do. Memory is measured in a run of its own: the sum
-of the proportional set sizes (PSS) of all processes of a program, sampled.
+baseline of a million objects is streamed beside the 5,000 files, to see what memory that takes.
+Absolute numbers of a shared machine mean little; the ratios of runs that took turns do. Memory is
+measured in a run of its own: the sum of the proportional set sizes (PSS) of all processes of a
+program, sampled.
 
 Nothing is installed or changed outside of the directory given by --work.
 """

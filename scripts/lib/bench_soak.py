@@ -32,9 +32,6 @@ from bench_fleet import (
 from fleet.agent import SimulatedAgent
 from fleet.server import MeasuredServer
 
-from needfire_protocol.keys import SessionKeys
-from needfire_protocol.srp import make_verifier
-
 STRANGERS = (
     b"",
     b"GET / HTTP/1.0\r\n\r\n",
@@ -119,12 +116,7 @@ class Soak:
         self.rows: list[Row] = []
 
     async def run(self) -> None:
-        verifier = make_verifier(PASSWORD, os.urandom)
-        await self.server.register([agent.address for agent in self.agents], verifier)
-        for agent in self.agents:
-            agent.keys = SessionKeys(*map(os.urandom, (16, 32, 32)), version=1, suite=1, features=0)
-        known = [(a.address, a.keys, a.instance) for a in self.agents if a.keys is not None]
-        await self.server.plant(known, verifier)
+        await self.server.know(self.agents, PASSWORD)
         self.server.start()
         try:
             await gather(self.connect(agent) for agent in self.agents)
@@ -242,7 +234,7 @@ class Soak:
             int(metrics["needfire_reports_lost"]),
             self.back,
             self.strangers,
-            100 * (after.stolen_s - before.stolen_s) / (wall_s * (os.cpu_count() or 1)),
+            after.stolen_percent(before),
         )
         self.rows.append(row)
         print(" | ".join(row.cells()), flush=True)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet.agent import SimulatedAgent
 from needfire_protocol.keys import SessionKeys
-from needfire_protocol.srp import Verifier
+from needfire_protocol.srp import Verifier, make_verifier
 from needfire_server.seal_key import find_seal_key, make_seal_key
 from needfire_server.session_seal import SessionSeal, StoredSession, registration_of
 from needfire_server.storage.opening import how_to_open
@@ -30,6 +31,11 @@ class Usage:
     threads: int
     stolen_s: float
     """What other machines on the same host had of this machine's cores, all of them together."""
+
+    def stolen_percent(self, since: "Usage") -> float:
+        """Of all cores; latencies and rates per second of wall time suffer from it."""
+        wall_s = self.at_s - since.at_s
+        return 100 * (self.stolen_s - since.stolen_s) / (wall_s * (os.cpu_count() or 1))
 
 
 class MeasuredServer:
@@ -60,7 +66,7 @@ class MeasuredServer:
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
-    async def register(self, names: list[str], verifier: Verifier) -> None:
+    async def _register(self, names: list[str], verifier: Verifier) -> None:
         """Put clients into the store, all with one verifier: making 10,000 would take a minute."""
         store = self._open_store()
         try:
@@ -72,7 +78,19 @@ class MeasuredServer:
         finally:
             store.close()
 
-    async def plant(
+    async def know(
+        self, agents: Sequence[SimulatedAgent], password: str, *, without_session: int = 0
+    ) -> None:
+        """Register agents, and plant a session for all but the first ones, before the start."""
+        verifier = make_verifier(password, os.urandom)
+        await self._register([agent.address for agent in agents], verifier)
+        known = []
+        for agent in agents[without_session:]:
+            agent.keys = SessionKeys(*map(os.urandom, (16, 32, 32)), version=1, suite=1, features=0)
+            known.append((agent.address, agent.keys, agent.instance))
+        await self._plant(known, verifier)
+
+    async def _plant(
         self, sessions: list[tuple[str, SessionKeys, bytes]], verifier: Verifier
     ) -> None:
         """Put sessions into the store as if those agents had logged in before, in no time."""
