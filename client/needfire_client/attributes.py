@@ -462,8 +462,8 @@ class Examiner:
     ) -> FileEntry:
         # Any user can have a lease on a file of theirs (fcntl(2)); the kernel ends it after a while.
         is_leased = error.errno == errno.EAGAIN
-        said = "a process has a lease on it" if is_leased else error.strerror
-        reason = (said or f"error {error.errno}")[:_REASON_TEXT_MAX]
+        text = "a process has a lease on it" if is_leased else error.strerror
+        reason = (text or f"error {error.errno}")[:_REASON_TEXT_MAX]
         state = int(State.UNREADABLE)
         if status is None:
             return FileEntry(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, None, state, reason)

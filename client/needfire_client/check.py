@@ -236,7 +236,7 @@ class Checker:
         old, now = self._check_object(scan, path)
         if not place.is_open:
             pass
-        elif below or _is_other_directory(old, now) or _is_way(place, old, now):
+        elif below or _leads_elsewhere(place, old, now):
             self._check_tree(scan, path)
         elif _is_directory(now) or not place.is_uniform:
             self._check_contents(scan, path)
@@ -573,7 +573,7 @@ class Checker:
         """
         place = self._ruleset.locate(parent)[1]
         old, now = self._check_object(scan, parent)
-        if place.is_open and (_is_other_directory(old, now) or _is_way(place, old, now)):
+        if place.is_open and _leads_elsewhere(place, old, now):
             self._check_tree(scan, parent)
 
     def _check_object(self, scan: Scan, path: bytes) -> tuple[FileEntry | None, FileEntry | None]:
@@ -610,8 +610,7 @@ class Checker:
                 if record.scope is not None and name not in record.scope:
                     continue
                 was, is_now = before[name], new.get(name)
-                is_other = was != is_now and _is_way(record.place.child(name)[1], was, is_now)
-                if is_other or _is_other_directory(was, is_now):
+                if was != is_now and _leads_elsewhere(record.place.child(name)[1], was, is_now):
                     self._check_tree(scan, join(path, name))
 
     def _check_tree(self, scan: Scan, path: bytes) -> None:
@@ -625,17 +624,16 @@ def _child(scan: Scan, record: DirectoryRecord, name: bytes) -> tuple[Decision |
     return record.place.child(name) if record.path else scan.ruleset.root()
 
 
-def _is_other_directory(old: FileEntry | None, new: FileEntry | None) -> bool:
-    if not (_is_directory(old) and _is_directory(new)):
-        return _is_directory(old) or _is_directory(new)
-    return not is_same_inode(old, new.inode)
+def _leads_elsewhere(place: Place, old: FileEntry | None, new: FileEntry | None) -> bool:
+    """True where what is below an object must be looked at: none of it is seen with the object.
 
-
-def _is_way(place: Place, old: FileEntry | None, new: FileEntry | None) -> bool:
-    """True where a symbolic link is or was on the way to what rules name behind it.
-
-    What is there is none of the objects that a look at a directory sees.
+    It is another directory than before, or none any more; or a symbolic link is or was on the way
+    to what rules name behind it.
     """
+    if _is_directory(old) and _is_directory(new):
+        return not is_same_inode(old, new.inode)
+    if _is_directory(old) or _is_directory(new):
+        return True
     return not place.is_uniform and any(
         each is not None and each.link is not None for each in (old, new)
     )

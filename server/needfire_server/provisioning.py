@@ -92,9 +92,9 @@ class Provisioning:
 
     async def agent_seen(self, client: str, version: str) -> None:
         """Tell that a client's program has another version than when it was last seen."""
-        shown = printable(version, _VERSION_TEXT_MAX)
-        if self._agents.get(client) == shown:
+        if self.has_seen(client, version):
             return
+        shown = printable(version, _VERSION_TEXT_MAX)
         if client in self._agents and not self._versions.admit(client, monotonic_s()):
             return
 

@@ -72,7 +72,7 @@ def status_of(result: CheckResult) -> ExitStatus:
 def print_summary(result: CheckResult, *, as_json: bool) -> None:
     """Print what a check saw, in one line, and warn of what it did not see."""
     if result.unreadable:
-        count = f"{result.unreadable} object{'' if result.unreadable == 1 else 's'}"
+        count = counted(result.unreadable, "object")
         advice = "the events say why" if os.geteuid() == 0 else "run it as root"
         warn(f"{count} could not be read, so nobody knows whether they differ: {advice}")
     if not result.files:
@@ -100,7 +100,7 @@ def print_summary(result: CheckResult, *, as_json: bool) -> None:
         found = "no differences"
     else:
         found = (
-            f"{result.changes} difference{'' if result.changes == 1 else 's'} "
+            f"{counted(result.changes, 'difference')} "
             f"({result.modified} modified, {result.added} added, {result.missing} missing)"
         )
     unknown = result.unreadable + result.unstable
