@@ -15,9 +15,10 @@ which is not asked for, and the spool may lie in a watched tree.
 The kernel's queue is emptied whenever a part of what was read has been taken, into a backlog that
 is bounded in bytes; events on the same entry by the same process become one before anything else
 is done with them. The kernel does that too while they wait, whatever a process executes in between:
-then the program that did the first of them is told. A queue without a bound (FAN_UNLIMITED_QUEUE) would give whoever writes fast the
-host's memory while this process does not run; as it is, what is too much for the backlog stays in
-the queue, and what is too much for the queue is announced by the kernel's own overflow event.
+then the program that did the first of them is told. A queue without a bound (FAN_UNLIMITED_QUEUE)
+would give whoever writes fast the host's memory while this process does not run; as it is, what is
+too much for the backlog stays in the queue, and what is too much for the queue is announced by the
+kernel's own overflow event.
 """
 
 import errno

@@ -1,8 +1,8 @@
 """A pass shared out to several processes; its records come in the order of a single walk.
 
-The parent begins alone (``beginning.py``). What is left then goes to processes, a little at a time: each walks on until it has done enough, and gives
-back what it did not come to. So no list of all directories is ever made, and all processes are
-busy to the end, however uneven the tree is.
+The parent begins alone (``beginning.py``). What is left then goes to processes, a little at a time:
+each walks on until it has done enough, and gives back what it did not come to. So no list of all
+directories is ever made, and all processes are busy to the end, however uneven the tree is.
 
 A process that ends before its time is an event; what it had in hand is done again, and what ends a
 process again and again is reported as not readable.

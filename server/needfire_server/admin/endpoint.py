@@ -1,8 +1,8 @@
 """The admin socket: who may use it is decided by the kernel's word about the peer, not by a secret.
 
 Peers are known by SO_PEERCRED and SO_PEERGROUPS; whoever has no role (``gate.py``) is turned away
-before a byte is read. Requests are lines of JSON with at most one open file each; size, time and number of connections are bounded, so that a
-program gone wild on the log host cannot stop the server.
+before a byte is read. Requests are lines of JSON with at most one open file each; size, time and
+number of connections are bounded, so that a program gone wild on the log host cannot stop the server.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
 """The statements of the audit log: each function is one operation on an open connection.
 
-What every commit asks goes to the driver itself (``engine.py``). As in ``statements.py``: writing functions run inside a transaction that the caller begins and
-commits. The state of the log is read from the database by each append and never kept in memory, so
-what is rolled back leaves no trace, and several servers continue one log.
+What every commit asks goes to the driver itself (``engine.py``). As in ``statements.py``: writing
+functions run inside a transaction that the caller begins and commits. The state of the log is read
+from the database by each append and never kept in memory, so what is rolled back leaves no trace,
+and several servers continue one log.
 """
 
 from collections.abc import Sequence
