@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from needfire_protocol.audit.record import Record, parse_record
-from needfire_protocol.audit.verify import Finding, Verdict
+from needfire_protocol.audit.verdict import Finding, Verdict
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import ConfigError, FormatError, StorageError
 from needfire_protocol.event import Event, make_event

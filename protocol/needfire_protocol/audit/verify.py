@@ -14,13 +14,12 @@ look alike at that place: a record that is missing may have been moved, one that
     missing checkpoint   the records are there, but one of the numbered checkpoints is not
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Final
 
+from needfire_protocol.audit.aftermath import Clues, judge_by_rest
 from needfire_protocol.audit.export import Header, parse_header, parse_line
+from needfire_protocol.audit.log_lines import LogLine, LogLines
 from needfire_protocol.audit.merkle import Frontier
 from needfire_protocol.audit.note import (
     Checkpoint,
@@ -35,68 +34,12 @@ from needfire_protocol.audit.record import (
     KEY_HANDED_OVER,
     KEY_MADE,
     Head,
-    parse_head,
     parse_record,
 )
+from needfire_protocol.audit.verdict import Finding, Verdict, Verification
 from needfire_protocol.errors import FormatError
 
-__all__ = ["Finding", "Verdict", "Verification", "verify"]
-
-_AHEAD: Final = 8
-"""Lines that are looked at in advance, at a fault only."""
-_STRAYS_MAX: Final = 64
-"""Lines out of place that are remembered, to find out where they belong."""
-
-
-class Verdict(Enum):
-    """What is wrong with a log; the words are those that people read."""
-
-    CHANGED = "changed"
-    REMOVED = "removed"
-    INSERTED = "inserted"
-    REORDERED = "reordered"
-    CUT_OFF = "cut off"
-    WRONG_KEY = "wrong key"
-    MISSING_CHECKPOINT = "missing checkpoint"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The first thing that is wrong.
-
-    Attributes:
-        first: number of the first bad record; of the first missing one where some are missing.
-        last: where no one can tell which record it is, the last one that it may be; else first.
-        line: of the input, from 1; 0 for its end.
-        text: what was found and what was expected.
-    """
-
-    verdict: Verdict
-    first: int
-    last: int
-    line: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What came of a check.
-
-    Attributes:
-        finding: None for a log that is intact.
-        records: records that were read up to the first fault.
-        checkpoints: checkpoints that hold.
-        closing: what the log says it ends with; to be believed only without a finding.
-        unsigned: records behind the last checkpoint, which nothing signed covers yet.
-        root: of the tree over all records; to be believed only without a finding.
-    """
-
-    finding: Finding | None
-    records: int
-    checkpoints: int
-    closing: Checkpoint | None
-    unsigned: int = 0
-    root: bytes = b""
+__all__ = ["verify"]
 
 
 def verify(
@@ -140,77 +83,6 @@ def _anchors(note: Note | None, which: str) -> tuple[_Anchor, ...]:
     return () if note is None else (_Anchor(note, parse_checkpoint(note), which),)
 
 
-@dataclass(slots=True)
-class _Item:
-    """One line of the input."""
-
-    line: int
-    raw: bytes
-    head: Head | None
-
-    def is_canonical(self) -> bool:
-        """Whether it is exactly a record; the head alone does not say so."""
-        try:
-            parse_record(self.raw)
-        except FormatError:
-            return False
-        return True
-
-
-class _Lines:
-    """The input, with a look ahead."""
-
-    def __init__(self, lines: Iterable[bytes]) -> None:
-        self._source = iter(lines)
-        self._ahead: deque[_Item] = deque()
-        self._line = 0
-        self.records = 0
-        """Lines that were read and look like records."""
-        self.torn: bytes | None = None
-        """The last line, where it has no newline."""
-
-    def __iter__(self) -> Iterator[_Item]:
-        return self
-
-    def __next__(self) -> _Item:
-        return self._ahead.popleft() if self._ahead else self._read()
-
-    def _read(self) -> _Item:
-        raw = next(self._source)
-        self._line += 1
-        if raw.endswith(b"\n"):
-            raw = raw[:-1]
-            head = parse_head(raw)
-            self.records += head is not None
-            return _Item(self._line, raw, head)
-        following = next(self._source, None)
-        if following is None:
-            self.torn = raw
-            raise StopIteration
-        # A piece of a line that is longer than any line may be.
-        self._source = _again(following, self._source)
-        return _Item(self._line, b"", None)
-
-    def peek(self) -> list[_Item]:
-        """Return the next lines that are no checkpoints, as far as we look ahead."""
-        while len(self._ahead) < _AHEAD:
-            try:
-                self._ahead.append(self._read())
-            except StopIteration:
-                break
-        return [each for each in self._ahead if not each.raw.startswith(b'{"checkpoint"')]
-
-    def peek_line(self) -> _Item | None:
-        """Return the next line, whatever it is."""
-        self.peek()
-        return self._ahead[0] if self._ahead else None
-
-
-def _again(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
 class _Check:
     """One run over a log."""
 
@@ -224,7 +96,7 @@ class _Check:
         size: int,
         tip: bytes,
     ) -> None:
-        self._lines = _Lines(lines)
+        self._lines = LogLines(lines)
         self._keys = frozenset(keys)
         self._anchors = anchors
         self._anchor_sizes = frozenset(each.checkpoint.size for each in anchors)
@@ -239,7 +111,7 @@ class _Check:
         self._closing_note: Note | None = None
         # The tree without the latest record: nothing has vouched for that one yet.
         self._frontier = Frontier()
-        self._pending: _Item | None = None
+        self._pending: LogLine | None = None
         self._count = 0
         self._hash = FIRST_PREVIOUS
         self._announced: list[PublicKey] = []
@@ -247,12 +119,7 @@ class _Check:
         self._checkpoints = 0
         self._covered = 0
         self._last_number = 0
-        # Behind the first fault: what would show that it is of another kind.
-        self._wanted: set[bytes] = set()
-        self._strays: set[bytes] = set()
-        self._wanted_number = 0
-        self._otherwise = Verdict.MISSING_CHECKPOINT
-        self._is_misplaced = False
+        self._clues = Clues()
 
     def run(self) -> Verification:
         self._read_header()
@@ -262,7 +129,7 @@ class _Check:
         if self._finding is None:
             self._end()
         else:
-            self._read_rest()
+            self._look_behind(self._finding)
         return Verification(
             self._finding,
             records,
@@ -300,7 +167,7 @@ class _Check:
                 self._found(
                     Verdict.MISSING_CHECKPOINT, 0, item.line, "the log begins without its header"
                 )
-                self._is_misplaced = True
+                self._clues.is_misplaced = True
         elif not self._keys & set(self._header.keys):
             self._found(
                 Verdict.WRONG_KEY, 0, item.line, "the log was never signed by the key that is given"
@@ -323,7 +190,7 @@ class _Check:
             if self._finding is not None:
                 return
 
-    def _accept(self, item: _Item, head: Head) -> None:
+    def _accept(self, item: LogLine, head: Head) -> None:
         pending = self._pending
         if pending is not None and pending.head is not None:
             self._frontier.append(pending.head.hash)
@@ -335,7 +202,7 @@ class _Check:
         if self._count in self._anchor_sizes:
             self._meet_anchors(item)
 
-    def _learn_key(self, item: _Item, head: Head) -> None:
+    def _learn_key(self, item: LogLine, head: Head) -> None:
         try:
             fields = parse_record(item.raw).draft.fields
             key = PublicKey.parse(str(fields.get("key")))
@@ -364,7 +231,7 @@ class _Check:
             text = "a key takes over that the key before it did not name"
             self._found(Verdict.WRONG_KEY, head.number, item.line, text)
 
-    def _meet_anchors(self, item: _Item) -> None:
+    def _meet_anchors(self, item: LogLine) -> None:
         for each in self._anchors:
             size = each.checkpoint.size
             if size == self._count and self._root() != each.checkpoint.root:
@@ -380,7 +247,7 @@ class _Check:
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
-    def _note_of(self, item: _Item) -> str | None:
+    def _note_of(self, item: LogLine) -> str | None:
         try:
             return parse_line(item.raw)
         except FormatError as error:
@@ -389,7 +256,7 @@ class _Check:
             )
             return None
 
-    def _meet(self, item: _Item, text: str) -> None:
+    def _meet(self, item: LogLine, text: str) -> None:
         try:
             note = parse_note(text)
             checkpoint = parse_checkpoint(note)
@@ -403,12 +270,12 @@ class _Check:
         elif checkpoint.size != self._count:
             self._wrong_size(checkpoint, item)
         elif checkpoint.number > self._last_number + 1:
-            self._wanted_number = self._last_number + 1
+            self._clues.checkpoint = self._last_number + 1
             self._found(
                 Verdict.MISSING_CHECKPOINT,
                 self._covered,
                 item.line,
-                f"checkpoint {self._wanted_number} is missing before checkpoint "
+                f"checkpoint {self._clues.checkpoint} is missing before checkpoint "
                 f"{checkpoint.number}",
             )
         elif checkpoint.number <= self._last_number:
@@ -427,7 +294,7 @@ class _Check:
             self._proven_keys = len(self._announced)
             self._compare_with_anchors(checkpoint, item)
 
-    def _compare_with_anchors(self, checkpoint: Checkpoint, item: _Item) -> None:
+    def _compare_with_anchors(self, checkpoint: Checkpoint, item: LogLine) -> None:
         """Where checkpoints were deleted, others that are signed later get their numbers.
 
         Told at the end: where records lack or are others as well, that says more.
@@ -442,7 +309,7 @@ class _Check:
     def _is_ours(self, note: Note) -> bool:
         return bool(self._announced) and self._announced[-1].verifies(note)
 
-    def _unknown_signature(self, note: Note, item: _Item, checkpoint: Checkpoint) -> None:
+    def _unknown_signature(self, note: Note, item: LogLine, checkpoint: Checkpoint) -> None:
         if self._announced and self._announced[-1].is_named_by(note):
             text = f"the signature of checkpoint {checkpoint.number} does not fit its text"
             self._found(Verdict.CHANGED, self._count, item.line, text)
@@ -460,7 +327,7 @@ class _Check:
         text = f"checkpoint {checkpoint.number} is signed by a key that is not the log's"
         self._found(Verdict.WRONG_KEY, self._count, item.line, text)
 
-    def _wrong_size(self, checkpoint: Checkpoint, item: _Item) -> None:
+    def _wrong_size(self, checkpoint: Checkpoint, item: LogLine) -> None:
         text = f"checkpoint {checkpoint.number} covers {checkpoint.size} records, not {self._count}"
         following = self._following()
         if checkpoint.size > self._count:
@@ -478,21 +345,21 @@ class _Check:
                 self._found(Verdict.CUT_OFF, self._count, item.line, text)
             elif following.head is not None:
                 self._found(Verdict.REMOVED, self._count, item.line, text)
-                self._wanted.add(following.head.previous)
+                self._clues.note_gap(following.head)
             else:
                 self._found(Verdict.CHANGED, self._count, following.line, text)
         elif checkpoint.number <= self._last_number:
-            self._wanted_number = self._last_number + 1
+            self._clues.checkpoint = self._last_number + 1
             self._found(Verdict.INSERTED, self._count, item.line, text)
         elif checkpoint.size == self._count - 1 and checkpoint.root == self._frontier.root():
             self._found(Verdict.REORDERED, self._count - 1, item.line, text)
         else:
-            self._is_misplaced = True
+            self._clues.is_misplaced = True
             self._found(
                 Verdict.INSERTED, self._covered, item.line, text, last=max(self._count - 1, 0)
             )
 
-    def _wrong_root(self, checkpoint: Checkpoint, item: _Item) -> None:
+    def _wrong_root(self, checkpoint: Checkpoint, item: LogLine) -> None:
         last = max(self._count - 1, 0)
         following = self._following()
         is_only_the_last = (
@@ -509,13 +376,13 @@ class _Check:
             last=last,
         )
 
-    def _following(self) -> _Item | None:
+    def _following(self) -> LogLine | None:
         ahead = self._lines.peek()
         return ahead[0] if ahead else None
 
     # ---- a record that does not fit ------------------------------------------------------------
 
-    def _mismatch(self, item: _Item) -> None:
+    def _mismatch(self, item: LogLine) -> None:
         """Tell from the lines around it which record is bad, and how."""
         count, pending, head = self._count, self._pending, item.head
         ahead = self._lines.peek()
@@ -524,7 +391,7 @@ class _Check:
             self._found(Verdict.INSERTED, count, item.line, "another log begins here")
         elif pending is not None and not pending.is_canonical():
             self._found(Verdict.CHANGED, count - 1, pending.line, "the record is damaged")
-            self._note_gap(head)
+            self._clues.note_gap(head)
         elif head is not None and self._is_twin(head):
             self._twins(item, head, following)
         elif head is not None and head.number == count:
@@ -535,15 +402,15 @@ class _Check:
             )
         elif any(self._is_next(each) for each in ahead):
             self._found(Verdict.INSERTED, count, item.line, "a line that does not belong there")
-            self._stray(item)
+            self._clues.note_stray(item)
             if head is None:
                 # Unless it is what was a checkpoint: then the next one will not be the next.
-                self._wanted_number = self._last_number + 1
-                self._otherwise = Verdict.CHANGED
+                self._clues.checkpoint = self._last_number + 1
+                self._clues.otherwise = Verdict.CHANGED
         elif self._replaced_by(ahead) is not None:
             self._found(Verdict.CHANGED, count, item.line, f"record {count} is damaged or replaced")
-            self._wanted.add(self._replaced_by(ahead) or b"")
-            self._stray(item)
+            self._clues.wanted.add(self._replaced_by(ahead) or b"")
+            self._clues.note_stray(item)
         elif head is not None and head.number > count:
             last = head.number - 1
             is_one = last == count
@@ -551,17 +418,17 @@ class _Check:
                 f"record {count} is missing" if is_one else f"records {count} to {last} are missing"
             )
             self._found(Verdict.REMOVED, count, item.line, text, last=last)
-            self._wanted.add(head.previous)
+            self._clues.note_gap(head)
         elif head is not None:
             text = f"record {head.number} stands behind record {count - 1}"
             self._found(Verdict.INSERTED, count, item.line, text)
-            self._stray(item)
+            self._clues.note_stray(item)
         elif not item.raw.strip() and not any(each.raw.strip() for each in ahead):
             text = "an empty line follows the log, which was not there when it was written"
             self._found(Verdict.INSERTED, count, item.line, text)
         else:
             self._found(Verdict.CHANGED, count, item.line, f"record {count} is damaged")
-            self._note_gap(None)
+            self._clues.note_gap(None)
 
     def _is_twin(self, head: Head) -> bool:
         """Whether it claims the place that the record before it has already."""
@@ -572,7 +439,7 @@ class _Check:
             and head.previous == pending.previous
         )
 
-    def _twins(self, item: _Item, head: Head, following: Head | None) -> None:
+    def _twins(self, item: LogLine, head: Head, following: Head | None) -> None:
         """Two records for one place: the one that the next record names is the right one."""
         pending = self._pending
         assert pending is not None
@@ -589,7 +456,7 @@ class _Check:
         self._found(
             Verdict.INSERTED, number, line, f"there are two records with the number {head.number}"
         )
-        self._stray(pending if is_first_false else item)
+        self._clues.note_stray(pending if is_first_false else item)
 
     def _fits_checkpoint(self, last: bytes, before: bytes | None = None) -> bool:
         """Whether the next line is a checkpoint over the tree with these last hashes."""
@@ -605,7 +472,7 @@ class _Check:
         frontier.append(last)
         return checkpoint is not None and checkpoint.root == frontier.root()
 
-    def _broken_link(self, item: _Item, head: Head, following: Head | None) -> None:
+    def _broken_link(self, item: LogLine, head: Head, following: Head | None) -> None:
         """The right number, but another predecessor: one of the two records was changed."""
         is_last = following is None and self._lines.peek_line() is None
         if following is not None and following.number == self._count + 1:
@@ -621,92 +488,36 @@ class _Check:
             text = f"record {self._count} follows another record {self._count - 1} than this one"
             line = item.line if self._pending is None else self._pending.line
             self._found(Verdict.CHANGED, self._count - 1, line, text)
-            self._wanted.add(head.previous)
+            self._clues.note_gap(head)
             if self._pending is not None:
-                self._stray(self._pending)
+                self._clues.note_stray(self._pending)
         else:
             text = f"record {self._count} does not name its predecessor"
             self._found(Verdict.CHANGED, self._count, item.line, text)
 
-    def _is_next(self, item: _Item) -> bool:
+    def _is_next(self, item: LogLine) -> bool:
         head = item.head
         return head is not None and (head.number, head.previous) == (self._count, self._hash)
 
-    def _replaced_by(self, ahead: Sequence[_Item]) -> bytes | None:
+    def _replaced_by(self, ahead: Sequence[LogLine]) -> bytes | None:
         """Return what the record behind this place names as its predecessor."""
         for each in ahead:
             if each.head is not None:
                 return each.head.previous if each.head.number == self._count + 1 else None
         return None
 
-    def _stray(self, item: _Item) -> None:
-        if item.head is not None and len(self._strays) < _STRAYS_MAX:
-            self._strays.add(item.head.hash)
-
-    def _note_gap(self, head: Head | None) -> None:
-        if head is not None:
-            self._wanted.add(head.previous)
-
     # ---- behind the first fault ----------------------------------------------------------------
 
-    def _read_rest(self) -> None:
-        """Look whether what is missing at the first fault turns up, or what was too many lacks."""
-        finding = self._finding
-        assert finding is not None
-        if finding.verdict in (Verdict.WRONG_KEY, Verdict.CUT_OFF):
-            return
-        expected: tuple[int, bytes] | None = None
-        highest = self._count
-        for item in self._lines:
-            head = item.head
-            if head is None:
-                self._rest_of_others(item, finding)
-                continue
-            is_linked = expected is None or (head.number, head.previous) == expected
-            if head.hash in self._wanted or (not is_linked and head.previous in self._strays):
-                self._finding = replace(finding, verdict=Verdict.REORDERED)
-                return
-            expected = (head.number + 1, head.hash)
-            highest = max(highest, head.number + 1)
-        size = 0 if self._closing is None else self._closing.size
-        if not self._lines.records and finding.verdict is Verdict.REMOVED:
-            finding = self._finding = replace(finding, verdict=Verdict.CUT_OFF)
-        is_only_misplaced = self._is_misplaced and self._lines.records == size
-        is_lacking = finding.verdict is Verdict.INSERTED and self._strays and highest < size
-        if is_only_misplaced or is_lacking:
-            # As many records as there must be; or what was too many is what lacks at the end.
-            finding = self._finding = replace(self._finding or finding, verdict=Verdict.REORDERED)
-        if self._is_never_met(finding):
-            self._finding = replace(finding, verdict=self._otherwise)
-
-    def _is_never_met(self, finding: Finding) -> bool:
-        return (
-            finding.verdict is Verdict.INSERTED
-            and self._wanted_number > 0
-            and self._closing is not None
-            and self._closing.number == self._wanted_number
+    def _look_behind(self, finding: Finding) -> None:
+        verdict = judge_by_rest(
+            finding.verdict,
+            self._clues,
+            self._lines,
+            count=self._count,
+            closing=self._closing,
+            has_header=self._header is not None,
         )
-
-    def _rest_of_others(self, item: _Item, finding: Finding) -> None:
-        """A checkpoint or a header behind the first fault may tell what that was."""
-        if item.raw.startswith(b'{"needfire_audit"'):
-            if self._header is None:
-                self._finding = replace(finding, verdict=Verdict.REORDERED)
-            return
-        try:
-            text = parse_line(item.raw)
-            number = 0 if text is None else parse_checkpoint(parse_note(text)).number
-        except FormatError:
-            return
-        if not number or not self._wanted_number:
-            return
-        if finding.verdict is Verdict.MISSING_CHECKPOINT and number == self._wanted_number:
-            self._finding = replace(finding, verdict=Verdict.REORDERED)
-        elif finding.verdict is Verdict.INSERTED:
-            # Something in the place of a checkpoint, or beside it?
-            if number > self._wanted_number:
-                self._finding = replace(finding, verdict=self._otherwise)
-            self._wanted_number = 0
+        self._finding = replace(finding, verdict=verdict)
 
     # ---- the end ---------------------------------------------------------------------------------
 

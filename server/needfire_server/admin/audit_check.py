@@ -16,7 +16,8 @@ from needfire_protocol.audit.note import (
     parse_checkpoint,
     parse_note,
 )
-from needfire_protocol.audit.verify import Finding, Verdict, Verification, verify
+from needfire_protocol.audit.verdict import Finding, Verdict, Verification
+from needfire_protocol.audit.verify import verify
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_server.audit.keys import AuditFiles, read_public_keys
 from needfire_server.audit.log import readable_checkpoint

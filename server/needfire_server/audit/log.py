@@ -28,7 +28,7 @@ from needfire_protocol.audit.note import (
     sign_note,
 )
 from needfire_protocol.audit.record import KEY_HANDED_OVER, KEY_MADE, Draft
-from needfire_protocol.audit.verify import Finding, Verdict, Verification
+from needfire_protocol.audit.verdict import Finding, Verdict, Verification
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.limits import AUDIT_HANDOVERS_MAX
 from needfire_server import clock

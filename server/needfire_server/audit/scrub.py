@@ -10,7 +10,7 @@ from typing import Final
 
 from needfire_protocol.audit.merkle import Frontier, leaf_hash
 from needfire_protocol.audit.record import FIRST_PREVIOUS, parse_head
-from needfire_protocol.audit.verify import Finding, Verdict
+from needfire_protocol.audit.verdict import Finding, Verdict
 from needfire_server.audit.stored import stray_finding
 from needfire_server.storage.audit_base import AuditPages
 

@@ -12,7 +12,7 @@ import json
 from dataclasses import replace
 from typing import Final
 
-from needfire_protocol.audit.verify import Finding, Verdict
+from needfire_protocol.audit.verdict import Finding, Verdict
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import printable
 from needfire_protocol.event import format_time, parse_time

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from needfire_protocol.audit.note import Note, PublicKey
-from needfire_protocol.audit.verify import Finding, Verdict, Verification, verify
+from needfire_protocol.audit.verdict import Finding, Verdict, Verification
+from needfire_protocol.audit.verify import verify
 from needfire_server.audit.export import log_lines
 from needfire_server.storage.audit_base import AuditHead, AuditPages, StoredCheckpoint
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import Final
 
-from needfire_protocol.audit.verify import Finding
+from needfire_protocol.audit.verdict import Finding
 from needfire_protocol.errors import StorageError, StorageFullError
 from needfire_protocol.severity import Severity
 from needfire_server.runtime import Runtime

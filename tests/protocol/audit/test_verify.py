@@ -19,7 +19,8 @@ from needfire_protocol.audit.record import (
     parse_head,
     parse_record,
 )
-from needfire_protocol.audit.verify import Verdict, Verification, verify
+from needfire_protocol.audit.verdict import Verdict, Verification
+from needfire_protocol.audit.verify import verify
 from needfire_testkit.audit_logs import (
     ORIGIN,
     AuditLog,

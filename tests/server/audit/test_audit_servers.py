@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from needfire_protocol.audit.verify import Verdict, verify
+from needfire_protocol.audit.verdict import Verdict
+from needfire_protocol.audit.verify import verify
 from needfire_server.audit.log import AuditLog
 from needfire_server.storage.audit_base import AuditHead, StoredCheckpoint
 from needfire_server.storage.store import DatabaseStore

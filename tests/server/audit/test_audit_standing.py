@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from needfire_protocol.audit.verify import Finding, Verdict
+from needfire_protocol.audit.verdict import Finding, Verdict
 from needfire_protocol.errors import StorageError
 from needfire_protocol.exit_status import ExitStatus
 from needfire_server.admin.audit_check import check_store, read_keys

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from needfire_protocol.audit.note import public_key_of
 from needfire_protocol.audit.record import Draft, Moment, encode_record
-from needfire_protocol.audit.verify import Finding, Verdict
+from needfire_protocol.audit.verdict import Finding, Verdict
 from needfire_protocol.errors import StorageError
 from needfire_server.admin.audit_check import check_store, read_keys
 from needfire_server.audit.log import AuditLog

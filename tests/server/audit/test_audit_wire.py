@@ -14,7 +14,7 @@ import pytest
 from needfire_protocol.audit.merkle import is_consistent
 from needfire_protocol.audit.note import PublicKey, parse_checkpoint, parse_note
 from needfire_protocol.audit.record import Draft, Record, parse_record
-from needfire_protocol.audit.verify import Finding, Verdict, Verification
+from needfire_protocol.audit.verdict import Finding, Verdict, Verification
 from needfire_protocol.errors import StorageError
 from needfire_protocol.keys import sign_report
 from needfire_protocol.messages import (

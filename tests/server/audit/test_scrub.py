@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from needfire_protocol.audit.record import FIRST_PREVIOUS, Draft, Moment, encode_record, parse_head
-from needfire_protocol.audit.verify import Verdict
+from needfire_protocol.audit.verdict import Verdict
 from needfire_protocol.errors import StorageError
 from needfire_server.audit import scrub
 from needfire_server.audit.scrub import Scrubber

@@ -24,7 +24,7 @@ from needfire_server.admin.context import Target, backend, json_option, server_o
 from needfire_server.admin.output import TableWriter, hint, note, print_json, warn
 
 if TYPE_CHECKING:
-    from needfire_protocol.audit.verify import Finding, Verification
+    from needfire_protocol.audit.verdict import Finding, Verification
 
 __all__ = ["audit"]
 
