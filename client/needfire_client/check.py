@@ -1,35 +1,36 @@
-"""What is different from the baseline: full checks, checks of one path, and new baselines.
+"""What is different from the baseline: full checks, and checks of one path.
 
 A full check walks the file system and reads the baseline side by side, both in key order, so that
 neither is ever in memory as a whole. A directory whose packed entries are the same bytes as the
-baseline's row is done; only others are unpacked and compared object by object.
+baseline's row is done; only others are unpacked and compared object by object
+(``directory_check.py``).
 
 A check of one path gives the same events as a full check would, for that object, for the
 directory that it is in, and, where it is a directory that is new or gone, for all below it.
 """
 
-import hashlib
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TypeGuard
 
 from needfire_client.attributes import group_name, never, owner_name
 from needfire_client.baseline import BaselineReader, BaselineWriter
-from needfire_client.compare import Change, ChangeKind, Names, compare, is_same_inode
+from needfire_client.compare import is_same_inode
 from needfire_client.course import Course
+from needfire_client.directory_check import DirectoryCheck
 from needfire_client.looks import RecentLooks
+from needfire_client.new_baseline import said_of, write_directory, written
 from needfire_client.overlay import Overlay
-from needfire_client.packing import entries_of, pack_record
+from needfire_client.packing import pack_record
 from needfire_client.paths import join
 from needfire_client.pieces import is_large
-from needfire_client.policy import EVERYTHING, Decision, Place, Ruleset, Selection
+from needfire_client.policy import EVERYTHING, Place, Ruleset, Selection
 from needfire_client.position import PositionStore
 from needfire_client.quick import KnownBaseline
 from needfire_client.record import DirectoryRecord, Finding
-from needfire_client.reference import UNREAD, Known, Reference
+from needfire_client.reference import UNREAD, Reference
 from needfire_client.scan import (
     CheckResult,
     OnEvent,
@@ -38,9 +39,7 @@ from needfire_client.scan import (
     ScanStoppedError,
 )
 from needfire_protocol.baseline import (
-    BaselineMeta,
     FileEntry,
-    State,
     check_key,
     decode_entries,
     differ_in_access_times_only,
@@ -51,57 +50,8 @@ from needfire_protocol.baseline import (
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import FieldValue
 from needfire_protocol.rc.agent import AgentSettings
-from needfire_protocol.rc.policies import Check
 
-__all__ = ["CheckResult", "Checker", "OnEvent", "Progress", "init_baseline"]
-
-
-def init_baseline(
-    settings: AgentSettings,
-    out_path: Path,
-    on_event: OnEvent,
-    *,
-    host: str,
-    configuration_sha256: str,
-    created_us: int,
-    progress: Progress | None = None,
-    stop: Callable[[], bool] = never,
-) -> CheckResult:
-    """Write down what there is as a new baseline.
-
-    One that was stopped, or saw nothing at all, leaves an old one in place.
-    Digests are made where the policy of a file compares contents, and nowhere else.
-
-    Raises:
-        StorageError: the baseline cannot be written.
-    """
-    ruleset = Ruleset(settings)
-    algorithm = settings.digest_algorithm
-    scan = Scan(
-        settings,
-        ruleset,
-        algorithm,
-        on_event,
-        is_new=lambda _code, _path: True,
-        progress=progress,
-        stop=stop,
-    )
-    scan.begin("init")
-    with BaselineWriter(
-        out_path, algorithm=algorithm, host=host, configuration_sha256=configuration_sha256
-    ) as writer:
-        try:
-            for record in scan.records():
-                if record.count:
-                    packed = pack_record(record)
-                    writer.add_packed(key_of(record.path), packed, record.count)
-        except ScanStoppedError:
-            return scan.result(is_complete=False)
-        scan.report_rules()
-        if scan.is_empty and out_path.exists():
-            return scan.complete()
-        meta = writer.finish(created_us=created_us)
-    return scan.complete(_written(out_path, meta, on_event), _said_of(meta))
+__all__ = ["CheckResult", "Checker", "OnEvent", "Progress"]
 
 
 def _forget(_path: bytes) -> None:
@@ -150,7 +100,7 @@ class Checker:
             on_event("LOCAL_STORAGE_FAILED", None, {"reason": self._overlay.trouble})
         remembers = self._overlay if settings.report_only_once else None
         self._reference = Reference(self._reader, remembers)
-        self._names = Names(owner_name, group_name, self.meta.algorithm)
+        self._directory = DirectoryCheck(settings, self._overlay, self.meta.algorithm)
         self._looks = RecentLooks()
         self._known = KnownBaseline(baseline_path, self._reader)
 
@@ -196,8 +146,8 @@ class Checker:
 
             def finish() -> tuple[str, Mapping[str, FieldValue]]:
                 meta = writer.finish(created_us=created_us)
-                said = _said_of(meta, "baseline_new")
-                return _written(out_path, meta, self._on_event), said
+                said = said_of(meta, "baseline_new")
+                return written(out_path, meta, self._on_event), said
 
             return self._check("update", stop, writer, finish)
 
@@ -309,7 +259,7 @@ class Checker:
         self._overlay.end_round(scan.ruleset.covers)
         course.ended()
         written, said = (None, {}) if scan.is_empty else finish()
-        said = {**_said_of(self.meta), **said, **course.fields(), **self._health()}
+        said = {**said_of(self.meta), **said, **course.fields(), **self._health()}
         return scan.complete(written, said)
 
     def _look_again(self, scan: Scan, until: bytes, stop: Callable[[], bool]) -> None:
@@ -416,7 +366,7 @@ class Checker:
         key = key_of(record.path)
         packed = self._read(key, packed)
         if writer is not None:
-            self._write(writer, key, record, now, packed)
+            write_directory(writer, key, record, now, packed)
         if not is_reported and packed is not None and _is_same_row(record.place, packed, now):
             return
         if is_large(now) or (packed is not None and is_large(packed)):
@@ -425,9 +375,9 @@ class Checker:
             for known, new in self._reference.in_pieces(
                 key, packed, now, ignores_times=_compares_no_times(record.place)
             ):
-                self._compare_names(scan, record, known, new)
+                self._directory.compare_names(scan, record, known, new)
             return
-        self._compare_entries(scan, record, self._reference.unpacked(key, packed))
+        self._directory.compare_entries(scan, record, self._reference.unpacked(key, packed))
 
     def _row_of_before(self, record: DirectoryRecord, packed: bytes | None) -> bytes:
         """Return what a quick look found nothing else than."""
@@ -455,114 +405,7 @@ class Checker:
         nothing = pack_record(record)
         packed = self._read(key, packed)
         for known, new in self._reference.in_pieces(key, packed, nothing):
-            self._compare_names(scan, record, known, new)
-
-    def _compare_entries(self, scan: Scan, record: DirectoryRecord, known: Known) -> None:
-        """Report what differs in one directory, and remember what was reported."""
-        self._compare_names(scan, record, known, entries_of(record))
-
-    def _compare_names(
-        self,
-        scan: Scan,
-        record: DirectoryRecord,
-        known: Known,
-        new: Mapping[bytes, FileEntry],
-    ) -> None:
-        for name in sorted(known.names() | new.keys()):
-            now, old = new.get(name), known.get(name)
-            if now is None and record.scope is not None and name not in record.scope:
-                continue
-            decision, place = _child(scan, record, name)
-            if decision is None:
-                continue
-            if now is None:
-                # The rule does match something; it is only gone.
-                scan.walker.met.update(place.own())
-            if now != old:
-                self._compare_object(scan, record, name, known, now, decision)
-
-    def _compare_object(
-        self,
-        scan: Scan,
-        record: DirectoryRecord,
-        name: bytes,
-        known: Known,
-        now: FileEntry | None,
-        decision: Decision,
-    ) -> None:
-        old = known.get(name)
-        if decision.hashes and _lacks_digest(old, now):
-            scan.lacking += 1
-        if Check.MOD in decision.mask and _lacks_attributes(old, now):
-            scan.lacking_attributes += 1
-        change = compare(
-            join(record.path, name),
-            old,
-            now,
-            decision,
-            self._settings,
-            self._names,
-            prefix=record.prefixes.get(name),
-        )
-        if change is None:
-            return
-        if not self._is_rotation(scan, record.path, old, change, decision):
-            scan.report_change(change)
-        if self._settings.report_only_once:
-            self._remember(key_of(record.path), name, known, now)
-
-    def _is_rotation(
-        self,
-        scan: Scan,
-        directory: bytes,
-        old: FileEntry | None,
-        change: Change,
-        decision: Decision,
-    ) -> bool:
-        """True where a growing log began anew, and the old one stands beside it unharmed.
-
-        The name then means another file, as after every logrotate; the new file of the old log
-        is reported as added all the same, unless IgnoreAdded says otherwise.
-        """
-        return (
-            decision.grows
-            and change.kind is ChangeKind.MODIFIED
-            and old is not None
-            and old.digest is not None
-            and "I" in change.code
-            and set(change.code) <= set("CIHTS-")
-            and scan.walker.rotated_prefix(directory, partial(is_same_inode, old), old.size)
-            == old.digest
-        )
-
-    def _remember(self, key: bytes, name: bytes, known: Known, now: FileEntry | None) -> None:
-        if known.baseline.get(name) == now:
-            self._overlay.forget(key, name)
-        else:
-            self._overlay.put(key, name, now)
-
-    def _write(
-        self,
-        writer: BaselineWriter,
-        key: bytes,
-        record: DirectoryRecord,
-        now: bytes,
-        packed: bytes | None,
-    ) -> None:
-        """Write a directory into the new baseline; what cannot be examined stays as it was."""
-        if record.is_whole or packed is None:
-            if record.count:
-                writer.add_packed(key, now, record.count)
-            return
-        entries = entries_of(record)
-        merged = {
-            name: entry
-            for name, entry in decode_entries(packed).items()
-            if name in entries or not record.is_readable
-        }
-        merged.update((name, entry) for name, entry in entries.items() if entry.is_known)
-        if merged:
-            writer.add(path_of(key), sorted(merged.items()))
+            self._directory.compare_names(scan, record, known, new)
 
     # ---- a check of one path ---------------------------------------------------------------------
 
@@ -586,7 +429,7 @@ class Checker:
         (name,) = record.scope or (b"",)
         known = self._reference.object(record.path, name)
         old = known.get(name)
-        self._compare_entries(scan, record, known)
+        self._directory.compare_entries(scan, record, known)
         return old, now
 
     def _check_contents(self, scan: Scan, path: bytes) -> None:
@@ -605,7 +448,7 @@ class Checker:
         for known, new in self._reference.in_pieces(key_of(path), packed, now):
             names = known.names() | new.keys()
             before: Mapping[bytes, FileEntry | None] = {name: known.get(name) for name in names}
-            self._compare_names(scan, record, known, new)
+            self._directory.compare_names(scan, record, known, new)
             for name in sorted(names):
                 if record.scope is not None and name not in record.scope:
                     continue
@@ -618,10 +461,6 @@ class Checker:
         key = key_of(path)
         records = scan.taken(scan.walker.walk_from(path))
         self._compare_stream(scan, records, key, subtree_end(key))
-
-
-def _child(scan: Scan, record: DirectoryRecord, name: bytes) -> tuple[Decision | None, Place]:
-    return record.place.child(name) if record.path else scan.ruleset.root()
 
 
 def _leads_elsewhere(place: Place, old: FileEntry | None, new: FileEntry | None) -> bool:
@@ -654,40 +493,3 @@ def _compares_no_times(place: Place) -> bool:
 
 def _is_directory(entry: FileEntry | None) -> TypeGuard[FileEntry]:
     return entry is not None and stat.S_ISDIR(entry.mode)
-
-
-def _lacks_digest(old: FileEntry | None, new: FileEntry | None) -> bool:
-    return (
-        old is not None
-        and new is not None
-        and old.digest is None
-        and new.digest is not None
-        and stat.S_ISREG(old.mode)
-    )
-
-
-def _lacks_attributes(old: FileEntry | None, new: FileEntry | None) -> bool:
-    if old is None or new is None or old.state == State.IMPORTED:
-        # The import has said what a Samhain database does not have.
-        return False
-    return bool(new.looked & ~old.looked)
-
-
-def _said_of(meta: BaselineMeta, name: str = "baseline") -> Mapping[str, FieldValue]:
-    """Return what a receipt says of a baseline: the digest of what is in it."""
-    return {name: f"sha256:{meta.content_sha256}"}
-
-
-def _written(path: Path, meta: BaselineMeta, on_event: OnEvent) -> str:
-    """Report a baseline that was written, and return the digest of its file."""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
-    on_event(
-        "BASELINE_WRITTEN",
-        None,
-        {"path": str(path), "hash": f"sha256:{digest}", "files": meta.entries},
-    )
-    return digest

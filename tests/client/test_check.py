@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from needfire_client import check as check_module
 from needfire_client.attributes import ScanStoppedError
 from needfire_client.baseline import BaselineReader
+from needfire_client.new_baseline import init_baseline
 from needfire_client.packing import entries_of, pack_record
 from needfire_client.policy import Place
 from needfire_client.record import DirectoryRecord
@@ -292,7 +292,7 @@ def test_what_is_stopped_says_so_and_writes_nothing(root: Path, make: Make, afte
     def stop() -> bool:
         return next(left, True)
 
-    result = check_module.init_baseline(
+    result = init_baseline(
         scanned.settings,
         scanned.baseline,
         scanned.on_event,
@@ -359,7 +359,7 @@ def test_times_beyond_64_bits_are_compared_as_they_are_stored() -> None:
 def test_progress_names_each_directory(root: Path, make: Make) -> None:
     seen: list[tuple[int, int, bytes]] = []
     scanned = make(dir_rule(root))
-    check_module.init_baseline(
+    init_baseline(
         scanned.settings,
         scanned.baseline,
         scanned.on_event,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from needfire_client.check import init_baseline
 from needfire_client.facts import HostFacts
+from needfire_client.new_baseline import init_baseline
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.event import Event
 from needfire_protocol.exit_status import ExitStatus

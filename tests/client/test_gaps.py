@@ -23,12 +23,12 @@ from watchdog.observers import inotify_c
 import needfire_client.guard as guard_module
 import needfire_client.watch as watch_module
 import needfire_client.watching as watching_module
-from needfire_client.check import init_baseline
 from needfire_client.configuration import Baseline
 from needfire_client.dirty import DirtyPaths
 from needfire_client.fanotify_watch import FanotifyWatcher
 from needfire_client.guard import CANARY_NAME, Clocks, Guard
 from needfire_client.logbook import Logbook
+from needfire_client.new_baseline import init_baseline
 from needfire_client.polling_watch import PollingWatcher
 from needfire_client.reporter import Reporter
 from needfire_client.watch import Watcher

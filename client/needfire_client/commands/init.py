@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from needfire_client.check import CheckResult, init_baseline
 from needfire_client.failures import CommandError
+from needfire_client.new_baseline import init_baseline
 from needfire_client.oneshot import run_oneshot
 from needfire_client.oneshot_tools import OneShot
 from needfire_client.options import Options
 from needfire_client.progress import ProgressBar
 from needfire_client.runtime import clock_us
+from needfire_client.scan import CheckResult
 from needfire_client.terminal import advise, print_json, print_line
 from needfire_protocol.counted import counted
 from needfire_protocol.exit_status import ExitStatus

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from needfire_client.check import Checker, CheckResult, init_baseline
+from needfire_client.check import Checker, CheckResult
+from needfire_client.new_baseline import init_baseline
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.escape import unescape_bytes
 from needfire_protocol.event import FieldValue, make_event, pack_event, unpack_event
