@@ -1,6 +1,7 @@
 """The states of clients between memory and store: what a crash or a full disk leaves of them."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,25 @@ async def test_a_state_that_changes_while_it_is_written_is_written_again(tmp_pat
         await saving
         await fleet.save()
         assert (await store.load_client_states())["web1"].status is ClientStatus.POLICY
+
+
+async def test_what_is_saved_is_not_written_again_and_gives_way_to_another_servers_word(
+    tmp_path: Path,
+) -> None:
+    async with live_server(tmp_path) as server:
+        fleet, store = server.runtime.fleet, server.runtime.store
+        fleet.heard("web1", [event("CHECK_COMPLETED")])
+        elsewhere = fleet.state("web1").with_status(ClientStatus.SUSPENDED, NOW_US)
+        fleet.take(elsewhere)
+        assert fleet.state("web1") != elsewhere
+        await fleet.save()
+        written: list[ClientState] = []
+
+        async def counts(states: Sequence[ClientState]) -> None:
+            written.extend(states)
+
+        store.save_client_states = counts  # type: ignore[method-assign]
+        await fleet.save()
+        assert written == []
+        fleet.take(elsewhere)
+        assert fleet.state("web1") == elsewhere
