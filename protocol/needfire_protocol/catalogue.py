@@ -131,6 +131,8 @@ def _document_lines(entry: Entry) -> Iterator[str]:
         yield f"  alert {entry.number}: {entry.title or entry.msg}"
     if entry.is_planned:
         yield "  planned: nothing raises it yet"
+    if entry.written_by is not None:
+        yield f"  in the words of {entry.written_by}, on a host"
     if entry.clears:
         yield f"  clears {', '.join(entry.clears)}"
     elif entry.event_class is EventClass.ALARM and entry.code != ALARM_CLEARED:

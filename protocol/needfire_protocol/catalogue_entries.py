@@ -1,8 +1,9 @@
 """The entries of the catalogue: the only place where the text of a message stands.
 
 The texts that the product's contract fixes (the documented error states) are exact; people and
-scripts search for them. Each entry is raised by at least one test through the real path, but the
-alerts about SSH keys and hosts, 100-117 and 200-216, which nothing raises yet.
+scripts search for them. Each entry is raised by at least one test through the real path, but those
+that nothing raises yet: the alerts about SSH keys and hosts, 100-117 and 200-216, and what a host's
+own logs tell.
 """
 
 from collections.abc import Mapping
@@ -2916,6 +2917,255 @@ _SSH_ENTRIES: Final = (
 customer's key manager: people and scripts know them. Nothing raises these events yet, so each is marked
 as planned; ``explain`` and the formatters know them already."""
 
+_SSHD: Final = "sshd"
+_HOST_USER: Final = "name of the account on the host"
+_HOST_PEER: Final = "address that the log-in comes from"
+_HOST_PORT: Final = "port of that address"
+_HOST_METHOD: Final = (
+    "how the user logs in: password, publickey, keyboard-interactive/pam and others"
+)
+_HOST_PID: Final = "number of the process that wrote it"
+_LOOK_AT_THE_LOG_IN: Final = (
+    "Ask the user whether it was them. If it was not, somebody else has the account: lock it, and "
+    "look what was changed since."
+)
+_LOOK_AT_FAILURES: Final = (
+    "A single one is a slip. Many from one address, or of many users, are somebody who guesses: "
+    "keep that address out, and let users log in by key."
+)
+
+
+def _host_entry(
+    code: str,
+    event_class: EventClass,
+    severity: Severity,
+    msg: str,
+    description: str,
+    remedy: str,
+    fields: Mapping[str, str],
+    *,
+    written_by: str,
+    source: str,
+    is_failure: bool = False,
+) -> Entry:
+    return Entry(
+        code,
+        event_class,
+        severity,
+        msg,
+        description,
+        remedy,
+        fields,
+        source=source,
+        is_planned=True,
+        written_by=written_by,
+        is_failure=is_failure,
+    )
+
+
+def _sshd_entry(
+    code: str,
+    msg: str,
+    description: str,
+    remedy: str,
+    /,
+    *,
+    is_failure: bool = False,
+    source: str = "Log Monitoring Guide, CLI Login Events",
+    **fields: str,
+) -> Entry:
+    return _host_entry(
+        code,
+        EventClass.ADMINISTRATION,
+        Severity.WARN if is_failure else Severity.NOTICE,
+        msg,
+        description,
+        remedy,
+        {**fields, "pid": _HOST_PID},
+        written_by=_SSHD,
+        source=source,
+        is_failure=is_failure,
+    )
+
+
+_ROUTER: Final = "Configuring Audit Events and Logging, Example Audit Logs"
+
+_HOST_ENTRIES: Final = (
+    _sshd_entry(
+        "HOST_LOGIN_ACCEPTED",
+        "Accepted {method} for {user} from {address} port {port} ssh2",
+        "Somebody logged in on the host over SSH, without a key.",
+        _LOOK_AT_THE_LOG_IN,
+        source=_ROUTER,
+        method=_HOST_METHOD,
+        user=_HOST_USER,
+        address=_HOST_PEER,
+        port=_HOST_PORT,
+    ),
+    _sshd_entry(
+        "HOST_LOGIN_BY_KEY",
+        "Accepted {method} for {user} from {address} port {port} ssh2: {key_type} {fingerprint}",
+        "Somebody logged in on the host over SSH with a key.",
+        _LOOK_AT_THE_LOG_IN,
+        method=_HOST_METHOD,
+        user=_HOST_USER,
+        address=_HOST_PEER,
+        port=_HOST_PORT,
+        key_type="type of the key",
+        fingerprint="its fingerprint",
+    ),
+    _sshd_entry(
+        "HOST_LOGIN_FAILED",
+        "Failed {method} for {user} from {address} port {port} ssh2",
+        "Somebody tried to log in on the host over SSH and gave a wrong password or key.",
+        _LOOK_AT_FAILURES,
+        is_failure=True,
+        source=_ROUTER,
+        method=_HOST_METHOD,
+        user=_HOST_USER,
+        address=_HOST_PEER,
+        port=_HOST_PORT,
+    ),
+    _sshd_entry(
+        "HOST_AUTHENTICATION_FAILED",
+        "pam_unix(sshd:auth): authentication failure; logname= uid={uid} euid={euid} tty=ssh ruser= "
+        "rhost={address} user={user}",
+        "The host's PAM did not take the password that somebody gave to sshd.",
+        _LOOK_AT_FAILURES,
+        is_failure=True,
+        uid="user id of sshd",
+        euid="effective user id of sshd",
+        address=_HOST_PEER,
+        user=_HOST_USER,
+    ),
+    _sshd_entry(
+        "HOST_ACCOUNT_LOCKED",
+        "pam_faillock(sshd:auth): Consecutive login failures for user {user} account temporarily "
+        "locked",
+        "So many log-ins of a user failed in a row that the host takes none of theirs for a while.",
+        "If the user forgot the password, give them a new one, and end the lock with faillock "
+        "--user NAME --reset. If not, see HOST_LOGIN_FAILED for the address that tried.",
+        is_failure=True,
+        source=_ROUTER,
+        user=_HOST_USER,
+    ),
+    _sshd_entry(
+        "HOST_LOGIN_ATTEMPTS_EXCEEDED",
+        "error: maximum authentication attempts exceeded for {user} from {address} port {port} ssh2 "
+        "[preauth]",
+        "Somebody made more attempts in one SSH connection than MaxAuthTries allows.",
+        _LOOK_AT_FAILURES,
+        is_failure=True,
+        user=_HOST_USER,
+        address=_HOST_PEER,
+        port=_HOST_PORT,
+    ),
+    _sshd_entry(
+        "HOST_LOGIN_CUT_OFF",
+        "Disconnecting: Too many authentication failures for {user} [preauth]",
+        "The host's sshd closed a connection after many attempts to log in failed.",
+        _LOOK_AT_FAILURES,
+        is_failure=True,
+        user=_HOST_USER,
+    ),
+    _sshd_entry(
+        "HOST_LOGIN_GIVEN_UP",
+        "error: Received disconnect from {address}: 14: No supported authentication methods "
+        "available [preauth]",
+        "Who wanted to log in had nothing that the host's sshd takes: a wrong user or key, or no "
+        "key where one is needed.",
+        _LOOK_AT_FAILURES,
+        is_failure=True,
+        address=_HOST_PEER,
+    ),
+    _sshd_entry(
+        "HOST_SESSION_OPENED",
+        "pam_unix(sshd:session): session opened for user {user} by (uid={uid})",
+        "A session of a user began on the host.",
+        "Nothing by itself: HOST_LOGIN_ACCEPTED or HOST_LOGIN_BY_KEY says where they came from.",
+        user=_HOST_USER,
+        uid="user id of who began it",
+    ),
+    _sshd_entry(
+        "HOST_SESSION_CLOSED",
+        "pam_unix(sshd:session): session closed for user {user}",
+        "A session of a user on the host ended.",
+        "Nothing.",
+        user=_HOST_USER,
+    ),
+    _sshd_entry(
+        "HOST_DISCONNECTED",
+        "Received disconnect from {address}: {number}: {reason}",
+        "Who was connected to the host's sshd ended the connection.",
+        "Nothing.",
+        address=_HOST_PEER,
+        number="number of the reason in the SSH protocol",
+        reason="what the other side says of it",
+    ),
+    _host_entry(
+        "HOST_AUDIT_RECORD",
+        EventClass.ADMINISTRATION,
+        Severity.INFO,
+        "Record of the Linux audit daemon: {record}",
+        "A record that the host's own audit daemon wrote: somebody logged in or out there, a key "
+        "was made or destroyed, a system call was audited. The time is the record's.",
+        "ausearch -a NUMBER on the host shows what belongs together; the number is the field "
+        "serial.",
+        {
+            "record": "its type: USER_AUTH, LOGIN, SYSCALL and others, as ausearch -m takes them",
+            "serial": "its number; records of one event have the same",
+            "pid": "number of the process",
+            "uid": "user id of the process; all other fields of the record stand under their own "
+            "names too, with _ for -; nothing where it is unknown, and encoded texts decoded",
+            "auid": "user who logged in",
+            "ses": "number of the log-in session",
+        },
+        written_by="auditd",
+        source=_ROUTER,
+    ),
+    *(
+        _host_entry(
+            code,
+            EventClass.PROVISIONING,
+            Severity.INFO,
+            msg,
+            description,
+            "Nothing, if an update of that software was meant. If it was not, find out who started it.",
+            fields,
+            written_by="installer",
+            source="Configuring Audit Events and Logging, Logs for Manual Software Updates",
+        )
+        for code, msg, description, fields in (
+            (
+                "SOFTWARE_UPDATE_ASKED",
+                "Version requirement: {version}",
+                "An update of software on the host began: this is the version that is wanted.",
+                {"version": "the version"},
+            ),
+            (
+                "SOFTWARE_UPDATE_VERIFYING",
+                "Verifying that {package} will be an upgrade",
+                "The installer looks whether a package is newer than what the host has.",
+                {"package": "name, epoch, version and architecture of the package"},
+            ),
+            (
+                "SOFTWARE_UPDATE_RESOLVING",
+                "Resolving version of {what}",
+                "The installer looks for a package that belongs to the update.",
+                {"what": "what for, and which one"},
+            ),
+            (
+                "SOFTWARE_UPDATE_USING",
+                "Using {kind} package {package}",
+                "The installer found a package that belongs to the update, and takes it.",
+                {"kind": "what it is for", "package": "name, epoch, version and architecture"},
+            ),
+        )
+    ),
+)
+"""What a host's own programs write into their logs, in their words. Nothing raises these events yet, so
+each is marked as planned; ``explain`` and the formatters know them already."""
+
 ENTRIES: Final = (
     *_DOCUMENTED_STATES,
     *_INTEGRITY_ENTRIES,
@@ -2923,5 +3173,6 @@ ENTRIES: Final = (
     *_SERVER_ENTRIES,
     *_OUTPUT_ENTRIES,
     *_SSH_ENTRIES,
+    *_HOST_ENTRIES,
 )
 """All entries, in the order of the documents."""

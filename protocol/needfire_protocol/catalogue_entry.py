@@ -64,6 +64,7 @@ class Entry:
         title: the heading there, where the text of the log line differs; None: the text.
         alert: its form as a traditional alert line, where a document fixes it.
         is_planned: nothing raises it yet; it stands here so that nothing else takes its place.
+        written_by: the program on a host whose own words these are; None: Needfire.
         clears: codes of the alarms that it ends, of the same client and about the same thing.
         about: the field that says which of several things an alarm is about; None: there is one.
         is_failure: whether it tells that something failed or was refused, whatever its severity;
@@ -83,6 +84,7 @@ class Entry:
     title: str | None = None
     alert: AlertForm | None = None
     is_planned: bool = False
+    written_by: str | None = None
     clears: tuple[str, ...] = ()
     about: str | None = None
     is_failure: bool | None = None
@@ -105,6 +107,7 @@ class Entry:
             "title": self.title,
             "alert": None if self.alert is None else self.alert.as_data(),
             "is_planned": self.is_planned,
+            "written_by": self.written_by,
             "is_failure": self.is_failure,
         }
 

@@ -55,4 +55,4 @@ def test_every_directive_that_is_named_exists() -> None:
 
 
 def test_every_example_is_one_that_the_test_found() -> None:
-    assert len(EXAMPLES) == TEXT.count("<!-- example: ") == 9
+    assert len(EXAMPLES) == TEXT.count("<!-- example: ") == 10

@@ -64,9 +64,8 @@ OUTPUT_ROWS: Final = (
         TEXT,
         None,
         "cef",
-        "Form of a record: json, ecs, cef, alert, text, classic, signed-audit or gordium. Without "
-        "it: text for syslog "
-        "and mail, json for all others.",
+        "Form of a record: json, ecs, cef, alert, text, classic, signed-audit, gordium, linux-audit, "
+        "journal or plain. Without it: text for syslog and mail, json for all others.",
     ),
     _row(
         "OutputSeverity",

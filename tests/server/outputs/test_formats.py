@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from needfire_protocol.catalogue import CATALOGUE
@@ -330,6 +330,44 @@ def test_gordium_read_back_has_its_parts(event: Event) -> None:
     if event.client is not None:
         assert parts["msg"] == angled(printable(event.msg, 80_000))
         assert parts["client-name"] == event.client
+
+
+HEADS = {
+    "journal": r"[A-Z][a-z]{2} [ 123]\d \d\d:\d\d:\d\d [!-~]+ ([a-z0-9-]+)(?:\[\d+\])?: ",
+    "plain": r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}: [A-Z]+ - ",
+}
+
+
+@settings(max_examples=50)
+@pytest.mark.parametrize("name", HEADS)
+@given(event=hostile())
+@example(event=replace(event_of(), msg='x [path="/y"] [z="', fields={"path": ' [a="b"]\\'}))
+@example(event=replace(event_of("START"), msg='\\x5bpath="/y"] \\x5c', client=None))
+def test_lines_as_programs_write_them_read_back_have_text_and_details(
+    name: str, event: Event
+) -> None:
+    line = FORMATS[name](event)
+    head = re.match(HEADS[name], line)
+    assert head is not None
+    text, bracket, rest = re.match(  # type: ignore[union-attr]
+        r'(.*?)(?:( \[)([a-z][A-Za-z0-9_-]*=".*"\]))?$', line[head.end() :]
+    ).groups()
+    assert text.replace("\\x5b", "[").replace("\\x5c", "\\") == printable(event.msg, 80_000)
+    pairs = re.findall(r'([a-z][A-Za-z0-9_-]*)="((?:[^"\\]|\\.)*)"[ \]]', rest or "")
+    assert "".join(f'{key}="{value}" ' for key, value in pairs)[:-1] == (rest or "")[:-1]
+    details = {key: re.sub(r"\\(.)", r"\1", value) for key, value in pairs}
+    assert len(details) == len(pairs)
+    if name == "plain":
+        assert details.pop("reported-by", None) == event.client
+    entry = CATALOGUE.get(event.code)
+    if entry is None or entry.written_by is None:
+        assert (details.pop("code"), details.pop("severity")) == (event.code, event.severity.word)
+        own = "needfire-server" if event.client is None else "needfire-agent"
+        assert name == "plain" or head[1] == own
+    shown_pid = entry is not None and entry.written_by and type(event.fields.get("pid")) is int
+    fields = [pair for pair in own_fields(event) if not (shown_pid and pair[0] == "pid")]
+    assert list(details.values()) == [value for _, value in fields]
+    assert bracket is not None or not fields
 
 
 @given(event=hostile(), facility=st.sampled_from(sorted(FACILITIES.values())))

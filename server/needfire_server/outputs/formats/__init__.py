@@ -17,6 +17,8 @@ from needfire_server.outputs.formats.alert import alert_line
 from needfire_server.outputs.formats.cef import cef_line
 from needfire_server.outputs.formats.ecs import ecs_line
 from needfire_server.outputs.formats.json_line import json_line
+from needfire_server.outputs.formats.linux_audit import linux_audit_line
+from needfire_server.outputs.formats.log_lines import journal_line, plain_line
 
 __all__ = ["FORMATS", "Format"]
 
@@ -32,6 +34,10 @@ def _gordium(event: Event) -> str:
     return gordium_line(event, host=_HOST, sent_us=sent_us)
 
 
+def _journal(event: Event) -> str:
+    return journal_line(event, hostname=_HOST)
+
+
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
     {
         "json": json_line,
@@ -42,6 +48,9 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         "classic": xml_line,
         "signed-audit": signed_audit_line,
         "gordium": _gordium,
+        "linux-audit": linux_audit_line,
+        "journal": _journal,
+        "plain": plain_line,
     }
 )
 """``text`` and ``classic`` are those of the log: Samhain's text and XML forms."""

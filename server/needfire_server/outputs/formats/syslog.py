@@ -19,11 +19,13 @@ from needfire_protocol.severity import Severity
 
 __all__ = [
     "FACILITIES",
+    "host_word",
     "local_message",
     "octet_counted",
     "rfc5424_message",
     "syslog_severity",
     "traditional_message",
+    "traditional_stamp",
 ]
 
 FACILITIES: Final[Mapping[str, int]] = MappingProxyType(
@@ -87,7 +89,7 @@ def rfc5424_message(event: Event, text: str, *, facility: int, hostname: str) ->
     The record has no byte order mark: receivers that do not know it would keep it as text.
     """
     priority = facility * 8 + syslog_severity(event.severity)
-    host = _host(event, hostname)
+    host = host_word(event.client or hostname)
     head = f"<{priority}>1 {format_time(event.time_us)} {host} needfire - "
     return (
         head + f"{_word(event.code, _MSGID_MAX)} {_structured_data(event)} {_one_line(text)}"
@@ -106,22 +108,26 @@ def local_message(event: Event, text: str, *, facility: int) -> bytes:
 def traditional_message(event: Event, text: str, *, facility: int, hostname: str) -> bytes:
     """Return a whole message in the form of RFC 3164; its time is UTC and names no year."""
     priority = facility * 8 + syslog_severity(event.severity)
-    moment = datetime.fromtimestamp(event.time_us // 1_000_000, UTC)
-    stamp = f"{_MONTHS[moment.month - 1]} {moment.day:>2} {moment:%H:%M:%S}"
-    host = _host(event, hostname)
+    stamp, host = traditional_stamp(event.time_us), host_word(event.client or hostname)
     return f"<{priority}>{stamp} {host} needfire: {_one_line(text)}".encode(
         "utf-8", "backslashreplace"
     )
 
 
+def traditional_stamp(time_us: int) -> str:
+    """Return the time of RFC 3164: UTC, the day padded with a blank."""
+    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
+    return f"{_MONTHS[moment.month - 1]} {moment.day:>2} {moment:%H:%M:%S}"
+
+
+def host_word(name: str) -> str:
+    """Return whose event it is. A receiver may make the name of a file of it, so it has no slash."""
+    return _word(name.replace("/", "!"), _HOST_MAX)
+
+
 def octet_counted(message: bytes) -> bytes:
     """Return a message as it goes over a stream."""
     return b"%d %b" % (len(message), message)
-
-
-def _host(event: Event, hostname: str) -> str:
-    """Whose event it is. A receiver may make the name of a file of it, so it has no slash."""
-    return _word((event.client or hostname).replace("/", "!"), _HOST_MAX)
 
 
 def _word(text: str, length_max: int) -> str:
