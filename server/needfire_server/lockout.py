@@ -33,16 +33,22 @@ class Failures:
     Attributes:
         count: requests, those while locked out as well.
         since_us: time of the first one, microseconds since 1970.
+        last_us: that of the last one; None where a server of before counted it.
     """
 
     count: int
     since_us: int
+    last_us: int | None = None
 
     def with_more(self, other: "Failures | None") -> "Failures":
         """Return both together."""
         if other is None:
             return self
-        return Failures(self.count + other.count, min(self.since_us, other.since_us))
+        return Failures(
+            self.count + other.count,
+            min(self.since_us, other.since_us),
+            max((each for each in (self.last_us, other.last_us) if each is not None), default=None),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +71,14 @@ class Refusals:
     Attributes:
         towards_lock: those since the last lock.
         locked_until_us: end of the last lock; 0 where there was none.
+        last_us: time of the last one, where it is known.
     """
 
     since_us: int
     count: int = 0
     towards_lock: int = 0
     locked_until_us: int = 0
+    last_us: int | None = None
 
     def lock_end_us(self, now_us: int, limits: LockLimits) -> int | None:
         """Return until when the user is locked out; None where they are not.
@@ -84,7 +92,7 @@ class Refusals:
         self, now_us: int, limits: LockLimits, count: int = 1
     ) -> "tuple[Refusals, Counted]":
         """Return them after another refusal, and what comes of it."""
-        more = replace(self, count=self.count + count)
+        more = replace(self, count=self.count + count, last_us=now_us)
         locked_us = self.lock_end_us(now_us, limits)
         if locked_us is not None:
             return more, Counted(locked_us)
@@ -96,7 +104,7 @@ class Refusals:
     @property
     def failures(self) -> Failures:
         """What the user is told of them."""
-        return Failures(self.count, self.since_us)
+        return Failures(self.count, self.since_us, self.last_us)
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,9 +219,9 @@ class AdminEndpoint:
         told: Warned | None = None
         try:
             request = parse_request(line)
-            notice = await self._gate.authorize(identity, request.verb)
+            lines = await self._gate.authorize(identity, request.verb)
             told = warning()
-            await _tell(peer, notice, None if told is None else told.text)
+            await _tell(peer, *lines, None if told is None else told.text)
             reply = await self._service.handle(request, user=identity.name, file=file)
             await _tell_news(peer, told, warning())
             if reply.pages is not None:

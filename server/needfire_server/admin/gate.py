@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from needfire_protocol.counted import counted
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import format_time
+from needfire_server.admin.banner import banner_lines
 from needfire_server.admin.places import Standing
 from needfire_server.admin.requests import AdminRefusedError
 from needfire_server.admin.roles import Access, Role, target_of
@@ -28,6 +28,7 @@ _STRANGERS_TOLD: Final = 20
 _STRANGERS_TOLD_PER_S: Final = 1 / 60
 """All of them together: one user may have thousands of numbers."""
 _NAME_MAX: Final = 256
+_TERMINAL: Final = "needfire-admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Gate:
                 "(RoleAdministrators, RoleAgents, RoleAuditors)",
             )
 
-    async def authorize(self, peer: PeerIdentity, verb: str) -> str | None:
+    async def authorize(self, peer: PeerIdentity, verb: str) -> list[str]:
         """Let a request pass; return what its user is to be told of refusals before it.
 
         Raises:
@@ -117,12 +118,8 @@ class Gate:
         if settled.locked_us is not None:
             raise _locked(peer, settled.locked_us)
         if settled.failures is None:
-            return None
-        count = settled.failures.count
-        return (
-            f"{counted(count, 'request')} of {peer.name} {'was' if count == 1 else 'were'} refused "
-            f"since {format_time(settled.failures.since_us)}"
-        )
+            return []
+        return banner_lines(settled.failures, peer.name, _TERMINAL)
 
     async def _refuse(self, peer: PeerIdentity, verb: str, needed: str) -> None:
         counted = await self._count(peer)

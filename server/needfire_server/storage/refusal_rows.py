@@ -12,8 +12,8 @@ _T = tables.refusals
 
 def find(connection: sa.Connection, user: str) -> Refusals | None:
     """Return what is known of a user."""
-    wanted = sa.select(_T.c.since_us, _T.c.count, _T.c.towards_lock, _T.c.locked_until_us)
-    row = connection.execute(wanted.where(_T.c.user == user)).first()
+    wanted = (_T.c.since_us, _T.c.count, _T.c.towards_lock, _T.c.locked_until_us, _T.c.last_us)
+    row = connection.execute(sa.select(*wanted).where(_T.c.user == user)).first()
     return None if row is None else Refusals(*row)
 
 
@@ -58,6 +58,7 @@ def _save(connection: sa.Connection, user: str, refusals: Refusals, *, is_new: b
         "count": refusals.count,
         "towards_lock": refusals.towards_lock,
         "locked_until_us": refusals.locked_until_us,
+        "last_us": refusals.last_us,
     }
     if is_new:
         connection.execute(sa.insert(_T).values(user=user, **values))

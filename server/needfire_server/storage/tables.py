@@ -312,6 +312,7 @@ refusals: Final = sa.Table(
     _number("count"),
     _number("towards_lock"),
     _number("locked_until_us"),
+    _number("last_us", nullable=True),
 )
 """Of users of the admin socket, since their last request that was not refused."""
 

@@ -13,6 +13,8 @@ from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.catalogue_entry import Entry
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import Event, FieldValue, make_event
+from needfire_server.admin.banner import banner_lines
+from needfire_server.lockout import Failures
 from needfire_server.outputs.formats import FORMATS
 from needfire_testkit.record_parsers import AuditRecord, parse_linux_audit
 
@@ -130,6 +132,18 @@ TABLES = [
 def test_every_event_of_the_gateway_s_tables_has_its_entry(text: str) -> None:
     event = worded_event("sshd", text, 0, pid=7).received("web1", 0)
     assert FORMATS["journal"](event) == f"Jan  1 00:00:00 web1 sshd[7]: {text}"
+
+
+def test_who_comes_back_is_told_of_failures_in_the_document_s_words() -> None:
+    documented = (HERE / "router_banner.txt").read_text("utf-8").splitlines()
+    last_us = micros("2024-03-18 04:07:15", "%Y-%m-%d %H:%M:%S")
+    failures = Failures(2, last_us - 20_000_000, last_us)
+    assert banner_lines(failures, "172.18.15.253", "ssh:notty") == documented
+    assert banner_lines(Failures(1, 0, None), "eve", "needfire-admin") == [
+        "There was 1 failed login attempt since the last successful login."
+    ]
+    [early, _] = banner_lines(Failures(1, 0, 0), "eve", "needfire-admin")
+    assert early == "Last failed login: Thu Jan  1 00:00:00 UTC 1970 from eve on needfire-admin"
 
 
 def test_an_installer_s_line_that_a_client_reported_names_the_client() -> None:
