@@ -1,6 +1,7 @@
 """``--detail`` shows an event as the Session Smart Router's "show events" does, and nobody forges one."""
 
 import json
+import re
 from dataclasses import replace
 
 from hypothesis import example, given
@@ -25,6 +26,18 @@ Source Ip: 172.18.15.253
 config
 authority
 router Fabric128
+name Fabric128
+system
+ntp
+delete server force 172.2.10.13
+server 172.2.10.14
+ip-address 172.2.10.14
+exit
+exit
+exit
+exit
+exit
+exit
 """
 """As in "Configuring Audit Events and Logging", NTP Configuration Change."""
 
@@ -53,7 +66,8 @@ def test_labels_come_in_the_order_of_the_document() -> None:
         diff=difference(b"-server force 172.2.10.13", b"+server 172.2.10.14"),
     )
     assert (lines[0], lines[2]) == (rule, rule)
-    assert len(lines[1].split("  ")[0]) >= len(heading.split()[0])
+    assert re.fullmatch(r"[0-9T:.-]+Z Configuration put in place", lines[1])
+    assert re.fullmatch(r"[0-9T:.-]+Z [^ ].*", heading)
     assert [line.partition(":")[0] for line in lines[3:10]] == [
         line.partition(":")[0] for line in labelled
     ]
@@ -61,6 +75,36 @@ def test_labels_come_in_the_order_of_the_document() -> None:
     assert lines[8:10] == labelled[5:7]
     # The difference is the end, a line each.
     assert lines[-2:] == ["  -server force 172.2.10.13", "  +server 172.2.10.14"]
+
+
+def test_the_documented_block_comes_out_but_for_names_of_ours_and_the_indentation() -> None:
+    documented = DOCUMENTED.splitlines()
+    block = detail_block(
+        {
+            "time": "2024-03-14T20:58:24.469Z",
+            "title": "Change to the running 128T configuration.",
+            "class": "provisioning",
+            "code": "RUNNING_CONFIG_CHANGE",
+            "client": "test1",
+            "msg": "running config changes are committed",
+            "fields": {
+                "address": "172.18.15.253",
+                "user": "admin",
+                "diff": difference(*(line.encode() for line in documented[10:])),
+            },
+        }
+    ).splitlines()
+    expected = [
+        *documented[:3],
+        "Type: provisioning.running_config_change",
+        *documented[4:6],
+        "Collector: needfire-agent",
+        *documented[7:10],
+    ]
+    assert block[: len(expected)] == expected
+    # Lines of others are indented, so that none of them looks like the heading of another event.
+    difference_lines = documented[10:]
+    assert block[-len(difference_lines) :] == [f"  {line}" for line in difference_lines]
 
 
 def test_what_is_not_known_has_no_label() -> None:

@@ -241,7 +241,7 @@ async def test_detail_shows_every_field_with_what_was_and_what_is(server: AdminS
     assert rest == ""
     rule, heading, again, *lines = block.splitlines()
     assert set(rule) == set(again) == {"="}
-    assert heading == f"{format_time(said.time_us)}  {said.msg}"
+    assert heading == f"{format_time(said.time_us)} {said.msg}"
     assert lines[-2:] == ["  -old", "  +\\x1b[2J\\x0a+ \\x1b[2J"]
     values = dict(re.split(r":\s+", line.strip(), maxsplit=1) for line in lines[:-2])
     assert values["Type"] == "integrity.policy_modified"

@@ -108,6 +108,15 @@ def test_the_documents_are_there_as_a_whole() -> None:
     assert len(GATEWAY) == 6
 
 
+def test_bytes_that_no_text_can_hold_come_out_as_the_kernel_wrote_them() -> None:
+    # The arguments of a process, a NUL between them, a name that is not UTF-8, and a backslash.
+    raw = b"rm\0-r\0/tmp/\xff\\x"
+    line = f"type=PROCTITLE msg=audit(1709742929.678:2340): proctitle={raw.hex().upper()}"
+    form, event = event_of(line)
+    assert event.fields["proctitle"] == r"rm\x00-r\x00/tmp/\xff\\x"
+    assert FORMATS[form](event) == line
+
+
 @pytest.mark.parametrize("line", ROUTER[:28])
 def test_a_host_s_record_names_its_host_where_several_come_together(line: str) -> None:
     event = event_of(line)[1].received("web1", 1)

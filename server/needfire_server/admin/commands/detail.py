@@ -37,7 +37,7 @@ def detail_block(data: Mapping[str, Any]) -> str:
     shown = titled(data)
     fields = data["fields"]
     difference = fields.get("diff")
-    heading = f"{_text(shown['time'])}  {_text(shown.get('title', shown.get('msg', '')))}"
+    heading = f"{_text(shown['time'])} {_text(shown.get('title', shown.get('msg', '')))}"
     columns = [*_parts(shown), *_fields(fields)]
     width = max((len(name) for name, _ in columns), default=0)
     return "".join(
