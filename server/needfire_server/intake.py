@@ -36,6 +36,9 @@ _GROUP_BYTES_MAX: Final = 2 * 1024 * 1024
 """What is committed together: some 3,000 reports, and 50 ms of decoding. A quiet agent waits for two
 groups at most, the one that is being committed and the one that is being prepared."""
 _GROUP_BATCHES_MAX: Final = 256
+_TURN_BYTES: Final = 64 * 1024
+"""What is decoded in one turn of the event loop: some 100 reports, and 2 ms. Not one batch at each
+turn: who fills the turns would say how fast reports come in, and a flood of strangers does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +136,19 @@ class Intake:
     async def _next_group(self, committing: "asyncio.Task[None] | None") -> list[_Waiting]:
         """Decode what is next, until that is enough or the commit before it has ended."""
         group: list[_Waiting] = []
-        cost = 0
+        cost = decoded = 0
         while cost < _GROUP_BYTES_MAX and len(group) < _GROUP_BATCHES_MAX:
             waiting = self._queue.pop()
             if waiting is not None:
                 if _is_prepared(waiting, self._lines_of):
                     group.append(waiting)
                     cost += waiting.cost
+                decoded += waiting.cost
+                if decoded < _TURN_BYTES:
+                    continue
+            if decoded:
                 # The others of this loop have to live, and may have something for this group.
+                decoded = 0
                 await asyncio.sleep(0)
             elif committing is None or committing.done():
                 break

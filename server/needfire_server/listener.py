@@ -29,8 +29,9 @@ HANDSHAKE_LIMIT_S: Final = 10
 
 _ACCEPT_BURST: Final = 64
 """Connections that are taken from the kernel in one turn of the event loop."""
-_STRANGERS_PER_TURN: Final = 8
-"""Strangers that are let in in one turn: what is done for them keeps everybody else waiting."""
+_STRANGERS_PER_TURN: Final = 2
+"""Strangers that are let in in one turn: what is done for them keeps everybody else waiting, half a
+millisecond for each, and an acknowledgement takes some fifteen turns."""
 _ACCEPT_PAUSE_S: Final = 1.0
 _OVERFLOW_EVERY_S: Final = 1.0
 _BACKLOG: Final = 4096

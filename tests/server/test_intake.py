@@ -90,6 +90,49 @@ async def test_a_quiet_agent_is_in_the_group_that_comes_next_whatever_a_flood_ha
     await store.commit_until_done(flood)
 
 
+async def decoded_in_each_turn(
+    way: Intake, monkeypatch: pytest.MonkeyPatch, tasks: Sequence[asyncio.Task[Taken]]
+) -> list[list[int]]:
+    """Return the bytes of the batches that each turn of the loop decoded, as far as it decoded any."""
+    turns: list[list[int]] = [[]]
+    read = event_batch.unpack_usual_events
+
+    def notes(bodies: Sequence[bytes], **about: Any) -> UsualEvents | None:
+        turns[-1].append(sum(map(len, bodies)))
+        return read(bodies, **about)
+
+    monkeypatch.setattr(intake_module, "unpack_usual_events", notes)
+    while way.waiting or not any(turns):
+        await asyncio.sleep(0)
+        turns.append([])
+    assert not any(task.done() for task in tasks)
+    return [turn for turn in turns if turn]
+
+
+async def test_small_batches_need_no_turn_of_the_loop_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who fills the turns of the loop, strangers for example, must not say how fast reports come in."""
+    store = SlowStore()
+    way = intake(store)
+    tasks = [asyncio.ensure_future(way.take(f"web{each}", batch(SMALL))) for each in range(100)]
+    turns = await decoded_in_each_turn(way, monkeypatch, tasks)
+    assert list(map(len, turns)) == [100]
+    await store.commit_until_done(tasks)
+
+
+async def test_a_turn_of_the_loop_decodes_a_bounded_portion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = SlowStore()
+    way = intake(store)
+    many = [LARGE] * 10
+    tasks = [asyncio.ensure_future(way.take(f"web{each}", batch(*many))) for each in range(20)]
+    turns = await decoded_in_each_turn(way, monkeypatch, tasks)
+    assert sum(map(len, turns)) == 20
+    portion = intake_module._TURN_BYTES
+    assert all(sum(turn[:-1]) < portion for turn in turns), "a batch more than it had room for"
+    await store.commit_until_done(tasks)
+
+
 async def test_what_comes_during_a_commit_shares_the_next_one() -> None:
     store = SlowStore()
     way = intake(store)

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -275,6 +276,23 @@ async def test_who_logged_in_lately_does_not_wait_on_the_porch(
     await server.log_in()
     assert len(server.listener._porch) == 5
     assert server.listener.open_connections() >= 6, "they count against the limit"
+
+
+async def test_strangers_are_let_in_by_twos_so_that_turns_stay_short(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as closed:
+        closed.setattr(listener_module, "_STRANGERS_PER_TURN", 0)
+        for number in range(1, 8):
+            await connect_from(server, f"127.0.1.{number}")
+        await until(lambda: len(server.listener._porch) == 7, "the strangers on the porch")
+    waiting = [7]
+    while waiting[-1]:
+        await asyncio.sleep(0)
+        waiting.append(len(server.listener._porch))
+    steps = [before - after for before, after in pairwise(waiting)]
+    assert max(steps) == 2
+    await server.until_said("NEW_CONNECTION", count=7)
 
 
 async def test_a_full_porch_is_told_and_the_newcomer_is_reset(
