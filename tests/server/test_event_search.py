@@ -1,8 +1,10 @@
 """Searches of events: each filter finds what it names, pages join, and only what must be is read."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -12,17 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from needfire_protocol.catalogue_entry import EventClass
+from needfire_protocol.errors import StorageError
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import Event
 from needfire_protocol.severity import Severity
 from needfire_server.storage import event_search, ingesting, summaries, tables
 from needfire_server.storage.base import EventQuery
-from needfire_server.storage.event_rows import EVENT_COLUMNS, event_of_row
+from needfire_server.storage.engine import Transaction
+from needfire_server.storage.event_rows import EVENT_COLUMNS, event_of_row, rows_of_events
 from needfire_server.storage.event_search import EVENT_BLOCKS, wanted_of
 from needfire_server.storage.ingesting import Batch, store_all
 from needfire_server.storage.statements import event_query, last_rowid
 from needfire_server.storage.store import DatabaseStore
 from needfire_server.storage.summaries import Stretch, stretches
+from needfire_server.storage.summary import event_summary
+from needfire_server.storage.unsummed import Unsummed
 from needfire_server.summing import sum_up_all
 from needfire_testkit.server_store import event, incoming
 from needfire_testkit.stores import StorePlace
@@ -66,7 +72,7 @@ queries = st.builds(
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few events, and steps that end soon: everything that takes millions otherwise."""
     monkeypatch.setattr(ingesting, "BLOCK_ROWS", 4)
-    monkeypatch.setattr(ingesting, "BLOCK_ROWS_MIN", 3)
+    monkeypatch.setattr(ingesting, "BLOCK_ROWS_MIN", 4)
     monkeypatch.setattr(summaries, "BLOCK_ROWS", 4)
     monkeypatch.setattr(summaries, "STRETCH_ROWS_MAX", 6)
     monkeypatch.setattr(summaries, "_PAGE", 3)
@@ -294,6 +300,98 @@ async def test_events_of_before_are_summed_up_in_the_background(blocks: Database
     await sum_up_all(blocks)
     assert read(blocks, EventQuery(path="/d1/3")) == [(5, 8)]
     assert not await blocks.sum_up()
+
+
+def summed_up(store: DatabaseStore) -> list[tuple[int, int]]:
+    """Return the first and last numbers of all summaries."""
+    table = tables.event_summaries
+    wanted = sa.select(table.c.first, table.c.last).order_by(table.c.first)
+    return [tuple(row) for row in store.read_now(lambda each: each.execute(wanted).all())]
+
+
+@pytest.fixture
+async def sqlite(tmp_path: Path, small: None) -> AsyncIterator[DatabaseStore]:
+    opened = StorePlace(tmp_path).open()
+    yield opened
+    opened.close()
+
+
+async def test_small_commits_are_summed_up_by_those_that_follow(sqlite: DatabaseStore) -> None:
+    """The background would read each event again, with the store's only writer."""
+    for number in range(10):
+        await sqlite.record(event(path=f"/d{number}/x", client="web1"))
+    assert summed_up(sqlite) == [(1, 4), (5, 8)]
+    assert read(sqlite, EventQuery(path="/d5/x")) == [(5, 8), (9, 10)]
+    assert read(sqlite, EventQuery(client="web2")) == [(9, 10)]
+
+
+async def test_events_that_were_not_committed_are_in_no_summary(sqlite: DatabaseStore) -> None:
+    """They would stand for events that came in their place: nobody would find those."""
+    await sqlite.record(event(path="/before"))
+
+    def fails(transaction: Transaction) -> None:
+        store_all(transaction, [event(path="/never"), event(path="/never")])
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(StorageError, match="disk"):
+        sqlite.write_now(fails)
+    for number in range(5):
+        await sqlite.record(event(path=f"/after{number}"))
+    assert summed_up(sqlite) == [(2, 5)]
+    assert read(sqlite, EventQuery(path="/after0")) == [(1, 1), (2, 5), (6, 6)]
+    assert read(sqlite, EventQuery(path="/never")) == [(1, 1), (6, 6)]
+
+
+async def test_the_background_leaves_alone_what_the_next_commits_will_sum_up(
+    tmp_path: Path, small: None
+) -> None:
+    """Blocks do not overlap: a search would take them for out of order."""
+    place = StorePlace(tmp_path)
+    earlier = place.open()
+    for _ in range(3):
+        await earlier.record(event(path="/before"))
+    earlier.close()
+    opened = place.open()
+    for _ in range(3):
+        await opened.record(event(path="/after"))
+    await sum_up_all(opened)
+    assert summed_up(opened) == []
+    await opened.record(event(path="/after"))
+    await sum_up_all(opened)
+    assert summed_up(opened) == [(1, 3), (4, 7)]
+    opened.close()
+
+
+async def test_what_other_servers_store_between_ours_is_in_no_summary_of_ours(
+    place: StorePlace, tmp_path: Path, small: None
+) -> None:
+    if place.is_sqlite:
+        pytest.skip("no other server can write there")
+    (tmp_path / "other").mkdir()
+    one, other = place.open(), place.open(directory=tmp_path / "other")
+    for number in range(4):
+        await one.record(event(path=f"/one{number}"))
+        await other.record(event(path=f"/other{number}"))
+    assert summed_up(one) == []
+    assert read(one, EventQuery(path="/other1")) == [(1, 6), (7, 8)]
+    for opened in (one, other):
+        opened.close()
+
+
+def test_of_what_waits_only_what_a_summary_looks_at_is_kept() -> None:
+    said = event(path="/etc/passwd", request="r1", chksum_new="a" * 64)
+    (row,) = rows_of_events(1, [said], [None])
+    unsummed = Unsummed()
+    assert unsummed.add(([row], [said.fields]), enough=2) is None
+    assert len(unsummed) == 1
+    together = unsummed.add(([row], [said.fields]), enough=2)
+    assert together is not None
+    rows, fields = together
+    assert len(unsummed) == 0
+    assert fields[0] == {"path": "/etc/passwd", "request": "r1"}
+    assert said.msg not in rows[0]
+    whole = event_summary([row] * 2, [said.fields] * 2)
+    assert event_summary(rows, fields) == whole
 
 
 async def test_events_that_somebody_damaged_are_read_and_not_summed_up(

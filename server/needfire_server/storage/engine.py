@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from needfire_protocol.audit.record import Draft
 from needfire_protocol.event import Event
 from needfire_server.storage.audit_base import AuditOf
+from needfire_server.storage.unsummed import Unsummed
 
 __all__ = [
     "Engine",
@@ -168,6 +169,8 @@ class Transaction:
     """What is appended to the audit log at its end, in this order."""
     events: list[Event] = field(default_factory=list)
     """What tells of the writes in it; stored at its end, in this order."""
+    unsummed: Unsummed = field(default_factory=Unsummed)
+    """Events before it that have no summary, and its own; for what no savepoint takes back."""
 
     def put_on_record(self, audit: AuditOf[T] | None, result: T) -> None:
         """Let the audit log tell of what was done, and an event where there is one."""

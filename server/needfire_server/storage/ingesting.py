@@ -234,18 +234,22 @@ def _write(transaction: Transaction, work: _Work) -> None:
     first = _draw_numbers(transaction, len(work.events))
     rows = rows_of_events(first, work.events, work.texts)
     transaction.insert_many("events", EVENT_COLUMNS, rows)
-    if len(rows) >= BLOCK_ROWS_MIN:
-        add(transaction, tables.event_summaries, list(_summaries(rows, work.events)))
+    fields = [event.fields for event in work.events]
+    together = transaction.unsummed.add((rows, fields), BLOCK_ROWS_MIN)
+    if together is not None:
+        add(transaction, tables.event_summaries, list(_summaries(*together)))
     transaction.engine.wake_others(transaction.connection, [Wakes(events=True)])
 
 
-def _summaries(rows: Sequence[tuple[Any, ...]], events: Sequence[Event]) -> Iterator[Summary]:
-    """Sum up what is stored together, while it is at hand: later it would have to be read again."""
+def _summaries(
+    rows: Sequence[tuple[Any, ...]], fields: Sequence[Mapping[str, Any]]
+) -> Iterator[Summary]:
+    """Sum up what was stored, while it is at hand: later it would have to be read again."""
     blocks = -(-len(rows) // BLOCK_ROWS)
     size = -(-len(rows) // blocks)
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
-        yield event_summary(rows[part], [event.fields for event in events[part]])
+        yield event_summary(rows[part], fields[part])
 
 
 def _write_sessions(transaction: Transaction, sessions: Sequence[KeptSession]) -> None:

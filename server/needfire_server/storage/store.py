@@ -582,7 +582,9 @@ class DatabaseStore:
 def _sum_up(transaction: Transaction) -> bool:
     connection = transaction.connection
     records = audit_statements.head(connection).size
-    is_more = summaries.sum_up(transaction, EVENT_BLOCKS, statements.last_rowid(connection))
+    # The last ones will be summed up by those who store the next ones.
+    last = statements.last_rowid(connection) - len(transaction.unsummed)
+    is_more = summaries.sum_up(transaction, EVENT_BLOCKS, last)
     is_more |= summaries.sum_up(transaction, AUDIT_BLOCKS, records - 1)
     return is_more or summaries.forget(connection, EVENT_BLOCKS) > 0
 

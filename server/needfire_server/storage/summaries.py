@@ -1,7 +1,7 @@
 """The summaries in the store: which stretches of a table a search must read, and who sums up the rest.
 
 What no summary covers is read. So a summary that is missing makes a search slower and never wrong:
-large commits bring theirs along, and the rest is summed up later, in the background (``sum_up``).
+commits bring theirs along (``unsummed.py``), and the rest is summed up in the background (``sum_up``).
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -29,7 +29,8 @@ __all__ = [
 BLOCK_ROWS: Final = 1_024
 """Rows that are summed up together: some 5 ms of reading, and 10,000 summaries for ten million."""
 BLOCK_ROWS_MIN: Final = 512
-"""Fewer rows in one commit have no summary of their own: one for each report would help nobody."""
+"""Fewer rows wait for those of the next commits, or for the background: a summary for each report
+would help nobody."""
 STRETCH_ROWS_MAX: Final = 4_096
 """Numbers that are searched by one statement."""
 _PAGE: Final = 256

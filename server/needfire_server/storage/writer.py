@@ -27,6 +27,7 @@ from needfire_server.storage import audit_statements
 from needfire_server.storage.audit_base import AuditWriteError
 from needfire_server.storage.engine import Engine, Transaction, is_full
 from needfire_server.storage.ingesting import Item, KeptSession, KeptStates, Stored, store_all
+from needfire_server.storage.unsummed import Unsummed
 
 __all__ = ["GROUP_JOBS_MAX", "GroupCommitWriter", "Work"]
 
@@ -91,6 +92,7 @@ class GroupCommitWriter:
         """
         self._engine = engine
         self._connection: sa.Connection | None = engine.connect()
+        self._unsummed = Unsummed()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
@@ -193,8 +195,10 @@ class GroupCommitWriter:
 
     def _committed(self, group: Sequence[_Job]) -> list[_Outcome]:
         connection = self._opened()
+        # What is not committed is forgotten: a summary of events that never were could hide others.
+        unsummed, self._unsummed = self._unsummed, Unsummed()
         with self._engine.begin(connection):
-            transaction = Transaction(connection, self._engine)
+            transaction = Transaction(connection, self._engine, unsummed=unsummed)
             outcomes = self._store(transaction, group)
             outcomes += [
                 self._run_job(transaction, job, job.what) for job in group if callable(job.what)
@@ -202,6 +206,9 @@ class GroupCommitWriter:
             if transaction.events:
                 store_all(transaction, transaction.events)
             _put_on_record(transaction)
+        if not self._engine.is_shared:
+            # Else the events of other servers come between these and our next ones.
+            self._unsummed = unsummed
         return outcomes
 
     def _store(self, transaction: Transaction, group: Sequence[_Job]) -> list[_Outcome]:
