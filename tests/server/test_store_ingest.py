@@ -2,12 +2,15 @@
 
 import asyncio
 from itertools import count
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from needfire_protocol.errors import FormatError
+from needfire_server.storage import statements
 from needfire_server.storage.base import EventQuery, IngestResult
 from needfire_server.storage.store import DatabaseStore
 from needfire_testkit.server_store import NOW_US, STREAM, event, incoming, unusable
@@ -69,6 +72,28 @@ async def test_numbers_that_never_came_are_counted_even_where_a_client_is_hostil
     for name in ("web3", "web4"):
         await store.ingest(name, STREAM, [incoming(2**63 - 1)], received_us=NOW_US)
     assert await store.missing_reports() > 2**63
+
+
+@pytest.mark.parametrize("clients", [2, 3, 4])
+async def test_very_many_gaps_are_counted_in_pages(
+    clients: int, store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[object] = []
+    read = statements.missing_reports
+
+    def counted(connection: sa.Connection, behind: Any) -> Any:
+        page = read(connection, behind)
+        pages.append(page)
+        return page
+
+    monkeypatch.setattr(statements, "_GAPS_PAGE", 3)
+    monkeypatch.setattr(statements, "missing_reports", counted)
+    for number in range(clients):
+        for stream in (STREAM, bytes(16)):
+            reports = [incoming(3), incoming(6)]
+            await store.ingest(f"web{number}", stream, reports, received_us=NOW_US)
+    assert await store.missing_reports() == clients * 2 * 4
+    assert len(pages) == clients * 4 // 3 + 1
 
 
 async def test_a_report_is_known_by_its_client_identifier_and_time(store: DatabaseStore) -> None:

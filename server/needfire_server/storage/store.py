@@ -230,7 +230,11 @@ class DatabaseStore:
         return await self._read(event_search.has_report, client, event_id, time_us)
 
     async def missing_reports(self) -> int:
-        return await self._read(statements.missing_reports)
+        missing, behind = await self._read(statements.missing_reports, None)
+        while behind is not None:
+            found, behind = await self._read(statements.missing_reports, behind)
+            missing += found
+        return missing
 
     async def client_record(self, name: str) -> ClientRecord | None:
         return await self._read(client_rows.client_record, name, self._verifier_seal)
