@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import gc
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from needfire_server.admin.members import access_of, lockout_of, unknown_members
 from needfire_server.admin.service import AdminHooks, AdminService
 from needfire_server.audit.log import AuditLog
 from needfire_server.audit.watch import watch_audit_log
+from needfire_server.circles import spare_the_collector
 from needfire_server.config import ServerSettings
 from needfire_server.descriptors import (
     DESCRIPTORS_SPARE,
@@ -288,7 +288,7 @@ class _Server:
         for bound in self._monitoring:
             await upkeep.serve_monitoring(bound)
         await listener.start(self._sockets)
-        _spare_the_collector()
+        spare_the_collector()
         upkeep.health.service = "ok"
         self._announce_start(runtime)
         await runtime.provisioning.started(runtime.settings)
@@ -444,17 +444,6 @@ def _background(
         watch_audit_log(runtime),
         herald.run(),
     )
-
-
-def _spare_the_collector() -> None:
-    """Look for cycles less often: what is loaded by now stays, and thousands of connections do.
-
-    A full collection goes through every object of every connection, 50 ms for ten thousand; at the
-    rates that Python starts with, a burst of reports would cause one after the other.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
 
 
 async def _take_over_files(runtime: Runtime) -> None:

@@ -61,6 +61,8 @@ class Listener:
         self._superseded: dict[str, list[AgentSession]] = {}
         """Oldest first; holds none of those clients that have none."""
         self._unannounced: dict[str, set[AgentSession]] = {}
+        self.sessions_ended = 0
+        """Since the start."""
         self._access_notes: set[str] = set()
         self._with_commands: set[str] = set()
         """Clients that may have commands waiting. A fleet that comes back asks the store nothing."""
@@ -361,6 +363,7 @@ class Listener:
             older.pop(0).wire.abort(ConnectionAbortedError("its session was taken long ago"))
 
     def _ended(self, session: AgentSession) -> None:
+        self.sessions_ended += 1
         self._forget_unannounced(session)
         older = self._superseded.get(session.client, [])
         if self._sessions.get(session.client) is session:

@@ -8,6 +8,7 @@ from typing import Final
 
 from needfire_protocol.errors import StorageError
 from needfire_server.addresses import is_loopback
+from needfire_server.circles import Circles
 from needfire_server.clock import monotonic_s, now_us
 from needfire_server.exposition import Exposition
 from needfire_server.health import HealthCheck
@@ -50,6 +51,7 @@ class Upkeep:
             lambda: runtime.journal.is_store_failing,
             monotonic_s,
         )
+        self._circles = Circles(lambda: listener.sessions_ended)
         self._keys_swept_s = monotonic_s()
         for client in runtime.registry.names():
             self._expiry.watch(client)
@@ -97,6 +99,7 @@ class Upkeep:
         except StorageError as error:
             runtime.journal.store_failed(error)
         runtime.throttle.sweep()
+        self._circles.look()
         await self._pages.refresh()
         self.health.swept()
 

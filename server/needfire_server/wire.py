@@ -11,6 +11,7 @@ that TCP holds a peer back who is faster than we are.
 import asyncio
 import socket
 import struct
+from copy import copy
 from typing import Final
 
 from needfire_protocol.connection import ServerConnection
@@ -61,7 +62,8 @@ class Wire(asyncio.Protocol):
         self._has_ended = False
         """The peer sends no more."""
         self._lost: OSError | None = None
-        """Why nothing can be sent or received any more."""
+        """Why nothing can be sent or received any more. A copy is raised: an error keeps the frames that
+        it went through, they keep the connection, and such circles last (``circles.py``)."""
         self._awaited: asyncio.Future[None] | None = None
         self._deadline_s: float | None = None
         """Until when it is awaited, by the loop's clock; None: for as long as it takes."""
@@ -96,7 +98,7 @@ class Wire(asyncio.Protocol):
             self._resume_reading()
             return self.connection.receive_data(data)
         if self._lost is not None and not self._has_ended:
-            raise self._lost
+            raise copy(self._lost)
         return self.connection.receive_eof()
 
     async def send(self, *messages: Message) -> None:
@@ -120,7 +122,7 @@ class Wire(asyncio.Protocol):
         """
         data = self.connection.data_to_send()
         if self._lost is not None:
-            raise self._lost
+            raise copy(self._lost)
         if data and self._transport is not None:
             self._transport.write(data)
         if self._writable is not None:
@@ -130,7 +132,7 @@ class Wire(asyncio.Protocol):
                 # No TimeoutError, which says to who receives that nothing came.
                 raise ConnectionAbortedError("the peer takes nothing")
             if self._lost is not None:
-                raise self._lost
+                raise copy(self._lost)
 
     async def close(self) -> None:
         """Close the connection after what was sent; never raises for a peer that is gone.
