@@ -67,7 +67,9 @@ KINDS = st.sampled_from(["file", "directory", "link", "fifo", "absent"])
     note=st.none() | st.binary(max_size=200),
     drops_cache=st.booleans(),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_what_is_found_at_once_is_what_is_found_patiently(
     tmp_path: Path,
     directory: int,

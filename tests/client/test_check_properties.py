@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial, reduce
 from operator import or_
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from needfire_client import directory, overlay, reference
@@ -44,6 +44,11 @@ paths = st.lists(names, min_size=1, max_size=3).map(b"/".join)
 deep_paths = st.lists(names, min_size=4, max_size=12).map(b"/".join)
 globs = st.sampled_from([b"*", b"?", b"a*", b"[ab]", b"*/b", b"a/?", b"*/*", b"b/[!a]", b"a/*/a"])
 contents = st.sampled_from([b"", b"x", b"y", b"xx"])
+devices = st.sampled_from(
+    [(kind, os.makedev(1, minor)) for kind, minor in [(stat.S_IFCHR, 3), (stat.S_IFCHR, 5)]]
+    + [(stat.S_IFBLK, os.makedev(1, 3))]
+)
+numbers = st.integers(0, 15)
 places = st.one_of(st.integers(0, 15), st.integers(0, 15), paths)
 """A path, or the number of one that is there: else most changes would be of what is not there."""
 operations = st.one_of(
@@ -60,9 +65,10 @@ operations = st.one_of(
     st.tuples(st.just("deep"), deep_paths, contents),
     st.tuples(st.just("chown"), places, st.tuples(st.integers(0, 1), st.integers(0, 1))),
     st.tuples(st.just("attribute"), places, st.sampled_from([b"", b"1", b"2"])),
-    st.tuples(
-        st.just("retype"), places, st.sampled_from(["file", "directory", "link", "fifo", "device"])
-    ),
+    st.tuples(st.just("retype"), places, st.sampled_from(["file", "directory", "link", "fifo"])),
+    st.tuples(st.just("device"), paths, devices),
+    st.tuples(st.just("renumber"), numbers, devices),
+    st.tuples(st.just("rewrite"), numbers, st.sampled_from([b"x", b"y", b"xxy", b"yx", b"yxxxx"])),
 )
 changes = st.lists(operations, min_size=3, max_size=10)
 policies = st.sampled_from(Policy)
@@ -104,6 +110,8 @@ GROWN: list[Operation] = [
     ("deep", b"a/b/a/a", b"x"),
     ("deep", b"a/a/b", b"x"),
     ("deep", b"b/a/b", b"x"),
+    ("write", b"a/a-", b"xx"),
+    ("device", b"b/a-", (stat.S_IFCHR, os.makedev(1, 3))),
 ]
 """A tree to begin with, so that most of the changes can be done."""
 
@@ -134,7 +142,7 @@ def hold(path: bytes) -> None:
 def apply(root: bytes, operation: Operation) -> set[bytes]:
     """Do one change as far as it can be done; return the paths that it touched."""
     verb, place, argument = operation
-    name = place if isinstance(place, bytes) else there(root, place)
+    name = place if isinstance(place, bytes) else there(root, place, OF_KIND.get(verb, anything))
     path = root + b"/" + name
     touched = {path, behind_links(path)}
     if verb in ("rename", "link"):
@@ -164,7 +172,8 @@ def apply(root: bytes, operation: Operation) -> set[bytes]:
                 os.removexattr(path, b"user.x", follow_symlinks=False)
             touched |= same_inode(root, path)
         elif verb == "device":
-            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+            kind, device = argument
+            os.mknod(path, kind | 0o600, device)
         elif verb == "mkdir":
             os.mkdir(path)
         elif verb == "remove":
@@ -188,8 +197,16 @@ def apply(root: bytes, operation: Operation) -> set[bytes]:
         elif verb == "retype":
             touched |= apply(root, ("remove", name, None))
             made = {"file": "write", "directory": "mkdir", "link": "symlink"}
-            made |= {"fifo": "fifo", "device": "device"}
+            made |= {"fifo": "fifo"}
             touched |= apply(root, (made[argument], name, b"x"))
+        elif verb == "renumber":
+            touched |= apply(root, ("remove", name, None)) | apply(root, ("device", name, argument))
+        elif verb == "rewrite":
+            # In place, as one who edits what a log says of him, and lets it grow.
+            fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            os.write(fd, argument)
+            os.close(fd)
+            touched |= same_inode(root, path)
         elif verb == "symlink":
             os.symlink(argument, path)
         elif verb == "link":
@@ -207,10 +224,22 @@ def behind_links(path: bytes) -> bytes:
     return os.path.realpath(directory) + b"/" + name
 
 
-def there(root: bytes, number: int) -> bytes:
-    """Return the name of one of the objects in the tree."""
+def there(root: bytes, number: int, is_kind: Callable[[int], bool]) -> bytes:
+    """Return the name of one of the objects in the tree, of those of a kind if there are any."""
     inner = sorted(listed(root))[1:] or [root + b"/a"]
+    inner = [path for path in inner if is_kind(os.lstat(path).st_mode)] or inner
     return inner[number % len(inner)].removeprefix(root + b"/")
+
+
+def anything(_mode: int) -> bool:
+    return True
+
+
+def is_device(mode: int) -> bool:
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
+OF_KIND: dict[str, Callable[[int], bool]] = {"rewrite": stat.S_ISREG, "renumber": is_device}
 
 
 def same_inode(root: bytes, path: bytes) -> set[bytes]:
@@ -434,6 +463,19 @@ def before_links(
     ignored,
     changes,
     st.lists(st.tuples(changes, st.sampled_from([EVERYTHING, QUICK])), min_size=1, max_size=3),
+)
+@example(
+    [(RuleKind.DIR, b"", Policy.READ_ONLY, 99)],
+    {},
+    [],
+    [([("renumber", 0, (stat.S_IFCHR, os.makedev(1, 5)))], EVERYTHING)],
+)
+@example(
+    [(RuleKind.DIR, b"", Policy.GROWING_LOG_FILES, 99)],
+    {},
+    [],
+    # What was there stays and grows; then it does not stay, which its size does not tell.
+    [([("rewrite", 0, b"xxy")], EVERYTHING), ([("rewrite", 0, b"yxxxx")], EVERYTHING)],
 )
 def test_full_and_quick_checks_report_what_a_slow_oracle_finds(
     workers: int,
