@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from needfire_client.digests import new_digest
+from needfire_client.hard_links import HardLinks
 from needfire_client.inode import (
     AT_EMPTY_PATH,
     STATX_WANTED,
@@ -176,8 +177,9 @@ class Examiner:
         self._is_slow = False
         self._fetched: set[bytes] = set()
         """Names of the files whose contents were asked for, and so are in memory because of us."""
+        self._links = HardLinks()
         self.hashed = 0
-        """Files whose contents were read."""
+        """Files whose contents were read, under this name or another."""
         self.bytes_read = 0
         self.skipped = 0
         """Files whose contents SkipChecksum left alone."""
@@ -484,14 +486,13 @@ class Examiner:
             if not stat.S_ISREG(before.st_mode) or _refusal(before) is not None:
                 # Not what it was a moment ago. A giant that took its place is looked at once more.
                 return None
-            size = before.st_size
             said = self._inspector.of_open(fd)
-            is_ours = size >= self._drop_from_bytes and self._is_ours(fd, name)
-            digest, prefix = self._hash(fd, size, prefix_bytes)
-            has_more = not grows and os.read(fd, 1) != b""
+            known = None if grows else self._links.digest(before)
+            if known is None:
+                digest, prefix, has_more = self._contents(fd, name, before, grows, prefix_bytes)
+            else:
+                digest, prefix, has_more = known, None, False
             after = self._inspector.times(fd, before.st_dev)
-            if is_ours:
-                _drop(fd)
         finally:
             os.close(fd)
         self.hashed += 1
@@ -500,10 +501,24 @@ class Examiner:
         entry = Inode(after.birth_ns, *said).into(_entry(before))
         if has_more:
             # Files of the kernel do that (/proc): no size, contents without an end perhaps.
-            reason = f"has contents beyond its size of {size} bytes"
+            reason = f"has contents beyond its size of {before.st_size} bytes"
             return entry._replace(state=int(State.UNREADABLE), reason=reason), None
+        if not grows:
+            self._links.add(before, digest)
         # Fewer bytes than the size, and no change: files of /sys are like that.
         return entry._replace(digest=digest, atime_ns=after.atime_ns), prefix
+
+    def _contents(
+        self, fd: int, name: bytes, status: os.stat_result, grows: bool, prefix_bytes: int | None
+    ) -> tuple[bytes, bytes | None, bool]:
+        """Return digest, digest of the prefix, and whether there is more than there should be."""
+        size = status.st_size
+        is_ours = size >= self._drop_from_bytes and self._is_ours(fd, name)
+        digest, prefix = self._hash(fd, size, prefix_bytes)
+        has_more = not grows and os.read(fd, 1) != b""
+        if is_ours:
+            _drop(fd)
+        return digest, prefix, has_more
 
     def _hash(self, fd: int, size: int, prefix_bytes: int | None) -> tuple[bytes, bytes | None]:
         """Return the digest of the first ``size`` bytes, and that of the prefix."""

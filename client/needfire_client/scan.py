@@ -53,7 +53,7 @@ class CheckResult:
     files: int
     """Objects examined."""
     hashed: int
-    """Files whose contents were read."""
+    """Files whose contents were read, under this name or another."""
     bytes_read: int
     skipped: int = 0
     """Files whose contents SkipChecksum left alone."""

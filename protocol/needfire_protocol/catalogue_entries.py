@@ -67,7 +67,7 @@ _RECEIPT: Final = {
     "time": "seconds that it took (duration_ms: milliseconds)",
     "kBps": "kilobytes read a second",
     "files": "objects examined",
-    "hashed": "files whose contents were read",
+    "hashed": "files whose contents were read, under this name or another",
     "quick": "files that were not read, because none of their attributes had changed",
     "bytes": "bytes read",
     "changes": "differences found",
