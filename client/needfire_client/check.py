@@ -38,6 +38,7 @@ from needfire_client.scan import (
     Scan,
     ScanStoppedError,
 )
+from needfire_client.walk import Whereabouts
 from needfire_protocol.baseline import (
     FileEntry,
     check_key,
@@ -102,6 +103,7 @@ class Checker:
         self._reference = Reference(self._reader, remembers)
         self._directory = DirectoryCheck(settings, self._overlay, self.meta.algorithm)
         self._looks = RecentLooks()
+        self._whereabouts = Whereabouts()
         self._known = KnownBaseline(baseline_path, self._reader)
 
     def full_check(
@@ -206,6 +208,11 @@ class Checker:
             return scan.result(is_complete=False)
         return scan.result(is_complete=True)
 
+    @property
+    def at(self) -> bytes:
+        """The directory that it is at, or was at last, as another thread may ask; empty: none."""
+        return self._whereabouts.path
+
     def close(self) -> None:
         """Close the baseline and remove the scratch file."""
         self._reader.close()
@@ -296,6 +303,7 @@ class Checker:
             stop=stop,
             looks=self._looks,
             known=self._known,
+            whereabouts=self._whereabouts,
         )
 
     def _is_new(self, code: str, path: bytes) -> bool:

@@ -23,7 +23,7 @@ from needfire_client.policy import Ruleset
 from needfire_client.quick import KnownBaseline, QuickLook
 from needfire_client.receipt import Skipped
 from needfire_client.record import DirectoryRecord, Finding
-from needfire_client.walk import Rest, Walker, no_size
+from needfire_client.walk import Rest, Walker, Whereabouts, no_size
 from needfire_protocol.baseline import Looked, key_of
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import FieldValue
@@ -86,6 +86,7 @@ class Scan:
     Args:
         is_new: asked before a finding is reported; says whether it was not reported before.
         known: what quick rules go by; without it they read all files.
+        whereabouts: is told where it is, while it works by itself.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Scan:
         stop: Callable[[], bool] = never,
         looks: RecentLooks | None = None,
         known: KnownBaseline | None = None,
+        whereabouts: Whereabouts | None = None,
     ) -> None:
         self._settings = settings
         self._known = known
@@ -134,6 +136,7 @@ class Scan:
             stop=self._stop,
             entries_max=entries_max(settings.scan_memory_bytes),
             quick=None if known is None else QuickLook(self._examiner, known.reader),
+            whereabouts=whereabouts,
         )
         self.lacking = self.lacking_attributes = 0
         """Objects of which the baseline has no digest, or not all attributes."""

@@ -5,14 +5,16 @@ each walks on until it has done enough, and gives back what it did not come to. 
 directories is ever made, and all processes are busy to the end, however uneven the tree is.
 
 A process that ends before its time is an event; what it had in hand is done again, and what ends a
-process again and again is reported as not readable.
+process again and again is reported as not readable. So does one that waits for a mount that does
+not answer.
 """
 
 import select
 import signal
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
@@ -27,6 +29,12 @@ from needfire_client.pieces import NAMES_PER_PIECE
 from needfire_client.policy import Ruleset
 from needfire_client.record import DirectoryRecord
 from needfire_client.scan_order import Order, Piece
+from needfire_client.standstill import (
+    LOOKS_EVERY_S,
+    STANDSTILL_S,
+    Standstill,
+    processor_ns,
+)
 from needfire_client.units import (
     FRAME_BYTES_MAX,
     LENGTH_BYTES,
@@ -67,6 +75,12 @@ _FAILURES_MAX: Final = 2
 
 _DEADLY: Final = "every process that read it has ended"
 _TOO_LARGE: Final = "it needs more memory than ScanMemoryLimit allows"
+_UNANSWERED: Final = "the system does not answer"
+_WAITED_FOR: Final = "not yet: the system does not answer, and others like it have not ended either"
+
+_LOST_MAX: Final = 8
+"""Processes at a time that do not end although they were killed; more are not given up, so that
+checks of a dead mount, one after the other, do not fill the memory with them."""
 
 _PROGRAM: Final = "import gc; gc.disable(); from needfire_client.scan_worker import main; main()"
 """What a process runs. As in ``start.py``, nothing is tidied up while modules are loaded."""
@@ -79,8 +93,14 @@ _RECEIVE_BYTES: Final = 256 * 1024
 class Process(Protocol):
     """What is needed of a process."""
 
+    @property
+    def pid(self) -> int: ...
     def kill(self) -> None: ...
     def wait(self, timeout: float | None = None) -> int: ...
+
+
+_lost: Final[list[Process]] = []
+"""Processes that did not end when they were killed."""
 
 
 def start_worker() -> "tuple[socket.socket, Process]":
@@ -120,6 +140,9 @@ class _Worker:
         self.under_way: deque[Piece] = deque()
         self.status: int | None = None
         """Exit status, once it has ended."""
+        self.is_waited_for = False
+        """It stands still, and nobody gives it up."""
+        self._standstill = Standstill()
         self._buffer = bytearray()
 
     @property
@@ -128,6 +151,11 @@ class _Worker:
         return len(self.under_way) < _UNDER_WAY_MAX and not any(
             piece.unit is not None and piece.unit.is_file for piece in self.under_way
         )
+
+    def stands_still(self, now_s: float) -> bool:
+        """True where it has been waiting for the system for too long; asked again and again."""
+        used_ns = processor_ns(str(self.process.pid))
+        return self._standstill.waiting_s(now_s, used_ns) >= STANDSTILL_S
 
     def send(self, message: bytes) -> None:
         """Send a message, which is short enough not to wait long."""
@@ -170,6 +198,7 @@ class _Worker:
                 status = self.process.wait(1.0)
             except TimeoutExpired:
                 # In the hands of the kernel, for example at a dead network mount.
+                _lost.append(self.process)
                 return "it does not end"
         self.status = status
         if status < 0:
@@ -216,6 +245,7 @@ class ScanPool:
         self._on_death = on_death
         self._workers: list[_Worker] = []
         self._deaths = 0
+        self._looks_from_s = 0.0
         self._order: Order
 
     def __enter__(self) -> "ScanPool":
@@ -305,8 +335,26 @@ class ScanPool:
         if not waiting:
             return
         for connection in select.select(list(waiting), (), (), timeout_s)[0]:
-            if waiting[connection] in self._workers:
-                self._take_in(waiting[connection])
+            worker = waiting.pop(connection)
+            if worker in self._workers:
+                self._take_in(worker)
+        if (now_s := time.monotonic()) >= self._looks_from_s:
+            self._looks_from_s = now_s + LOOKS_EVERY_S
+            self._give_up(waiting.values(), now_s)
+
+    def _give_up(self, unheard: Iterable[_Worker], now_s: float) -> None:
+        """End processes that wait for an answer of the system which does not come.
+
+        One that has done its work and waits for us is none of them: it can be heard.
+        """
+        for worker in unheard:
+            if worker not in self._workers or not worker.stands_still(now_s):
+                continue
+            if _has_room_for_lost():
+                self._bury(worker, _UNANSWERED)
+            elif not worker.is_waited_for:
+                worker.is_waited_for = True
+                self._on_death({"reason": _WAITED_FOR, **_place_of(worker)})
 
     def _hand_out(self, worker: _Worker) -> None:
         piece = self._order.next_unit(files_too=not worker.under_way)
@@ -350,17 +398,17 @@ class ScanPool:
         ended = worker.end()
         under_way = worker.under_way
         is_too_large = worker.status == EXIT_NO_MEMORY
-        fields = {"reason": self._on_memory() if is_too_large else reason or ended}
-        if under_way and (unit := under_way[0].unit) is not None:
-            fields["path"] = escape_bytes(join(unit.directory, unit.names[0]))
-        self._on_death(fields)
+        why = self._on_memory() if is_too_large else reason or ended
+        self._on_death({"reason": why, **_place_of(worker)})
         if is_too_large and self._count > 1:
             self._go_on_with_fewer(worker)
             return
         for piece in list(under_way)[1:]:
             self._order.give_back(piece)
         if under_way:
-            self._retry(under_way[0], _TOO_LARGE if is_too_large else _DEADLY)
+            is_unanswered = reason == _UNANSWERED
+            deadly = _UNANSWERED if is_unanswered else _DEADLY
+            self._retry(under_way[0], _TOO_LARGE if is_too_large else deadly)
         self._deaths += 1
         if self._deaths < _DEATHS_MAX:
             self._start()
@@ -417,6 +465,24 @@ class ScanPool:
         _put_in(record, found)
         record.deferred = []
         return record
+
+
+def _place_of(worker: _Worker) -> dict[str, str]:
+    """Return where it is at work, as a field; nothing where it has nothing in hand."""
+    if not worker.under_way or (unit := worker.under_way[0].unit) is None:
+        return {}
+    return {"path": escape_bytes(join(unit.directory, unit.names[0]))}
+
+
+def _has_room_for_lost() -> bool:
+    """True where one more process may be left to the kernel."""
+    from subprocess import TimeoutExpired
+
+    for process in list(_lost):
+        with suppress(TimeoutExpired):
+            process.wait(0)
+            _lost.remove(process)
+    return len(_lost) < _LOST_MAX
 
 
 def _put_in(record: DirectoryRecord, found: Mapping[bytes, FileEntry | None]) -> None:

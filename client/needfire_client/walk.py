@@ -25,7 +25,7 @@ from needfire_client.record import DirectoryRecord
 from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX, FileEntry, State
 from needfire_protocol.rc.skip_checksum import SkipLine
 
-__all__ = ["Rest", "Walker", "no_size"]
+__all__ = ["Rest", "Walker", "Whereabouts", "no_size"]
 
 _NAMES_OF_A_LOG_MAX: Final = 4
 """Names of one inode that are read in search of a rotated log: more say the same again."""
@@ -40,6 +40,16 @@ class Rest(NamedTuple):
     path: bytes
     names: list[bytes]
     """In the directory ``path``; sorted."""
+
+
+class Whereabouts:
+    """Where a walk is, for those who look on from another thread."""
+
+    __slots__ = ("path",)
+
+    def __init__(self) -> None:
+        self.path = b""
+        """The directory that was opened last, or is to be opened; empty: none yet."""
 
 
 class _Open(NamedTuple):
@@ -66,6 +76,7 @@ class Walker:
         quick: looks at the files of quick rules; without it they are read.
         entries_max: a directory that has more is not looked into, which is a finding; nor is one
             whose entries have more than a KiB for each of so many.
+        whereabouts: is told where it is.
     """
 
     def __init__(
@@ -80,8 +91,10 @@ class Walker:
         pause: Callable[[], bool] = never,
         quick: QuickLook | None = None,
         entries_max: int = ENTRIES_PER_DIRECTORY_MAX,
+        whereabouts: Whereabouts | None = None,
     ) -> None:
         self._ruleset = ruleset
+        self._whereabouts = Whereabouts() if whereabouts is None else whereabouts
         self._examiner = examiner
         self._judge = Judge(ruleset, severities)
         self._reader = DirectoryReader(
@@ -343,6 +356,7 @@ class Walker:
             OSError: it is there but cannot be opened.
         """
         _, place = self._ruleset.root()
+        self._whereabouts.path = path
         fd = open_directory(b"/", None)
         inner = b""
         try:
@@ -391,7 +405,7 @@ class Walker:
                         for opened in reversed(stack)
                     ]
                     return
-                inner = join(top.path, descent.name)
+                inner = self._whereabouts.path = join(top.path, descent.name)
                 if descent.follow:
                     self.followed.add(inner)
                 try:

@@ -34,6 +34,12 @@ from needfire_client.processes import Writer
 from needfire_client.realtime import RealTime
 from needfire_client.reporter import Reporter
 from needfire_client.schedule import RECHECK_S
+from needfire_client.standstill import (
+    LOOKS_EVERY_S,
+    STANDSTILL_S,
+    Standstill,
+    processor_ns,
+)
 from needfire_client.watcher import now_us
 from needfire_client.who import WhoBook, who_fields
 from needfire_protocol.errors import FormatError, StorageError
@@ -97,6 +103,8 @@ class Watching:
         self._settings = AgentSettings()
         self._is_new_watcher_wished = False
         self._is_scanning = False
+        self._scan_task = ""
+        """Thread of the scan, as a path in /proc; empty while it hands over a report, or is none."""
         self._is_paused = False
         self._is_stopping = False
         self._idle = asyncio.Event()
@@ -187,17 +195,20 @@ class Watching:
 
     async def run(self) -> None:
         """Watch and check until ``stop``."""
-        try:
-            while not self._is_stopping:
-                self._wake.clear()
-                self._stop.clear()
-                if self._is_paused:
-                    await self._wake.wait()
-                else:
-                    await self._step()
-        finally:
-            await self._close()
-            self._idle.set()
+        async with asyncio.TaskGroup() as tasks:
+            looking_on = tasks.create_task(self._look_on())
+            try:
+                while not self._is_stopping:
+                    self._wake.clear()
+                    self._stop.clear()
+                    if self._is_paused:
+                        await self._wake.wait()
+                    else:
+                        await self._step()
+            finally:
+                await self._close()
+                self._idle.set()
+                looking_on.cancel()
 
     async def _step(self) -> None:
         plan = self._plan
@@ -260,12 +271,34 @@ class Watching:
             # Inherited by the processes that are started from here, as the nice level is.
             be_idle_reader()
             self._is_scanning = True
+            self._scan_task = _own_task()
             try:
                 work()
             finally:
+                self._scan_task = ""
                 self._is_scanning = False
 
         await run_in_background(nicely, "scan")
+
+    async def _look_on(self) -> None:
+        """Tell of a scan that does not get on because the system does not answer it."""
+        standstill = Standstill()
+        fields: dict[str, FieldValue] = {}
+        while True:
+            await asyncio.sleep(LOOKS_EVERY_S)
+            used_ns = processor_ns(task) if (task := self._scan_task) else None
+            waiting_s = standstill.waiting_s(time.monotonic(), used_ns)
+            if fields and waiting_s < STANDSTILL_S:
+                self._reporter.report_fields("SCAN_GOES_ON", fields)
+                fields = {}
+            elif not fields and waiting_s >= STANDSTILL_S:
+                fields = self._standstill_fields(waiting_s)
+                self._reporter.report_fields("SCAN_STANDS_STILL", fields)
+
+    def _standstill_fields(self, waiting_s: float) -> dict[str, FieldValue]:
+        path = b"" if self._checker is None else self._checker.at
+        since_us = now_us() - round(waiting_s * 1_000_000)
+        return {"path": escape_bytes(path or b"/"), "since": format_time(since_us)}
 
     async def _close(self) -> None:
         # A scan that hangs (a dead network mount) keeps what it uses until the process ends.
@@ -420,7 +453,10 @@ class Watching:
             # What a full check found may have happened at any time since the last one.
             if writers or (self._is_checking_paths and not self._is_checking_part):
                 fields = {**fields, **who_fields(writers)}
+        # Where there is no room for a report it waits, and that is no standstill.
+        task, self._scan_task = self._scan_task, ""
         self._reporter.report_fields(code, fields, severity=severity, may_wait=True)
+        self._scan_task = task
 
     def _report_gap(self, reason: str, scope: bytes, since_us: int | None) -> None:
         self._gaps += 1
@@ -459,6 +495,11 @@ class Watching:
     def _interrupt(self) -> None:
         self._stop.set()
         self._wake.set()
+
+
+def _own_task() -> str:
+    """Return the calling thread as a path in /proc."""
+    return f"{os.getpid()}/task/{threading.get_native_id()}"
 
 
 def _clock_s() -> float:

@@ -930,13 +930,42 @@ _AGENT_ENTRIES: Final = (
         _SYSTEM,
         Severity.ERR,
         "Scanning process ended: {reason}",
-        "One of the processes that examine files ended before its time, or could not be started. "
+        "One of the processes that examine files ended before its time, could not be started, or "
+        "was ended because the system had not answered it for a minute (a dead mount). "
         "What it had in hand is examined again; what ends a process again and again is reported "
         "as unreadable. Where one reached its share of ScanMemoryLimit, half as many go on, each "
         "with twice the share.",
         "Look in the system's log for the moment: memory that ran out, or a bug. Of "
-        "ScanMemoryLimit: raise it, or lower ScanWorkers.",
+        "ScanMemoryLimit: raise it, or lower ScanWorkers. Of the system: look at what is mounted "
+        "at the path or in it.",
         {"reason": "how it ended", "path": "where it was at work, or near it"},
+    ),
+    Entry(
+        "SCAN_STANDS_STILL",
+        _INTEGRITY,
+        Severity.ERR,
+        "Scan waits for an answer at {path}",
+        "For a minute the system has not answered what a scan asked of it: a network or FUSE mount "
+        "is dead, or a disk is broken. Nothing further is checked, and changes that real-time "
+        "watching tells of are not looked at, until it answers (SCAN_GOES_ON).",
+        "Look at what is mounted there (findmnt), and mend or unmount it (umount -f); take what "
+        "may be away out of the rules. A restart of the agent helps only until it comes there.",
+        {
+            "path": "the directory that it is at",
+            "since": "when it began to wait, UTC",
+        },
+    ),
+    Entry(
+        "SCAN_GOES_ON",
+        _INTEGRITY,
+        Severity.NOTICE,
+        "Scan goes on at {path}",
+        "The system has answered a scan that stood still (SCAN_STANDS_STILL).",
+        "Nothing. What changed meanwhile is looked at now.",
+        {
+            "path": "the directory that it was at",
+            "since": "when it began to wait, UTC",
+        },
     ),
     Entry(
         "SPOOL_DAMAGED",

@@ -95,6 +95,7 @@ class FakeChecker:
         health: Callable[[], Mapping[str, FieldValue]],
     ) -> None:
         self._world = world
+        self.at = b"/mnt/dead"
         world.health = health
         self._progress = progress
         self._on_event = on_event

@@ -462,6 +462,12 @@ def test_files_put_in_place_say_who_accepted_them() -> None:
     assert EVERY_CLIENT in evidence.clients
 
 
+def test_a_scan_that_stood_still_left_its_place_uncovered() -> None:
+    evidence = gathered(event("SCAN_STANDS_STILL", 7, path="/srv", since="A"))
+    [gap] = evidence.clients["web1"].gaps
+    assert (gap.code, gap.scope, gap.since) == ("SCAN_STANDS_STILL", "/srv", "A")
+
+
 def test_what_was_not_covered_is_listed_with_its_span() -> None:
     evidence = gathered(
         event("COVERAGE_GAP", 7, reason="queue overflow", scope="/etc", **{"from": "A", "to": "B"})

@@ -72,6 +72,7 @@ _GAPS: Final = frozenset(
     {
         "COVERAGE_GAP",
         "REALTIME_SILENT",
+        "SCAN_STANDS_STILL",
         "RESTART_WITHOUT_EXIT",
         "SEQUENCE_GAP",
         "SPOOL_FULL",

@@ -15,6 +15,9 @@ __all__ = ["ThreadWorker", "share_out_everything", "start_thread_worker"]
 class ThreadWorker:
     """Stands in for a process."""
 
+    pid = 0
+    """None that there is."""
+
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._thread = threading.Thread(target=self._serve, daemon=True)
