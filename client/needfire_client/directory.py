@@ -25,7 +25,7 @@ from needfire_protocol.baseline import (
 )
 from needfire_protocol.rc.skip_checksum import SkipLine
 
-__all__ = ["GONE_ERRORS", "Descent", "DirectoryReader", "descent_into"]
+__all__ = ["GONE_ERRORS", "Descent", "DirectoryReader", "descent_into", "too_heavy"]
 
 GONE_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 """Opening a directory fails so if it has gone, or become something else, since it was listed."""
@@ -90,7 +90,8 @@ class DirectoryReader:
         self._stop = stop
         self._quick = quick
         self._entries_max = entries_max
-        self._bytes_max = min(ENTRIES_BYTES_MAX, entries_max * _BYTES_PER_ENTRY_MAX)
+        self.bytes_max = min(ENTRIES_BYTES_MAX, entries_max * _BYTES_PER_ENTRY_MAX)
+        """Bytes that the entries of a directory may have together."""
         self.met: set[Decision] = set()
         """Decisions whose rule names something that is there."""
 
@@ -107,8 +108,8 @@ class DirectoryReader:
         else:
             self._add_listed(record, fd, listing, descents)
             if (
-                len(record.rows) > self._bytes_max // _HEAVIEST_ENTRY_BYTES
-                and (found_bytes := _weight(record.rows)) > self._bytes_max
+                len(record.rows) > self.bytes_max // _HEAVIEST_ENTRY_BYTES
+                and (found_bytes := _weight(record.rows)) > self.bytes_max
             ):
                 descents.clear()
                 self._unweighed(record, found_bytes)
@@ -303,7 +304,7 @@ class DirectoryReader:
             self._add_listed(record, fd, part, descents)
             pack_into(writer, record)
             record.rows, record.atimes_ns = [], []
-            if writer.size_bytes > self._bytes_max - _HEADERS_BYTES:
+            if writer.size_bytes > self.bytes_max - _HEADERS_BYTES:
                 descents.clear()
                 self._unweighed(record, writer.size_bytes)
                 return
@@ -318,7 +319,7 @@ class DirectoryReader:
         record.prefixes.clear()
         record.findings.clear()
         self._examiner.deferred = []
-        reason = f"entries of {found_bytes} bytes (limit {self._bytes_max})"
+        reason = too_heavy(found_bytes, self.bytes_max)
         self._unlisted(record, OSError(errno.EOVERFLOW, reason))
 
     def _unlisted(self, record: DirectoryRecord, error: OSError) -> list[tuple[bytes, bool]]:
@@ -334,6 +335,11 @@ class DirectoryReader:
         if not lines:
             return None
         return lambda mode, size: any(line.holds(whole, mode, size) for line in lines)
+
+
+def too_heavy(found_bytes: int, bytes_max: int) -> str:
+    """Return why a directory is not looked into whose entries are too large."""
+    return f"entries of {found_bytes} bytes (limit {bytes_max})"
 
 
 def descent_into(fd: int, name: bytes, place: Place, entry: FileEntry | None) -> Descent | None:

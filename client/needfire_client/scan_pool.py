@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from needfire_client.attributes import Examiner, ScanStoppedError
 from needfire_client.beginning import BESIDE_EFFORT, Beginning
+from needfire_client.directory import too_heavy
 from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
 from needfire_client.packing import entries_of, pack_record
 from needfire_client.paths import join
@@ -462,7 +463,10 @@ class ScanPool:
             record.findings += [
                 finding for finding in part.findings if (finding.code, finding.path) not in known
             ]
-        _put_in(record, found)
+        size_bytes = _put_in(record, found, self._walker.bytes_max)
+        if size_bytes > self._walker.bytes_max:
+            # They weighed less before their extended attributes were known.
+            return self._walker.unopened(record.path, too_heavy(size_bytes, self._walker.bytes_max))
         record.deferred = []
         return record
 
@@ -485,8 +489,14 @@ def _has_room_for_lost() -> bool:
     return len(_lost) < _LOST_MAX
 
 
-def _put_in(record: DirectoryRecord, found: Mapping[bytes, FileEntry | None]) -> None:
-    """Let a record say of some names what was found later; None: nothing any more."""
+def _put_in(
+    record: DirectoryRecord, found: Mapping[bytes, FileEntry | None], bytes_max: int
+) -> int:
+    """Let a record say of some names what was found later; None: nothing any more.
+
+    Returns:
+        The bytes of its row; where they are more than there may be, it is left as it was.
+    """
     row = pack_record(record)
     writer, is_whole = RowWriter(), True
     entries = iterate_entries(row)
@@ -499,8 +509,11 @@ def _put_in(record: DirectoryRecord, found: Mapping[bytes, FileEntry | None]) ->
                 is_whole = is_whole and entry.is_known
                 kept.append((name, entry))
         writer.add(kept)
+        if writer.size_bytes > bytes_max:
+            return writer.size_bytes
     record.fold(writer.row(), writer.count)
     record.is_whole = record.is_readable and is_whole
+    return writer.size_bytes
 
 
 def _known(found: FileEntry, before: FileEntry) -> FileEntry:

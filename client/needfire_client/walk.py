@@ -226,6 +226,11 @@ class Walker:
         inner = place.child(name)[1]
         return descent_into(fd, name, inner, None) or Descent(name, inner, False)
 
+    @property
+    def bytes_max(self) -> int:
+        """Bytes that the entries of a directory may have together."""
+        return self._reader.bytes_max
+
     def unopened(self, path: bytes, reason: str) -> DirectoryRecord:
         """Return the record of a directory that nobody can look into, with its finding."""
         return self._reader.unopened(path, self.place_of(path), OSError(errno.EIO, reason))

@@ -5,6 +5,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,55 @@ def test_an_update_keeps_what_the_old_baseline_says_of_the_unreadable(
     scanned.take()
     scanned.checker().full_check()
     assert scanned.take() == []
+
+
+def test_an_update_keeps_what_the_old_baseline_says_of_a_file_that_cannot_be_asked(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(name: Any, *given: Any, **named: Any) -> Any:
+        if name == b"b":
+            raise OSError(errno.EIO, "Input/output error")
+        return real[named.pop("call")](name, *given, **named)
+
+    real: dict[str, Any] = {"stat": os.stat, "open": os.open}
+    scanned = make(dir_rule(root))
+    scanned.init()
+    scanned.take()
+    (root / "a").write_bytes(b"changed")
+    with monkeypatch.context() as patched:
+        for call in real:
+            patched.setattr(os, call, partial(refusing, call=call))
+        scanned.checker().update(scanned.baseline, host="h", configuration_sha256="", created_us=2)
+    assert sorted(codes(scanned.take())) == ["FILE_UNREADABLE", MODIFIED]
+    scanned.checker().full_check()
+    assert scanned.take() == []
+
+
+def test_a_directory_that_is_not_looked_into_leaves_no_trace_of_what_is_in_it(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "weird\n").touch()
+    (root / "large").write_bytes(bytes(9 * 2**20))
+    scanned = make(dir_rule(root), file_rule(root / "not there"))
+    monkeypatch.setattr(directory, "ENTRIES_BYTES_MAX", 200)
+    result = scanned.init()
+    # Nor that a rule inside of it names nothing, which nobody can know.
+    found = [(event.code, event.path) for event in scanned.take()]
+    assert found == [("FILE_UNREADABLE", bytes(root))]
+    assert (result.files, result.is_complete) == (1, True)
+
+
+def test_extended_attributes_have_their_weight(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "ENTRIES_BYTES_MAX", 300)
+    deep = root / "sub" / "deep"
+    scanned = make(dir_rule(deep))
+    scanned.init()
+    assert scanned.take() == []
+    os.setxattr(deep / "d", "user.x", b"x" * 200)
+    scanned.init()
+    assert codes(scanned.take()) == ["FILE_UNREADABLE"]
 
 
 def test_a_directory_that_cannot_be_listed_to_its_end_is_unreadable(
