@@ -371,6 +371,63 @@ def test_files_of_the_kernel_that_are_shorter_than_their_size_are_hashed() -> No
     assert entry.digest == hashlib.sha256(path.read_bytes()).digest()
 
 
+def test_what_is_shorter_than_its_size_is_not_taken_for_usual() -> None:
+    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not path.exists():
+        pytest.skip("this kernel has no such file")
+    fd = os.open(path.parent, os.O_RDONLY)
+    entry = examined(fd, b"enabled", is_regular=True)
+    os.close(fd)
+    assert entry.digest == hashlib.sha256(path.read_bytes()).digest()
+
+
+def during_first_read(
+    examiner: Examiner, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]
+) -> None:
+    """Let a file change while it is read for the first time."""
+    hash_it, pending = examiner._hash, [change]
+
+    def disturbed(fd: int, size: int, prefix_bytes: int | None) -> tuple[bytes, bytes | None]:
+        found = hash_it(fd, size, prefix_bytes)
+        while pending:
+            pending.pop()()
+        return found
+
+    monkeypatch.setattr(examiner, "_hash", disturbed)
+
+
+def test_a_large_file_whose_times_were_put_back_is_read_again(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, examiner = tmp_path / "f", Examiner("sha256")
+    path.write_bytes(b"x" * 300_000)
+    before = path.stat()
+
+    def change() -> None:
+        path.write_bytes(b"y" * 300_000)
+        while path.stat().st_ctime_ns == before.st_ctime_ns:
+            path.chmod(0o600)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    during_first_read(examiner, monkeypatch, change)
+    entry = examiner.examine(directory, b"f", hashes=True)
+    assert entry is not None
+    assert entry.digest == hashlib.sha256(b"y" * 300_000).digest()
+    assert entry.mtime_ns == before.st_mtime_ns
+
+
+def test_a_growing_file_that_shrinks_while_it_is_read_is_read_again(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, examiner = tmp_path / "f", Examiner("sha256")
+    path.write_bytes(b"x" * 300)
+    during_first_read(examiner, monkeypatch, lambda: os.truncate(path, 200))
+    entry, prefix = examiner.examine_growing(directory, b"f", 250)
+    assert entry is not None
+    assert (entry.size, entry.digest) == (200, hashlib.sha256(b"x" * 200).digest())
+    assert prefix is None
+
+
 def test_a_huge_sparse_file_is_not_read(tmp_path: Path, directory: int) -> None:
     (tmp_path / "f").touch()
     os.truncate(tmp_path / "f", 2**42)

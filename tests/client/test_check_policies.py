@@ -74,6 +74,30 @@ def test_a_log_that_was_rotated_is_no_change_if_the_old_one_is_unharmed(
     assert scanned.changes() == {(MODIFIED, bytes(log), "C--I-----S")}
 
 
+def test_another_name_of_a_log_is_no_rotation(root: Path, make: Make) -> None:
+    scanned = make(dir_rule(root, Policy.GROWING_LOG_FILES), ignore_added=(re.compile(rb".*\.1"),))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    # What is beside it with the same inode and the same contents is the log itself.
+    os.link(root / "a", root / "a.1")
+    checker.full_check()
+    assert scanned.changes() == {(MODIFIED, bytes(root / "a"), "----H-----")}
+
+
+def test_a_rotation_that_others_may_write_to_is_told(root: Path, make: Make) -> None:
+    log = root / "a"
+    scanned = make(dir_rule(root, Policy.GROWING_LOG_FILES), ignore_added=(re.compile(rb".*\.1"),))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    log.rename(root / "a.1")
+    log.write_bytes(b"n")
+    log.chmod(0o666)
+    checker.full_check()
+    assert scanned.changes() == {(MODIFIED, bytes(log), "C--I-M---S")}
+
+
 def test_ignored_files_are_looked_for_and_not_looked_into(root: Path, make: Make) -> None:
     severities = {**dict.fromkeys(Policy, Severity.CRIT), Policy.IGNORE_ALL: Severity.INFO}
     scanned = make(

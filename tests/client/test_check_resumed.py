@@ -17,7 +17,7 @@ from needfire_client.policy import EVERYTHING, Selection
 from needfire_client.position import MAX_AGE_US, PARTS_MAX, Part, Position, PositionStore
 from needfire_protocol.rc.policies import Policy
 from needfire_testkit.scan_workers import share_out_everything
-from needfire_testkit.scanner import Make, Scanned, dir_rule, file_rule, making
+from needfire_testkit.scanner import MODIFIED, Make, Scanned, dir_rule, file_rule, making
 
 HOUR_US = 3_600_000_000
 
@@ -121,6 +121,19 @@ def test_a_check_that_goes_on_covers_both_parts_and_reads_nothing_twice(
     assert "looked_again_until" not in fields
     assert checker.full_check(positions=store, watch="w").changes == 0
     assert "parts" not in scanned.receipt().fields
+
+
+def test_a_second_look_takes_in_the_position_itself(
+    root: Path, make: Make, store: PositionStore
+) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    stopped_at(scanned.checker(), store, bytes(root / "d5"))
+    (root / "d5" / "file").write_bytes(b"unseen")
+    scanned.take()
+    scanned.checker().full_check(positions=store, watch="another")
+    found = {(event.code, event.path) for event in scanned.take()}
+    assert found == {(MODIFIED, bytes(root / "d5" / "file"))}
 
 
 def test_what_changed_unseen_before_the_position_is_found_by_a_second_look(

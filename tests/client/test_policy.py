@@ -16,6 +16,14 @@ READ, ATTR, LOGS, NONE, ALL = (
 )
 
 
+def test_names_that_no_rule_spells_out_are_not_remembered() -> None:
+    place = Ruleset(settings_of(dir_rule(b"/a/x*"), file_rule(b"/a/y"))).locate(b"/a")[1]
+    for number in range(100):
+        assert place.child(b"x%d" % number)[0] is not None
+        assert place.child(b"y")[0] is not None
+    assert list(place._met) == [b"y"]
+
+
 def policy_of(path: bytes, *rules: PathRule, **others: int) -> Policy | None:
     decision = Ruleset(settings_of(*rules, **others)).decide(path)
     return None if decision is None else decision.policy

@@ -55,6 +55,24 @@ def test_what_a_root_leads_to_is_checked_and_said(root: Path, tmp_path: Path) ->
     scanned.close()
 
 
+def test_a_link_to_a_file_that_is_checked_leads_to_no_directory(root: Path, tmp_path: Path) -> None:
+    (root / "file").symlink_to("usr/bin/ls")
+    scanned = Scanned(settings_of(dir_rule(root / "usr"), dir_rule(root / "file")), tmp_path)
+    scanned.init()
+    assert [(event.code, event.path) for event in scanned.take()] == [
+        ("POLICY_NODIRECTORY", bytes(root / "file"))
+    ]
+
+
+@pytest.mark.parametrize(("name", "depth"), [("ls", -1), ("l*", 99)])
+def test_a_rule_that_asks_for_nothing_inside_and_a_wildcard_may_name_a_file(
+    root: Path, tmp_path: Path, name: str, depth: int
+) -> None:
+    scanned = Scanned(settings_of(dir_rule(root / "usr" / "bin" / name, depth=depth)), tmp_path)
+    scanned.init()
+    assert scanned.take() == []
+
+
 def test_a_link_to_nothing_or_to_a_file_is_no_root(root: Path, tmp_path: Path) -> None:
     (root / "dangling").symlink_to("nowhere")
     (root / "file").symlink_to("usr/bin/ls")

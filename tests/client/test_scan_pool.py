@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -203,15 +204,34 @@ def dying(monkeypatch: pytest.MonkeyPatch, is_deadly: Callable[[Any], bool]) -> 
     return met
 
 
+class NowAndThen:
+    """Says yes at the given units, counted; to none twice, which would count as unreadable."""
+
+    def __init__(self, *due: int) -> None:
+        self._due = list(due)
+        self._met: set[tuple[bytes, bytes]] = set()
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+
+    def __call__(self, unit: Any) -> bool:
+        names = {(unit.directory, name) for name in unit.names}
+        with self._lock:
+            number = next(self._numbers)
+            if not self._due or number < self._due[0] or names & self._met:
+                return False
+            self._met |= names
+            del self._due[0]
+            return True
+
+
 def test_what_a_dead_worker_had_in_hand_is_done_again(
     root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = make(dir_rule(root), scan_workers=1)
     alone.init()
     wanted = contents(alone.baseline)
-    # Several threads count: += would skip a number now and then.
-    numbers = count(1)
-    met = dying(monkeypatch, lambda _unit: next(numbers) in (1, 40, 80))
+    dies = NowAndThen(1, 40, 80)
+    met = dying(monkeypatch, dies)
     scanned = make(dir_rule(root))
     scanned.init()
     assert contents(scanned.baseline) == wanted
@@ -273,12 +293,11 @@ def test_where_no_process_can_be_started_the_parent_does_it_alone(
 def test_a_worker_that_talks_nonsense_is_replaced(
     root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As above.
-    perform, numbers = scan_worker.Laborer.perform, count(1)
-    said = {3: b"\xc1", 40: b"\x93\x01\x02\x03", 80: b"\x90"}
+    perform, lies = scan_worker.Laborer.perform, NowAndThen(3, 40, 80)
+    said = [b"\xc1", b"\x93\x01\x02\x03", b"\x90"]
 
     def lie(self: scan_worker.Laborer, unit: Any) -> bytes:
-        return said.get(next(numbers)) or perform(self, unit)
+        return said.pop() if lies(unit) else perform(self, unit)
 
     alone = make(dir_rule(root), scan_workers=1)
     alone.init()
