@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from needfire_client import beginning, scan_pool
 from needfire_client.configuration import Baseline
 from needfire_client.logbook import Logbook
 from needfire_client.reporter import Reporter
-from needfire_client.standstill import STANDSTILL_S, Standstill, processor_ns
+from needfire_client.standstill import LOOKS_EVERY_S, STANDSTILL_S, Standstill, processor_ns
 from needfire_client.watching import Watching
 from needfire_protocol.event import Event
 from needfire_testkit.mounting import dead_mount
@@ -41,13 +42,28 @@ def test_nobody_waits_of_whom_nothing_is_known() -> None:
     assert [one.waiting_s(now_s, used) for now_s, used in ((2_000.0, 5), (3_000.0, None))] == [0, 0]
 
 
-def test_the_processor_time_of_a_task_moves_while_it_works_and_no_task_has_none() -> None:
+def test_a_time_in_which_nobody_looked_on_is_no_standstill() -> None:
+    """All of a container was frozen, or a check was stopped at its terminal."""
+    one = Standstill()
+    looks_s = [100.0, 110.0, 3_710.0, 3_720.0]
+    assert [one.waiting_s(now_s, 7) for now_s in looks_s] == [0, 10, 0, 10]
+
+
+def test_the_processor_time_is_told_of_who_waits_and_of_nobody_who_could_go_on() -> None:
     own = f"{os.getpid()}/task/{threading.get_native_id()}"
-    before = processor_ns(own)
-    assert before is not None
-    while processor_ns(own) == before:
-        pass
-    assert processor_ns("0") is None
+    assert processor_ns(own) is None, "it runs"
+    assert processor_ns("0") is None, "there is none"
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as waits:
+        task = str(waits.pid)
+        while processor_ns(task) is None:
+            pass
+        assert processor_ns(task) == processor_ns(task)
+        waits.send_signal(signal.SIGSTOP)
+        while processor_ns(task) is not None:
+            pass
+        waits.send_signal(signal.SIGCONT)
+        while processor_ns(task) is None:
+            pass
 
 
 class Log:
@@ -192,8 +208,8 @@ class Looks:
 
 def test_a_slow_disk_is_not_told() -> None:
     one = Standstill()
-    one.waiting_s(0, 5)
-    assert one.waiting_s(STANDSTILL_S - 1, 5) < STANDSTILL_S <= one.waiting_s(STANDSTILL_S, 5)
+    looks = [one.waiting_s(100 + LOOKS_EVERY_S * number, 5) for number in range(14)]
+    assert [waiting_s >= STANDSTILL_S for waiting_s in looks] == [False] * 12 + [True] * 2
 
 
 @pytest.mark.root
