@@ -362,11 +362,10 @@ async def test_the_background_leaves_alone_what_the_next_commits_will_sum_up(
     opened.close()
 
 
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
 async def test_what_other_servers_store_between_ours_is_in_no_summary_of_ours(
     place: StorePlace, tmp_path: Path, small: None
 ) -> None:
-    if place.is_sqlite:
-        pytest.skip("no other server can write there")
     (tmp_path / "other").mkdir()
     one, other = place.open(), place.open(directory=tmp_path / "other")
     for number in range(4):
