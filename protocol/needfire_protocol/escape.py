@@ -14,6 +14,8 @@ __all__ = ["count_odd", "escape_bytes", "is_weird", "printable", "unescape_bytes
 
 _ESCAPE: Final = rb"\\(?:\\|x([0-9a-fA-F]{2}))|(\\)"
 """Compiled when it is asked for, and kept by ``re``: an agent seldom takes an escape back."""
+_SHOWN_MAX: Final = 4_096
+"""Characters of which it is kept how they are shown: half a MiB."""
 _CONTROLS = bytes([*range(0x20), 0x7F])
 """All that is ASCII and not printable."""
 
@@ -65,14 +67,10 @@ def printable(text: str, length_max: int = 1024) -> str:
     """
     if len(text) <= length_max and text.isprintable():
         return text
-    pieces: list[str] = []
-    length = 0
-    for char in text:
-        pieces.append(char if char.isprintable() else _escaped(char))
-        length += len(pieces[-1])
-        if length > length_max:
-            return _cut(pieces, length_max)
-    return "".join(pieces)
+    shown = text[: length_max + 1].translate(_SHOWN)
+    if len(text) <= length_max and len(shown) <= length_max:
+        return shown
+    return _cut([_SHOWN[ord(char)] for char in text[: length_max + 1]], length_max)
 
 
 def count_odd(text: str, marks: str = "") -> int:
@@ -87,8 +85,20 @@ def count_odd(text: str, marks: str = "") -> int:
     return sum(not char.isprintable() or char in marks for char in text)
 
 
-def _escaped(char: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
+class _Shown(dict[int, str]):
+    """How a character is shown, by its number; looked up once for each, and there are a million."""
+
+    def __missing__(self, number: int) -> str:
+        char = chr(number)
+        if not char.isprintable():
+            encoded = char.encode("utf-8", "surrogatepass")
+            char = "".join(f"\\x{byte:02x}" for byte in encoded)
+        if len(self) < _SHOWN_MAX:
+            self[number] = char
+        return char
+
+
+_SHOWN: Final = _Shown()
 
 
 def _cut(pieces: list[str], length_max: int) -> str:

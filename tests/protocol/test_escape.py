@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from needfire_protocol import escape as escape_module
 from needfire_protocol.errors import FormatError
 from needfire_protocol.escape import (
     count_odd,
@@ -91,6 +92,31 @@ def test_printable_cuts_beyond_its_limit_only(extra: int) -> None:
 def test_an_escape_is_never_cut_in_half() -> None:
     assert printable("\n\n\n", 12) == "\\x0a\\x0a\\x0a"
     assert printable("\n\n\n", 11) == "\\x0a\\x0a…"
+
+
+def shown_one_by_one(text: str, length_max: int) -> str:
+    """The definition: as many whole characters as there is room for, each as it is shown."""
+    pieces = []
+    for char in text:
+        raw = char.encode("utf-8", "surrogatepass")
+        pieces.append(char if char.isprintable() else "".join(f"\\x{byte:02x}" for byte in raw))
+    if len("".join(pieces)) <= length_max:
+        return "".join(pieces)
+    while len("".join(pieces)) > length_max - 1:
+        pieces.pop()
+    return "".join(pieces) + "…"
+
+
+@given(st.text(max_size=60), st.integers(1, 80))
+def test_printable_shows_character_by_character(text: str, length_max: int) -> None:
+    assert printable(text, length_max) == shown_one_by_one(text, length_max)
+
+
+def test_it_is_kept_of_a_bounded_number_of_characters_how_they_are_shown() -> None:
+    """A peer has a million of them."""
+    text = "".join(map(chr, range(0xE000, 0xE000 + 6_000)))
+    assert printable(text, 100_000) == shown_one_by_one(text, 100_000)
+    assert len(escape_module._SHOWN) <= escape_module._SHOWN_MAX
 
 
 def test_printable_leaves_a_backslash_alone() -> None:
