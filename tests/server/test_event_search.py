@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from needfire_protocol.catalogue_entry import EventClass
-from needfire_protocol.errors import StorageError
+from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.escape import escape_bytes
 from needfire_protocol.event import Event
 from needfire_protocol.severity import Severity
@@ -340,6 +340,36 @@ async def test_events_that_were_not_committed_are_in_no_summary(sqlite: Database
     assert summed_up(sqlite) == [(2, 5)]
     assert read(sqlite, EventQuery(path="/after0")) == [(1, 1), (2, 5), (6, 6)]
     assert read(sqlite, EventQuery(path="/never")) == [(1, 1), (6, 6)]
+
+
+async def test_events_of_a_job_that_failed_by_itself_are_in_no_summary(
+    sqlite: DatabaseStore,
+) -> None:
+    await sqlite.record(event(path="/before"))
+
+    def fails(transaction: Transaction) -> None:
+        store_all(transaction, [event(path="/never"), event(path="/never")])
+        raise FormatError("not this one")
+
+    with pytest.raises(FormatError):
+        sqlite.write_now(fails)
+    for number in range(3):
+        await sqlite.record(event(path=f"/after{number}"))
+    assert summed_up(sqlite) == [(1, 4)]
+    assert read(sqlite, EventQuery(path="/never")) == []
+
+
+def test_what_was_summed_up_since_a_mark_takes_all_before_it_along() -> None:
+    unsummed, rows = Unsummed(), [(number,) for number in range(9)]
+    assert unsummed.add((rows[:2], [{}] * 2), enough=4) is None
+    mark = unsummed.mark()
+    assert unsummed.add((rows[2:3], [{}]), enough=4) is None
+    unsummed.back_to(mark)
+    assert len(unsummed) == 2
+    assert unsummed.add((rows[2:5], [{}] * 3), enough=4) is not None
+    assert unsummed.add((rows[5:8], [{}] * 3), enough=4) is None
+    unsummed.back_to(mark)
+    assert len(unsummed) == 0
 
 
 async def test_the_background_leaves_alone_what_the_next_commits_will_sum_up(

@@ -170,7 +170,7 @@ class Transaction:
     events: list[Event] = field(default_factory=list)
     """What tells of the writes in it; stored at its end, in this order."""
     unsummed: Unsummed = field(default_factory=Unsummed)
-    """Events before it that have no summary, and its own; for what no savepoint takes back."""
+    """Events before it that have no summary, and its own."""
 
     def put_on_record(self, audit: AuditOf[T] | None, result: T) -> None:
         """Let the audit log tell of what was done, and an event where there is one."""

@@ -7,10 +7,12 @@ and taken apart, in the background, they cost five times as much, and the store'
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-__all__ = ["Rows", "Unsummed"]
+__all__ = ["Mark", "Rows", "Unsummed"]
 
 Rows: TypeAlias = tuple[Sequence[tuple[Any, ...]], Sequence[Mapping[str, Any]]]
 """Rows of events in the order of ``EVENT_COLUMNS``, and the fields of each."""
+
+Mark: TypeAlias = tuple[list[tuple[Any, ...]], int]
 
 _COLUMNS: Final = 9
 """Of a row those that a summary looks at: not the message and the fields, which may be long."""
@@ -31,6 +33,16 @@ class Unsummed:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def mark(self) -> Mark:
+        """Return what ``back_to`` needs to forget all that comes from now on."""
+        return self._rows, len(self)
+
+    def back_to(self, mark: Mark) -> None:
+        """Forget what came since; all, where what was there has been summed up meanwhile."""
+        rows, count = mark
+        kept = count if rows is self._rows else 0
+        del self._rows[kept:], self._fields[kept:]
 
     def add(self, stored: Rows, enough: int) -> Rows | None:
         """Take in what one commit stores; return all there is once that is enough, and forget it."""

@@ -230,6 +230,7 @@ class GroupCommitWriter:
             Exception: the whole transaction is lost.
         """
         recorded, told = len(transaction.drafts), len(transaction.events)
+        unsummed = transaction.unsummed.mark()
         transaction.ask("SAVEPOINT job")
         try:
             result = work(transaction)
@@ -240,6 +241,7 @@ class GroupCommitWriter:
             transaction.ask("ROLLBACK TO SAVEPOINT job")
             transaction.ask("RELEASE SAVEPOINT job")
             del transaction.drafts[recorded:], transaction.events[told:]
+            transaction.unsummed.back_to(unsummed)
             return _Outcome(job, error=self._as_told(cause))
         transaction.ask("RELEASE SAVEPOINT job")
         return _Outcome(job, result)
