@@ -36,6 +36,8 @@ _GROUP_BYTES_MAX: Final = 2 * 1024 * 1024
 """What is committed together: some 3,000 reports, and 50 ms of decoding. A quiet agent waits for two
 groups at most, the one that is being committed and the one that is being prepared."""
 _GROUP_BATCHES_MAX: Final = 256
+_BATCH_COST: Final = 1_024
+"""What a batch costs in a turn, beside its reports."""
 _TURN_BYTES: Final = 64 * 1024
 """What is decoded in one turn of the event loop: some 100 reports, and 2 ms. Not one batch at each
 turn: who fills the turns would say how fast reports come in, and a flood of strangers does."""
@@ -143,7 +145,7 @@ class Intake:
                 if _is_prepared(waiting, self._lines_of):
                     group.append(waiting)
                     cost += waiting.cost
-                decoded += waiting.cost
+                decoded += _BATCH_COST + waiting.cost
                 if decoded < _TURN_BYTES:
                     continue
             if decoded:

@@ -115,7 +115,8 @@ async def test_small_batches_need_no_turn_of_the_loop_each(monkeypatch: pytest.M
     way = intake(store)
     tasks = [asyncio.ensure_future(way.take(f"web{each}", batch(SMALL))) for each in range(100)]
     turns = await decoded_in_each_turn(way, monkeypatch, tasks)
-    assert list(map(len, turns)) == [100]
+    assert sum(map(len, turns)) == 100
+    assert len(turns) <= 3
     await store.commit_until_done(tasks)
 
 
