@@ -65,7 +65,7 @@ OUTPUT_ROWS: Final = (
         None,
         "cef",
         "Form of a record: json, ecs, cef, alert, text, classic, signed-audit, gordium, linux-audit, "
-        "journal or plain. Without it: text for syslog and mail, json for all others.",
+        "linux-audit-hosts, journal or plain. Without it: text for syslog and mail, json for all others.",
     ),
     _row(
         "OutputSeverity",

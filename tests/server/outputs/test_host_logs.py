@@ -34,7 +34,7 @@ def micros(text: str, form: str) -> int:
 def event_of(line: str) -> tuple[str, Event]:
     """Return the form that a documented line has, and the event behind it."""
     if line.startswith("type="):
-        return "linux-audit", audit_event(parse_linux_audit(line))
+        return "linux-audit-hosts", audit_event(parse_linux_audit(line))
     found = re.fullmatch(r"([A-Z][a-z]{2} [ \d]\d [\d:]{8}) (\S+) ([a-z]+)\[(\d+)\]: (.*)", line)
     if found is not None:
         stamp, host, program, pid, text = found.groups()
@@ -101,7 +101,7 @@ def test_every_documented_line_comes_out_byte_for_byte(line: str) -> None:
 def test_the_documents_are_there_as_a_whole() -> None:
     kinds = [event_of(line)[0] for line in ROUTER]
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "linux-audit": 28,
+        "linux-audit-hosts": 28,
         "journal": 4,
         "plain": 10,
     }
@@ -120,7 +120,7 @@ def test_bytes_that_no_text_can_hold_come_out_as_the_kernel_wrote_them() -> None
 @pytest.mark.parametrize("line", ROUTER[:28])
 def test_a_host_s_record_names_its_host_where_several_come_together(line: str) -> None:
     event = event_of(line)[1].received("web1", 1)
-    assert FORMATS["linux-audit"](event) == f"node=web1 {line}"
+    assert FORMATS["linux-audit-hosts"](event) == f"node=web1 {line}"
 
 
 TABLES = [
@@ -167,3 +167,11 @@ def test_a_process_number_that_is_none_does_not_get_into_the_head() -> None:
     line = FORMATS["journal"](forged)
     assert line.startswith("Oct 12 08:19:40 54.89.128.83 sshd: pam_unix(")
     assert line.endswith(' [pid="1]: x sshd[2"]')
+
+
+@pytest.mark.parametrize("form", ["journal", "plain"])
+def test_what_a_field_says_and_the_text_does_not_follows_in_brackets(form: str) -> None:
+    """A long text is cut, and a client chooses its words itself."""
+    event = make_event("SCAN_GOES_ON", time_us=0, random_10_bytes=bytes(10), path="/etc/passwd")
+    assert "path=" not in FORMATS[form](event)
+    assert ' path="/etc/passwd"' in FORMATS[form](replace(event, msg="nothing happened"))

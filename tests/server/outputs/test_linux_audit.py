@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from needfire_protocol.catalogue import CATALOGUE, is_success
 from needfire_protocol.event import Event, FieldValue, make_event
+from needfire_server.outputs.formats import FORMATS
 from needfire_server.outputs.formats.linux_audit import LINE_BYTES_MAX, linux_audit_line
 from needfire_testkit.event_strategies import any_text, events
 from needfire_testkit.record_parsers import AuditRecord, parse_linux_audit
@@ -197,7 +198,9 @@ def record_value(value: FieldValue) -> str:
 def test_a_host_s_record_read_back_has_every_field(event: Event, kind: str, serial: int) -> None:
     fields: dict[str, FieldValue] = {**event.fields, "record": kind, "serial": serial}
     record = parse_linux_audit(
-        linux_audit_line(replace(event, code="HOST_AUDIT_RECORD", fields=fields))
+        linux_audit_line(
+            replace(event, code="HOST_AUDIT_RECORD", fields=fields), with_host_records=True
+        )
     )
     assert (record.node, record.type, record.stamp[1]) == (event.client, kind, serial)
     names = [name.replace("-", "_").rstrip("_") for name in record.fields]
@@ -223,9 +226,28 @@ def test_what_is_no_record_of_the_daemon_does_not_become_one(
     kind: FieldValue, serial: FieldValue
 ) -> None:
     event = replace(own_event("HOST_AUDIT_RECORD"), fields={"record": kind, "serial": serial})
-    record = parse_linux_audit(linux_audit_line(event.received("web1", 1)))
+    line = linux_audit_line(event.received("web1", 1), with_host_records=True)
+    record = parse_linux_audit(line)
     assert record.type == "TRUSTED_APP"
     assert record.text("event") == "HOST_AUDIT_RECORD"
+
+
+def test_no_client_puts_a_log_in_into_the_server_s_reports() -> None:
+    """aureport does not show whose record it is: only TRUSTED_APP is in no report of log-ins."""
+    fields: dict[str, FieldValue] = {
+        "record": "USER_AUTH",
+        "serial": 7,
+        "acct": "web9",
+        "addr": "192.0.2.66",
+        "exe": "needfire-server",
+        "res": "failed",
+    }
+    event = replace(own_event("HOST_AUDIT_RECORD"), fields=fields).received("web1", 1)
+    record = parse_linux_audit(FORMATS["linux-audit"](event))
+    assert (record.node, record.type) == ("web1", "TRUSTED_APP")
+    assert record.text("nf_record") == "USER_AUTH"
+    asked = parse_linux_audit(FORMATS["linux-audit-hosts"](event))
+    assert (asked.node, asked.type) == ("web1", "USER_AUTH")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ changes how a terminal shows it, whatever the event holds.
 
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -49,6 +50,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         "signed-audit": signed_audit_line,
         "gordium": _gordium,
         "linux-audit": linux_audit_line,
+        "linux-audit-hosts": partial(linux_audit_line, with_host_records=True),
         "journal": _journal,
         "plain": plain_line,
     }

@@ -132,13 +132,18 @@ _PLAIN: Final = re.compile(rb"[!#-&(-<>-~]+")
 """Neither a quote nor a blank, an apostrophe or an equals sign; ASCII."""
 
 
-def linux_audit_line(event: Event) -> str:
-    """Return the event as a record, ASCII on one line without the newline."""
+def linux_audit_line(event: Event, *, with_host_records: bool = False) -> str:
+    """Return the event as a record, ASCII on one line without the newline.
+
+    Args:
+        with_host_records: records of a client's own audit daemon keep their types. The tools' reports
+            do not show whose they are, so whoever has a client's secret can put log-ins into them.
+    """
     node = "" if event.client is None else f"node={_word(event.client)} "
     seconds, micros = divmod(event.time_us, 1_000_000)
     stamp = f"audit({seconds}.{micros // 1_000:03}"
     entry = CATALOGUE.get(event.code)
-    if entry is not None and entry.written_by == _HOST_DAEMON:
+    if with_host_records and entry is not None and entry.written_by == _HOST_DAEMON:
         type_, serial = event.fields.get("record"), event.fields.get("serial")
         if _is_type(type_) and type(serial) is int and serial in _SERIAL:
             head = f"{node}type={type_} msg={stamp}:{serial}):"

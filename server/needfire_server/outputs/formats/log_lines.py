@@ -85,14 +85,15 @@ def _details(event: Event) -> Iterator[tuple[str, FieldValue]]:
     if entry is None or entry.written_by is None:
         yield from (("code", event.code), ("severity", event.severity.word))
         names |= {"code", "severity"}
-    elif type(event.fields.get(_PROCESS)) is int:
-        told.add(_PROCESS)
     for name, value in event.fields.items():
+        if name == _PROCESS and f"[{value}]" in _program(event):
+            continue
         own = name
         while own in names:
             own += "_"
         names.add(own)
-        if name not in told:
+        # A client chooses its words itself, and a long text is cut.
+        if name not in told or ("" if value is None else str(value)) not in event.msg:
             yield own, value
 
 
