@@ -32,7 +32,7 @@ CHECK_LIMIT_S = 300
 REPORT_LIMIT_S = 20
 
 SERVERRC = """\
-# Written by scripts/up for its demonstration. See etc/serverrc for every directive.
+# Written by scripts/up for its demonstration, anew at each start. See etc/serverrc for every directive.
 [Misc]
 {server_user}[Log]
 PrintSeverity=none

@@ -52,7 +52,10 @@ class OfflineStore:
             StorageError: another process has it, or it is not accessible.
         """
         if not os.path.isdir(data_directory):
-            raise StorageError(f"{data_directory} is not a directory")
+            raise StorageError(
+                f"{data_directory} is not a directory: start needfire-server first, which makes it, or "
+                "name the server's own with --data-dir"
+            )
         self._user = _user_name()
         # The program's own files may lie where only root can read them, and credentials too.
         load_drivers(data_directory)
