@@ -226,7 +226,9 @@ def behind_links(path: bytes) -> bytes:
 
 def there(root: bytes, number: int, is_kind: Callable[[int], bool]) -> bytes:
     """Return the name of one of the objects in the tree, of those of a kind if there are any."""
-    inner = sorted(listed(root))[1:] or [root + b"/a"]
+    inner = sorted(listed(root))[1:]
+    if not inner:
+        return b"a"
     inner = [path for path in inner if is_kind(os.lstat(path).st_mode)] or inner
     return inner[number % len(inner)].removeprefix(root + b"/")
 
