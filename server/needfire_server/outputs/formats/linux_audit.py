@@ -10,7 +10,7 @@ an equals sign as they are; here they are hexadecimal as well, because ausearch 
 
 What a client reports has ``node=NAME`` before it, as the daemon itself writes where hosts come together,
 and is a TRUSTED_APP, whatever its code: types that tell of log-ins, keys and accounts are the
-server's own. The exception are records of a host's own audit daemon: they come out as they were.
+server's own. Records of a host's own audit daemon come out as they were only where that is asked for.
 """
 
 import re
