@@ -116,7 +116,8 @@ async def test_small_batches_need_no_turn_of_the_loop_each(monkeypatch: pytest.M
     tasks = [asyncio.ensure_future(way.take(f"web{each}", batch(SMALL))) for each in range(100)]
     turns = await decoded_in_each_turn(way, monkeypatch, tasks)
     assert sum(map(len, turns)) == 100
-    assert len(turns) <= 3
+    # Nor has one turn all of them: each costs more than its few bytes.
+    assert 1 < len(turns) <= 3
     await store.commit_until_done(tasks)
 
 
