@@ -6,6 +6,8 @@ control character, bidirectional override or half-decoded byte ever reaches a te
 """
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from needfire_protocol.errors import FormatError
@@ -15,29 +17,15 @@ __all__ = ["count_odd", "escape_bytes", "is_weird", "printable", "unescape_bytes
 _ESCAPE: Final = rb"\\(?:\\|x([0-9a-fA-F]{2}))|(\\)"
 """Compiled when it is asked for, and kept by ``re``: an agent seldom takes an escape back."""
 _SHOWN_MAX: Final = 4_096
-"""Characters of which it is kept how they are shown: half a MiB."""
+"""Characters of which each table keeps how they are shown: half a MiB."""
 _CONTROLS = bytes([*range(0x20), 0x7F])
 """All that is ASCII and not printable."""
 
 
 def escape_bytes(raw: bytes) -> str:
     r"""Return raw as one line of printable text; ``unescape_bytes`` gives it back exactly."""
-    if raw.isascii() and b"\\" not in raw:
-        text = raw.decode("ascii")
-        if text.isprintable():
-            return text
-    pieces: list[str] = []
-    for char in raw.decode("utf-8", "surrogateescape"):
-        if char == "\\":
-            pieces.append("\\\\")
-        # False for controls, invisible formatting (bidirectional overrides), every blank but the
-        # space, surrogates (here: bytes that are not UTF-8) and what Unicode has not assigned.
-        elif char.isprintable():
-            pieces.append(char)
-        else:
-            encoded = char.encode("utf-8", "surrogateescape")
-            pieces.extend(f"\\x{byte:02x}" for byte in encoded)
-    return "".join(pieces)
+    text = raw.decode("utf-8", "surrogateescape")
+    return text if text.isprintable() and "\\" not in text else text.translate(_ESCAPED)
 
 
 def unescape_bytes(text: str) -> bytes:
@@ -86,19 +74,32 @@ def count_odd(text: str, marks: str = "") -> int:
 
 
 class _Shown(dict[int, str]):
-    """How a character is shown, by its number; looked up once for each, and there are a million."""
+    """How a character is shown, by its number; looked up once for each, and there are a million.
+
+    Args:
+        surrogates: how the bytes of halves of surrogate pairs are had: an error handler.
+        own: characters that are shown in a way of their own.
+    """
+
+    def __init__(self, surrogates: str, own: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__((ord(char), shown) for char, shown in own.items())
+        self._surrogates = surrogates
 
     def __missing__(self, number: int) -> str:
         char = chr(number)
+        # False for controls, invisible formatting (bidirectional overrides), every blank but the
+        # space, surrogates and what Unicode has not assigned.
         if not char.isprintable():
-            encoded = char.encode("utf-8", "surrogatepass")
+            encoded = char.encode("utf-8", self._surrogates)
             char = "".join(f"\\x{byte:02x}" for byte in encoded)
         if len(self) < _SHOWN_MAX:
             self[number] = char
         return char
 
 
-_SHOWN: Final = _Shown()
+_SHOWN: Final = _Shown("surrogatepass")
+_ESCAPED: Final = _Shown("surrogateescape", {"\\": "\\\\"})
+"""A surrogate stands for a byte that is not UTF-8."""
 
 
 def _cut(pieces: list[str], length_max: int) -> str:

@@ -35,7 +35,8 @@ PATHS = {
     b"/c1 control \xc2\x9b31m": "/c1 control \\xc2\\x9b31m",
     b"": "",
 }
-text_with_anything = st.text(st.characters(categories=["L", "N", "P", "S", "Z", "C"]))
+text_alphabet = st.characters(categories=["L", "N", "P", "S", "Z", "C"])
+text_with_anything = st.text(text_alphabet)
 
 
 @pytest.mark.parametrize(("raw", "text"), PATHS.items(), ids=range(len(PATHS)))
@@ -112,11 +113,36 @@ def test_printable_shows_character_by_character(text: str, length_max: int) -> N
     assert printable(text, length_max) == shown_one_by_one(text, length_max)
 
 
-def test_it_is_kept_of_a_bounded_number_of_characters_how_they_are_shown() -> None:
+def escaped_one_by_one(raw: bytes) -> str:
+    """The definition: each character by itself, where what is no UTF-8 is a byte alone."""
+    pieces = []
+    for char in raw.decode("utf-8", "surrogateescape"):
+        if char.isprintable():
+            pieces.append(char.replace("\\", "\\\\"))
+        else:
+            pieces += [f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape")]
+    return "".join(pieces)
+
+
+@given(st.binary() | st.text(text_alphabet).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_a_path_is_escaped_character_by_character(raw: bytes) -> None:
+    assert escape_bytes(raw) == escaped_one_by_one(raw)
+
+
+def test_every_character_is_escaped_as_its_definition_says() -> None:
+    raw = "".join(map(chr, range(0x3000))).encode() + bytes(range(256))
+    assert escape_bytes(raw) == escaped_one_by_one(raw)
+
+
+@pytest.mark.parametrize("table", [escape_module._SHOWN, escape_module._ESCAPED])
+def test_it_is_kept_of_a_bounded_number_of_characters_how_they_are_shown(
+    table: dict[int, str],
+) -> None:
     """A peer has a million of them."""
     text = "".join(map(chr, range(0xE000, 0xE000 + 6_000)))
     assert printable(text, 100_000) == shown_one_by_one(text, 100_000)
-    assert len(escape_module._SHOWN) <= escape_module._SHOWN_MAX
+    assert escape_bytes(text.encode()) == escaped_one_by_one(text.encode())
+    assert len(table) <= escape_module._SHOWN_MAX
 
 
 def test_printable_leaves_a_backslash_alone() -> None:
