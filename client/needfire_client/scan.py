@@ -42,6 +42,9 @@ OnEvent = Callable[[str, Severity | None, Mapping[str, FieldValue]], None]
 Progress = Callable[[int, int, bytes], None]
 """Called after each directory: objects so far, bytes read so far, the directory."""
 
+_SKIPPED: Final = "skipped: "
+"""Begins the names of numbers that count what was skipped for one class of reasons."""
+
 _WORKERS_MAX: Final = 8
 """Processes that are started unless the configuration wants more."""
 
@@ -300,6 +303,7 @@ class Scan:
             "lacking": self.lacking,
             "lacking_attributes": self.lacking_attributes,
             "duration_ms": self._earlier_ms + round(self._elapsed_s() * 1000),
+            **{_SKIPPED + reason: count for reason, count in self._skipped.counts().items()},
         }
 
     def take_over(self, numbers: Mapping[str, int], met: Iterable[int]) -> None:
@@ -313,7 +317,12 @@ class Scan:
         self._findings += number["findings"]
         for code, name in (("FILE_UNREADABLE", "unreadable"), ("FILE_UNSTABLE", "unstable")):
             self._seen[code] += number[name]
-            self._skipped.add_earlier(number[name])
+        skipped = {
+            name.removeprefix(_SKIPPED): count
+            for name, count in numbers.items()
+            if name.startswith(_SKIPPED)
+        }
+        self._skipped.add_earlier(number["unreadable"] + number["unstable"], skipped)
         for kind in self._changes:
             self._changes[kind] += number[kind.name]
         self._examiner.add_numbers(
