@@ -441,7 +441,7 @@ class Examiner:
         """Return the entry of an object that is not read; only some objects are opened."""
         is_directory = stat.S_ISDIR(status.st_mode)
         if not (is_directory or stat.S_ISREG(status.st_mode)) or (
-            is_directory and self._inspector.is_automount(dir_fd, name)
+            is_directory and self._inspector.is_automount(dir_fd, name, status.st_dev)
         ):
             return self._unopened(dir_fd, name, status)
         try:

@@ -135,6 +135,7 @@ _STATX_BYTES: Final = 256
 _DEVICE: Final = struct.Struct("=II")
 
 _OVERLAYFS: Final = 0x794C7630
+_AUTOFS: Final = 0x0187
 
 # Asked for the size of a long, the kernel gives an int (linux/fs.h).
 _GETFLAGS: Final = (2 << 30) | (ctypes.sizeof(ctypes.c_long) << 16) | (ord("f") << 8) | 1
@@ -164,6 +165,7 @@ class Inspector:
         """The system's own: descriptor of a directory, name, flags, mask, place; 0 on success."""
         self._call_fstatfs: Callable[..., int] = library.fstatfs
         self._births: dict[int, bool] = {}
+        self._autofs: dict[int, bool] = {}
         self._devices: dict[bytes, tuple[int, bool]] = {}
         self.unread = 0
         """Objects whose extended attributes could not be read."""
@@ -223,10 +225,20 @@ class Inspector:
             return Inode(birth_ns, None, None, *self._unlisted(path, error))
         return Inode(birth_ns, None, None, *self._gather(path, names))
 
-    def is_automount(self, dir_fd: int, name: bytes) -> bool:
-        """True where opening a directory would mount something."""
-        return self._statx_name(dir_fd, name) and bool(
-            _STATX.unpack_from(self._statx)[1] & _ATTR_AUTOMOUNT
+    def is_automount(self, dir_fd: int, name: bytes, device: int) -> bool:
+        """True where opening a directory would mount something.
+
+        Args:
+            device: st_dev of the directory.
+        """
+        is_autofs = self._autofs.get(device)
+        if is_autofs is None:
+            # The kernel marks what it mounts by itself (NFS, debugfs), and not what it asks an
+            # automounter for.
+            is_autofs = self._autofs[device] = _is_autofs(self._call_fstatfs, dir_fd, name)
+        return is_autofs or (
+            self._statx_name(dir_fd, name)
+            and bool(_STATX.unpack_from(self._statx)[1] & _ATTR_AUTOMOUNT)
         )
 
     # ---- birth -----------------------------------------------------------------------------------
@@ -245,11 +257,7 @@ class Inspector:
 
     def _keeps_birth(self, fd: int) -> bool:
         """False on overlayfs: the first write to a file of a lower layer makes a new inode."""
-        buffer = ctypes.create_string_buffer(256)
-        if self._call_fstatfs(fd, buffer):
-            return True
-        kind: int = ctypes.c_long.from_buffer(buffer).value
-        return kind & 0xFFFFFFFF != _OVERLAYFS
+        return _kind_of(self._call_fstatfs, fd) != _OVERLAYFS
 
     # ---- extended attributes ---------------------------------------------------------------------
 
@@ -292,6 +300,27 @@ class Inspector:
             if error.errno in (errno.ENODATA, *_NONE_ERRORS):
                 return None
             raise
+
+
+def _kind_of(fstatfs: Callable[..., int], fd: int) -> int | None:
+    """Return the number of the kind of file system (statfs(2)); None where it is not told."""
+    buffer = ctypes.create_string_buffer(256)
+    if fstatfs(fd, buffer):
+        return None
+    kind: int = ctypes.c_long.from_buffer(buffer).value
+    return kind & 0xFFFFFFFF
+
+
+def _is_autofs(fstatfs: Callable[..., int], dir_fd: int, name: bytes) -> bool:
+    try:
+        # With O_DIRECTORY even O_PATH would let it mount.
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError:
+        return False
+    try:
+        return _kind_of(fstatfs, fd) == _AUTOFS
+    finally:
+        os.close(fd)
 
 
 def _no_statx(*_arguments: object) -> int:

@@ -551,3 +551,25 @@ def test_contents_that_were_asked_for_ahead_are_taken_out_of_memory_again(
     for name, _ in examiner.ahead(directory, [(b"f", True)]):
         assert examiner.at_once(directory, name) is not None
     assert len(dropped) == 1
+
+
+@pytest.mark.parametrize("hashes", [True, False])
+def test_a_file_that_takes_the_place_of_what_is_not_read_does_not_pass_for_one_that_was_read(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch, hashes: bool
+) -> None:
+    """It would stand there without a digest, and its contents would never be compared."""
+    (tmp_path / "d").mkdir()
+    before = (tmp_path / "d").stat()
+    real = attributes._open_quietly
+
+    def too_late(name: bytes, flags: int, dir_fd: int | None) -> int:
+        (tmp_path / "d").rename(tmp_path / "aside")
+        (tmp_path / "d").write_bytes(b"never read")
+        return real(name, flags, dir_fd)
+
+    monkeypatch.setattr(attributes, "_open_quietly", too_late)
+    entry = examined(directory, b"d", hashes=hashes)
+    assert (entry.mode, entry.inode, entry.digest) == (before.st_mode, before.st_ino, None)
+    assert entry.flags is None, "of another object"
+    monkeypatch.undo()
+    assert examined(directory, b"d").digest == hashlib.sha256(b"never read").digest()

@@ -12,6 +12,7 @@ from needfire_client.new_baseline import init_baseline
 from needfire_client.packing import entries_of, pack_record
 from needfire_client.policy import Place
 from needfire_client.record import DirectoryRecord
+from needfire_client.walk import Walker
 from needfire_protocol.baseline import FileEntry, clamped, decode_entries
 from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.rc.policies import DEFAULT_MASKS, Check, Policy
@@ -198,6 +199,54 @@ def test_a_directory_that_another_one_replaced_is_compared_to_its_bottom(
         "sub/c": (MISSING, ""),
         "sub/deep/d": (MISSING, ""),
         "sub/deep/x": (ADDED, ""),
+    }
+
+
+@pytest.mark.parametrize("becomes", ["nothing", "file", "link"])
+@pytest.mark.parametrize("names", ["tree", "file"])
+def test_of_a_directory_that_is_none_any_more_one_path_tells_all_that_was_in_it(
+    root: Path, make: Make, becomes: str, names: str
+) -> None:
+    """Real time may name a file in it alone: that of the directory itself was lost."""
+    scanned = make(dir_rule(root) if names == "tree" else file_rule(root / "sub" / "c"))
+    scanned.init()
+    whole, single = scanned.checker(), scanned.checker()
+    scanned.take()
+    (root / "sub").rename(root.parent / "aside")
+    if becomes == "file":
+        (root / "sub").touch()
+    elif becomes == "link":
+        (root / "sub").symlink_to("/nowhere")
+    single.check_path(bytes(root / "sub" / "c"))
+    told = scanned.changes()
+    gone = {"sub/c"} if names == "file" else {"sub/c", "sub/deep", "sub/deep/d"}
+    assert {bytes(root / name) for name in gone} == {
+        path for code, path, _ in told if code == MISSING and path != bytes(root / "sub")
+    }
+    # The directory above moved too, and real time names it by itself.
+    single.check_path(bytes(root))
+    told |= scanned.changes()
+    whole.full_check()
+    assert scanned.changes() == told
+
+
+def test_a_directory_that_goes_between_two_looks_at_it_is_gone_with_all_that_was_in_it(
+    root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    checker = scanned.checker()
+    scanned.take()
+    real = Walker.scan
+
+    def too_late(walker: Walker, path: bytes) -> DirectoryRecord | None:
+        (root / "sub").rename(root.parent / "aside")
+        return real(walker, path)
+
+    monkeypatch.setattr(Walker, "scan", too_late)
+    checker.check_path(bytes(root / "sub"))
+    assert scanned.changes() == {
+        (MISSING, bytes(root / name), "") for name in ("sub/c", "sub/deep", "sub/deep/d")
     }
 
 

@@ -1,6 +1,8 @@
 """A check that is stopped, and goes on where it was."""
 
+import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -11,13 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from needfire_client import scan_pool
+from needfire_client import scan_pool, walk
+from needfire_client.attributes import open_directory
 from needfire_client.check import Checker, CheckResult
-from needfire_client.policy import EVERYTHING, Selection
+from needfire_client.policy import EVERYTHING, Place, Selection
 from needfire_client.position import MAX_AGE_US, PARTS_MAX, Part, Position, PositionStore
+from needfire_client.record import DirectoryRecord
+from needfire_protocol.baseline import key_of
 from needfire_protocol.rc.policies import Policy
 from needfire_testkit.scan_workers import share_out_everything
-from needfire_testkit.scanner import MODIFIED, Make, Scanned, dir_rule, file_rule, making
+from needfire_testkit.scanner import MODIFIED, Make, Scanned, codes, dir_rule, file_rule, making
 
 HOUR_US = 3_600_000_000
 
@@ -260,7 +265,57 @@ def test_findings_of_the_first_part_are_counted_and_not_told_again(
     for _ in range(2):
         result = checker.full_check(positions=store, watch="w")
         assert result.unreadable == 1
+        said = str(scanned.receipt().fields["skipped_why"])
+        # Of another part only the class of its reason is known.
+        assert re.sub("[0-9]+", "N", said) == "N bytes are too many to read (limit N): N"
     assert scanned.take() == []
+
+
+def test_a_check_that_is_stopped_below_what_cannot_be_read_comes_back_to_all_of_it(
+    root: Path, make: Make, store: PositionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it counts as compared, nor what a rule names in there: it may be readable then."""
+    real = open_directory
+
+    def refusing(name: bytes, dir_fd: int | None, **others: bool) -> int:
+        if name == b"d5" and others.get("lists", True):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(name, dir_fd, **others)
+
+    scanned = make(dir_rule(root), scan_workers=1)
+    scanned.init()
+    checker = scanned.checker()
+    (root / "d5" / "file").write_bytes(b"changed")
+    (root / "d5" / "inner" / "file").unlink()
+    scanned.take()
+    with monkeypatch.context() as patched:
+        patched.setattr(walk, "open_directory", refusing)
+        assert not stopped_at(checker, store, bytes(root / "d5")).is_complete
+    assert codes(scanned.take()) == ["FILE_UNREADABLE"]
+    assert checker.full_check(positions=store, watch="w").is_complete
+    [started] = [event for event in scanned.raised if event.code == "CHECK_STARTED"]
+    assert started.fields["resumed_after"] == f"{root}/d4/inner"
+    assert changed(scanned, root) == {"d5/file", "d5/inner", "d5/inner/file"}
+
+
+def test_what_is_seen_inside_of_the_unreadable_is_no_position(
+    root: Path, make: Make, store: PositionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that a rule names behind one that cannot be listed, and one that cannot either."""
+    scanned = make(dir_rule(root), scan_workers=1)
+    scanned.init()
+    checker = scanned.checker()
+    passed: list[bytes] = []
+    names = ["a", "a/b", "a/b/c", "a/d", "a/d/e", "f"]
+    records = [
+        DirectoryRecord(
+            b"/" + name.encode(), Place((), None, -1), is_readable=name not in ("a", "a/b")
+        )
+        for name in names
+    ]
+    scan = checker._scan(lambda: False)
+    checker._compare_stream(scan, iter(records), key_of(b"/z"), passed=passed.append)
+    assert passed == [b"/f"]
 
 
 def test_directories_that_are_gone_or_new_at_the_position_confuse_nothing(

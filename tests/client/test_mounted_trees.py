@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from needfire_testkit.mounting import mounted
+from needfire_client.attributes import Examiner
+from needfire_client.inode import Inspector
+from needfire_protocol.rc.policies import Policy
+from needfire_testkit.mounting import autofs_point, mounted
 from needfire_testkit.scanner import Make, Scanned, dir_rule, file_rule
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
@@ -114,6 +117,55 @@ def test_a_file_that_another_one_is_mounted_over_is_another_file(
     with mounted("--bind", str(tmp_path / "evil"), str(root / "file")):
         checker.full_check()
         assert changed(scanned, root) == {"file": "MODIFIED"}
+
+
+@pytest.mark.root
+@as_root
+@pytest.mark.parametrize(
+    ("rule", "is_opened"), [("file", False), ("above", False), ("out", False), ("in", True)]
+)
+def test_only_who_goes_into_it_lets_an_automounter_mount_something(
+    root: Path, make: Make, rule: str, is_opened: bool
+) -> None:
+    point = root / "sub"
+    rules = {
+        "file": [file_rule(point)],
+        "above": [dir_rule(root, depth=0)],
+        "out": [dir_rule(root), dir_rule(point, Policy.IGNORE_ALL, -1)],
+        "in": [dir_rule(root)],
+    }
+    scanned = make(*rules[rule])
+    with autofs_point(point) as was_opened:
+        assert scanned.init().is_complete
+        scanned.take()
+        checker = scanned.checker()
+        assert checker.full_check().is_complete
+        assert checker.check_path(bytes(point)) == 0
+        found = scanned.take()
+        assert was_opened() == is_opened
+    assert found == []
+
+
+@pytest.mark.root
+@as_root
+def test_what_the_kernel_mounts_by_itself_is_no_more_opened_than_that(tmp_path: Path) -> None:
+    place = tmp_path / "debug"
+    place.mkdir()
+    with mounted("-t", "debugfs", "needfire-test", str(place)):
+        fd = os.open(place, os.O_RDONLY)
+        try:
+            if not (place / "tracing").is_dir():
+                pytest.skip("debugfs has no directory here that is mounted when it is opened")
+            device = os.stat(place / "tracing").st_dev
+            inspector = Inspector()
+            assert inspector.is_automount(fd, b"tracing", device)
+            assert not inspector.is_automount(fd, b".", device)
+            entry = Examiner("sha256").examine(fd, b"tracing", hashes=True)
+        finally:
+            os.close(fd)
+        assert entry is not None
+        assert entry.device == device
+        assert f"{place}/tracing" not in Path("/proc/self/mounts").read_text()
 
 
 def test_a_set_of_hard_links_is_reported_under_each_of_its_covered_names(

@@ -391,6 +391,8 @@ def test_a_look_at_a_path_beats_what_was_read_ahead_of_it(
     scanned.take()
     changed = root / "d3" / "s39" / "a"
     new = root / "d2" / "new"
+    gone = root / "d3" / "s35"
+    was_in_it = {gone, *gone.rglob("*")}
     progress_calls = 0
 
     def progress(_files: int, _read: int, _directory: bytes) -> None:
@@ -400,8 +402,9 @@ def test_a_look_at_a_path_beats_what_was_read_ahead_of_it(
             changed.write_bytes(b"newer")
             new.mkdir()
             (new / "inner").write_bytes(b"x")
-            checker.check_path(bytes(changed))
-            checker.check_path(bytes(new))
+            gone.rename(root.parent / "aside")
+            for path in (changed, new, gone):
+                checker.check_path(bytes(path))
 
     checker._progress = progress
     checker.full_check()
@@ -412,6 +415,8 @@ def test_a_look_at_a_path_beats_what_was_read_ahead_of_it(
         ("POLICY_MODIFIED", bytes(root / "d2")),
         ("POLICY_ADDED", bytes(new)),
         ("POLICY_ADDED", bytes(new / "inner")),
+        ("POLICY_MODIFIED", bytes(root / "d3")),
+        *(("POLICY_MISSING", bytes(path)) for path in was_in_it),
     }
     checker.full_check()
     assert scanned.changes() == set()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from needfire_client import directory
 from needfire_client.attributes import Examiner
 from needfire_client.judging import Severities
 from needfire_client.policy import Ruleset
@@ -48,3 +49,26 @@ def test_a_log_that_went_between_listing_and_reading_is_no_rotated_one(tmp_path:
 
     assert walker.rotated_prefix(bytes(tmp_path), inode.__eq__, 3) is not None
     assert walker.rotated_prefix(bytes(tmp_path), is_still, 3) is None
+
+
+@pytest.mark.parametrize("folded_from", [2, 100])
+def test_nobody_has_to_read_the_files_of_a_directory_that_is_too_heavy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folded_from: int
+) -> None:
+    """Contents that were put off for a process of their own would be read for nothing."""
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 2**20)
+    monkeypatch.setattr(directory, "_FOLDED_FROM_NAMES", folded_from)
+    deferred = {}
+    for bytes_max in (100, 2**20):
+        monkeypatch.setattr(directory, "ENTRIES_BYTES_MAX", bytes_max)
+        examiner = Examiner("sha256")
+        examiner.defer_above_bytes = 0
+        ruleset = Ruleset(settings_of(dir_rule(tmp_path)))
+        record = Walker(ruleset, SEVERITIES, examiner).scan(bytes(tmp_path))
+        assert record is not None
+        assert record.is_readable == (bytes_max > 100)
+        deferred[bytes_max] = record.deferred
+        assert (examiner.hashed, examiner.deferred) == (0, [])
+    assert deferred == {100: [], 2**20: [b"a", b"b", b"c", b"d"]}

@@ -3,13 +3,14 @@
 import ctypes
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-__all__ = ["dead_mount", "mounted"]
+__all__ = ["autofs_point", "dead_mount", "mounted"]
 
 _MNT_DETACH = 2
 
@@ -57,3 +58,60 @@ def dead_mount(place: Path) -> Iterator[Callable[[], None]]:
             system.umount2(bytes(place), _MNT_DETACH)
     finally:
         end()
+
+
+_AUTOMOUNTER = """
+import fcntl, os, sys
+sys.stdin.readline()
+place = os.open(sys.argv[1], os.O_RDONLY)
+print("ready", flush=True)
+while os.read(int(sys.argv[2]), 4096):
+    print("asked", flush=True)
+    fcntl.ioctl(place, 0x9362)
+"""
+"""Says of each request that it was asked, and gives up (AUTOFS_IOC_CATATONIC): all fail then."""
+
+
+@contextmanager
+def autofs_point(place: Path) -> Iterator[Callable[[], bool]]:
+    """Make a directory one that an automounter mounts something on as soon as it is opened.
+
+    Gives what ends it, and says whether it was opened; nothing is ever mounted on it.
+    """
+    system = ctypes.CDLL(None, use_errno=True)
+    receiver, sender = os.pipe()
+    try:
+        automounter = subprocess.Popen(
+            [sys.executable, "-c", _AUTOMOUNTER, str(place), str(receiver)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(receiver,),
+            text=True,
+            # Its group is the one that opens the place without asking itself.
+            start_new_session=True,
+        )
+    finally:
+        os.close(receiver)
+    with automounter:
+        assert automounter.stdin is not None
+        assert automounter.stdout is not None
+        try:
+            options = b"fd=%d,pgrp=%d,minproto=5,maxproto=5,direct" % (sender, automounter.pid)
+            if system.mount(b"needfire-test", bytes(place), b"autofs", 0, options):
+                pytest.skip(f"cannot mount autofs here: {os.strerror(ctypes.get_errno())}")
+            try:
+                print(file=automounter.stdin, flush=True)
+                assert automounter.stdout.readline() == "ready\n"
+
+                def was_opened() -> bool:
+                    automounter.kill()
+                    assert automounter.stdout is not None
+                    return automounter.stdout.read() != ""
+
+                yield was_opened
+            finally:
+                automounter.kill()
+                system.umount2(bytes(place), _MNT_DETACH)
+        finally:
+            automounter.kill()
+            os.close(sender)
