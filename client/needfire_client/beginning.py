@@ -69,7 +69,11 @@ class Beginning:
 
         Args:
             rests: what is left of a walk; None: everything.
+            effort_max: 0: nothing is opened.
         """
+        if rests is not None and effort_max == 0:
+            self.rests, self.ended_at = list(rests), self._clock()
+            return
         most = EFFORT if effort_max is None else min(EFFORT, effort_max)
         effort, read_before = 0, self._examiner.bytes_read
 

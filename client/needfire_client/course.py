@@ -7,9 +7,10 @@ course as well, of one part.
 from collections.abc import Mapping
 from contextlib import suppress
 
+from needfire_client.mounts import is_below
 from needfire_client.policy import Selection
 from needfire_client.position import Part, Position, PositionStore
-from needfire_client.scan import Scan
+from needfire_client.scan import Scan, ScanStoppedError
 from needfire_client.walk import Rest
 from needfire_protocol.baseline import key_of
 from needfire_protocol.errors import StorageError
@@ -70,8 +71,11 @@ class Course:
         if found is None:
             return
         try:
-            rests = self._scan.walker.rests_after(found.path)
-        except OSError:
+            if any(is_below(found.path, point) for point in self._scan.unanswered()):
+                # To look where it was would take for ever, and nobody else could do it.
+                return
+            rests = self._scan.walker.rests_after(found.path, self._scan.risks())
+        except (OSError, ScanStoppedError):
             # The way there cannot be opened now. What that means, the walk from the root says.
             return
         self.rests = rests

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from needfire_client.attributes import Examiner, ScanStoppedError, Skips
 from needfire_client.judging import Judge
 from needfire_client.packing import pack_into
-from needfire_client.paths import join
+from needfire_client.paths import join, split
 from needfire_client.policy import Decision, Place
 from needfire_client.quick import QuickLook
 from needfire_client.record import DirectoryRecord
@@ -21,11 +21,19 @@ from needfire_protocol.baseline import (
     TIMELESS_FIELDS,
     FileEntry,
     RowWriter,
+    State,
     TimelessEntry,
 )
 from needfire_protocol.rc.skip_checksum import SkipLine
 
-__all__ = ["GONE_ERRORS", "Descent", "DirectoryReader", "descent_into", "too_heavy"]
+__all__ = [
+    "GONE_ERRORS",
+    "UNANSWERED",
+    "Descent",
+    "DirectoryReader",
+    "descent_into",
+    "too_heavy",
+]
 
 GONE_ERRORS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 """Opening a directory fails so if it has gone, or become something else, since it was listed."""
@@ -47,6 +55,12 @@ _LINK: Final = TIMELESS_FIELDS.index("link")
 _XATTRS: Final = TIMELESS_FIELDS.index("xattrs")
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
+
+UNANSWERED: Final = "the system does not answer"
+"""Reason why something could not be examined."""
+
+_UNASKED: Final = FileEntry(*(0,) * 11, None, None, int(State.UNREADABLE), UNANSWERED)
+"""Of an object for which the system does not answer."""
 
 _NAMES: Final = sys.getfilesystemencoding()
 _NAME_ERRORS: Final = sys.getfilesystemencodeerrors()
@@ -90,17 +104,28 @@ class DirectoryReader:
         self._stop = stop
         self._quick = quick
         self._entries_max = entries_max
+        self._avoids: frozenset[bytes] = frozenset()
+        self._avoids_in: set[bytes] = set()
         self.bytes_max = min(ENTRIES_BYTES_MAX, entries_max * _BYTES_PER_ENTRY_MAX)
         """Bytes that the entries of a directory may have together."""
         self.met: set[Decision] = set()
         """Decisions whose rule names something that is there."""
+
+    def avoid(self, paths: frozenset[bytes]) -> None:
+        """Ask nothing of some objects from now on: the system does not answer for them."""
+        self._avoids, self._avoids_in = paths, {split(path)[0] for path in paths}
 
     def read(self, fd: int, path: bytes, place: Place, descents: list[Descent]) -> DirectoryRecord:
         """Return the record of an open directory; add the directories to go into."""
         record = DirectoryRecord(path, place)
         if place.contents is not None:
             self.met.add(place.contents)
-        if self._quick is not None and self._add_quick(record, fd, descents, self._quick):
+        is_quick = self._quick is not None and path not in self._avoids_in
+        if (
+            is_quick
+            and self._quick is not None
+            and self._add_quick(record, fd, descents, self._quick)
+        ):
             return record
         listing = self.listed(fd, record)
         if len(listing) > _FOLDED_FROM_NAMES:
@@ -157,6 +182,13 @@ class DirectoryReader:
         is_regular: bool = False,
     ) -> FileEntry | None:
         """Examine one object into the record; return its entry, None if it is gone."""
+        if self._avoids and join(record.path, name) in self._avoids:
+            record.add(name, _UNASKED)
+            self.met.update(place.own())
+            if not place.is_open:
+                # Of others it is said when they are not opened.
+                self._judge.entry(record, name, _UNASKED, decision)
+            return _UNASKED
         if decision.is_quick and decision.hashes and self._quick is not None and is_regular:
             entry = self._quick.carried(fd, record.path, name)
             if entry is not None:
@@ -206,7 +238,7 @@ class DirectoryReader:
         decision = record.place.contents
         if decision is None:
             return
-        if decision.grows:
+        if decision.grows or record.path in self._avoids_in:
             self._add_named(record, fd, listing, descents)
             return
         if decision.is_quick and decision.hashes and self._quick is not None:
@@ -247,7 +279,8 @@ class DirectoryReader:
             if decision is not None:
                 entry = self.add(record, fd, name, decision, place, is_regular=is_regular)
             if place.is_open and not is_regular:
-                descent = descent_into(fd, name, place, entry)
+                is_avoided = bool(self._avoids) and join(record.path, name) in self._avoids
+                descent = descent_into(fd, name, place, _UNASKED if is_avoided else entry)
                 if descent is not None:
                     descents.append(descent)
             elif (

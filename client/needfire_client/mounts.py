@@ -20,6 +20,7 @@ __all__ = [
     "concerned",
     "is_below",
     "is_network",
+    "may_hang",
     "parse_mountinfo",
     "read_mounts",
 ]
@@ -131,6 +132,11 @@ def read_mounts() -> tuple[Mount, ...]:
 def is_network(mount: Mount) -> bool:
     """True where changes may be made that this kernel does not see."""
     return mount.kind in NETWORK_KINDS or mount.kind.startswith("fuse.")
+
+
+def may_hang(mount: Mount) -> bool:
+    """True where the system may be waiting for others before it answers."""
+    return is_network(mount) or mount.kind == "autofs"
 
 
 def is_below(path: bytes, directory: bytes) -> bool:

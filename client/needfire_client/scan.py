@@ -18,6 +18,7 @@ from needfire_client.compare import Change, ChangeKind
 from needfire_client.judging import Severities
 from needfire_client.looks import RecentLooks
 from needfire_client.memory import entries_max
+from needfire_client.mounts import Mount, concerned, is_network, may_hang, read_mounts
 from needfire_client.pacing import paced
 from needfire_client.policy import Ruleset
 from needfire_client.quick import KnownBaseline, QuickLook
@@ -144,6 +145,7 @@ class Scan:
         self.lacking = self.lacking_attributes = 0
         """Objects of which the baseline has no digest, or not all attributes."""
         self._files = 0
+        self._unanswered: frozenset[bytes] | None = None
         self._earlier_ms = 0
         self._findings = 0
         self._seen = {"FILE_UNREADABLE": 0, "FILE_UNSTABLE": 0}
@@ -159,12 +161,41 @@ class Scan:
             rests: walk these alone; None: everything.
             until: end with the record of this directory, or where it would be.
         """
-        alone = self._workers == 1
-        records = self.walker.walk_rests(rests) if alone else self._shared_out(rests)
+        # Who waits for a dead mount can be given up by somebody else alone.
+        is_risky = bool(self.risks())
+        if is_risky:
+            self.walker.avoid(self.unanswered())
+        alone = self._workers == 1 and not is_risky
+        records = self.walker.walk_rests(rests) if alone else self._shared_out(rests, is_risky)
         if until is not None:
             last = key_of(until)
             records = takewhile(lambda record: key_of(record.path) <= last, records)
         return self.taken(records)
+
+    def risks(self) -> tuple[bytes, ...]:
+        """Return where something is mounted, among what the rules cover, that may not answer."""
+        return tuple(mount.point for mount in self._risky_mounts())
+
+    def unanswered(self) -> frozenset[bytes]:
+        """Return for which of them the system does not answer now; asked once a pass.
+
+        Raises:
+            ScanStoppedError: it was to stop meanwhile.
+        """
+        if self._unanswered is None:
+            # An automounter would mount what it is asked for.
+            points = [mount.point for mount in self._risky_mounts() if is_network(mount)]
+            self._unanswered = frozenset()
+            if points:
+                from needfire_client.scan_pool import unanswered
+
+                self._unanswered = unanswered(points, self._stop)
+        return self._unanswered
+
+    def _risky_mounts(self) -> list[Mount]:
+        mounts = concerned(filter(may_hang, read_mounts()), self.ruleset)
+        # Without its root nothing of the host answers.
+        return [mount for mount in mounts if mount.point != b"/"]
 
     def taken(self, records: Iterator[DirectoryRecord]) -> Iterator[DirectoryRecord]:
         """Give records of the walker on, counted and with their findings reported."""
@@ -175,13 +206,15 @@ class Scan:
     def _ask(self) -> bool:
         return self._stop()
 
-    def _shared_out(self, rests: Sequence[Rest] | None) -> Iterator[DirectoryRecord]:
-        """Yield the records of a pass that several processes make."""
+    def _shared_out(
+        self, rests: Sequence[Rest] | None, is_risky: bool
+    ) -> Iterator[DirectoryRecord]:
+        """Yield the records of a pass that processes make; our own part is none where it is risky."""
         beginning = Beginning(self.walker, self._examiner, lambda: self._looks.count)
         expected = 0 if self._known is None else self._known.reader.meta.entries
-        large = rests is None and is_large(expected, self.ruleset.selection)
+        large = rests is None and not is_risky and is_large(expected, self.ruleset.selection)
         if not large:
-            yield from self._as_of_now(beginning.records(rests))
+            yield from self._as_of_now(beginning.records(rests, 0 if is_risky else None))
             if beginning.is_all:
                 return
         # Here, because most passes end before they come here.
@@ -234,6 +267,7 @@ class Scan:
             selection=self.ruleset.selection,
             baseline=None if known is None else bytes(known.path),
             baseline_sha256="" if known is None else known.reader.meta.content_sha256,
+            avoids=self._unanswered or frozenset(),
         )
 
     def take(self, record: DirectoryRecord) -> None:

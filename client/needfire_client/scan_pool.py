@@ -9,12 +9,13 @@ process again and again is reported as not readable. So does one that waits for 
 not answer.
 """
 
+import os
 import select
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from needfire_client.attributes import Examiner, ScanStoppedError
 from needfire_client.beginning import BESIDE_EFFORT, Beginning
-from needfire_client.directory import too_heavy
+from needfire_client.directory import UNANSWERED, too_heavy
 from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
+from needfire_client.mounts import is_below, may_hang, read_mounts
 from needfire_client.packing import entries_of, pack_record
 from needfire_client.paths import join
 from needfire_client.pieces import NAMES_PER_PIECE
@@ -56,7 +58,7 @@ from needfire_protocol.plain_classes import replace
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["ScanPool", "start_worker"]
+__all__ = ["ScanPool", "start_worker", "unanswered"]
 
 
 _UNDER_WAY_MAX: Final = 2
@@ -76,7 +78,6 @@ _FAILURES_MAX: Final = 2
 
 _DEADLY: Final = "every process that read it has ended"
 _TOO_LARGE: Final = "it needs more memory than ScanMemoryLimit allows"
-_UNANSWERED: Final = "the system does not answer"
 _WAITED_FOR: Final = "not yet: the system does not answer, and others like it have not ended either"
 
 _LOST_MAX: Final = 8
@@ -85,6 +86,23 @@ checks of a dead mount, one after the other, do not fill the memory with them.""
 
 _PROGRAM: Final = "import gc; gc.disable(); from needfire_client.scan_worker import main; main()"
 """What a process runs. As in ``start.py``, nothing is tidied up while modules are loaded."""
+
+_ASKED_MAX: Final = 256
+"""Mounts that are asked before a check begins."""
+_QUESTIONS: Final = """
+import os, sys, threading
+def ask(index, point):
+    try:
+        os.stat(point)
+        os.statvfs(point)
+    except OSError:
+        pass
+    os.write(1, b"%d\\n" % index)
+for index, point in enumerate(sys.argv[1:]):
+    threading.Thread(target=ask, args=(index, point)).start()
+"""
+"""Of attributes NFS may know something by heart, of the free space it does not. An error is an
+answer."""
 
 _POLL_S: Final = 0.1
 _RECORDS_PER_POLL: Final = 64
@@ -130,6 +148,46 @@ def start_worker() -> "tuple[socket.socket, Process]":
         ours.close()
         raise
     return ours, process
+
+
+def unanswered(points: Sequence[bytes], stop: Callable[[], bool]) -> frozenset[bytes]:
+    """Return for which mount points the system does not answer; all are asked at once.
+
+    Raises:
+        ScanStoppedError: ``stop`` said so meanwhile.
+    """
+    import subprocess
+
+    try:
+        process = subprocess.Popen(  # noqa: S603 -- our own interpreter, no shell
+            [sys.executable, "-I", "-S", "-c", _QUESTIONS, *points[:_ASKED_MAX]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return frozenset()
+    assert process.stdout is not None
+    answered, until_s = b"", time.monotonic() + STANDSTILL_S
+    try:
+        while time.monotonic() < until_s:
+            if stop():
+                raise ScanStoppedError
+            if not select.select((process.stdout,), (), (), _POLL_S)[0]:
+                continue
+            if not (data := os.read(process.stdout.fileno(), _RECEIVE_BYTES)):
+                # It has no question any more, or somebody has ended it, which says nothing.
+                return frozenset()
+            answered += data
+    finally:
+        process.stdout.close()
+        process.kill()
+        try:
+            process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            _lost.append(process)
+    known = {int(line) for line in answered.splitlines()}
+    return frozenset(point for index, point in enumerate(points[:_ASKED_MAX]) if index not in known)
 
 
 class _Worker:
@@ -247,6 +305,8 @@ class ScanPool:
         self._workers: list[_Worker] = []
         self._deaths = 0
         self._looks_from_s = 0.0
+        self._dead: set[bytes] = set()
+        """Where something is mounted that did not answer: nobody is sent there any more."""
         self._order: Order
 
     def __enter__(self) -> "ScanPool":
@@ -293,6 +353,9 @@ class ScanPool:
     def _do_alone(self, piece: Piece) -> Iterator[tuple[DirectoryRecord, int]]:
         assert piece.unit is not None
         unit = piece.unit
+        if self._is_dead(unit):
+            self._leave_unseen(piece, UNANSWERED)
+            return
         if unit.is_file:
             self._order.answer(piece, [self._look(unit)], [])
             return
@@ -352,13 +415,16 @@ class ScanPool:
             if worker not in self._workers or not worker.stands_still(now_s):
                 continue
             if _has_room_for_lost():
-                self._bury(worker, _UNANSWERED)
+                self._bury(worker, UNANSWERED)
             elif not worker.is_waited_for:
                 worker.is_waited_for = True
                 self._on_death({"reason": _WAITED_FOR, **_place_of(worker)})
 
     def _hand_out(self, worker: _Worker) -> None:
         piece = self._order.next_unit(files_too=not worker.under_way)
+        while piece is not None and piece.unit is not None and self._is_dead(piece.unit):
+            self._leave_unseen(piece, UNANSWERED)
+            piece = self._order.next_unit(files_too=not worker.under_way)
         if piece is None:
             return
         assert piece.unit is not None
@@ -407,10 +473,10 @@ class ScanPool:
         for piece in list(under_way)[1:]:
             self._order.give_back(piece)
         if under_way:
-            is_unanswered = reason == _UNANSWERED
-            deadly = _UNANSWERED if is_unanswered else _DEADLY
+            deadly = UNANSWERED if reason == UNANSWERED else _DEADLY
             self._retry(under_way[0], _TOO_LARGE if is_too_large else deadly)
-        self._deaths += 1
+        # One that we gave up says nothing about others; and the parent would wait there for ever.
+        self._deaths += reason != UNANSWERED
         if self._deaths < _DEATHS_MAX:
             self._start()
         elif self._workers:
@@ -444,11 +510,23 @@ class ScanPool:
         if not is_single or piece.failures + 1 < _FAILURES_MAX:
             self._order.fail(piece)
             return
+        if reason == UNANSWERED:
+            self._dead.update(_mount_of(unit.directory))
+        self._leave_unseen(piece, reason)
+
+    def _is_dead(self, unit: Unit) -> bool:
+        """True where a unit lies inside of a mount that did not answer."""
+        return any(is_below(unit.directory, point) for point in self._dead)
+
+    def _leave_unseen(self, piece: Piece, reason: str) -> None:
+        """Say of all that a unit is about that it cannot be read."""
+        assert piece.unit is not None
+        unit, walker = piece.unit, self._walker
         if unit.is_file:
-            record = self._walker.unread(unit.directory, unit.names[0], UNKNOWN_ENTRY, reason)
+            records = [walker.unread(unit.directory, unit.names[0], UNKNOWN_ENTRY, reason)]
         else:
-            record = self._walker.unopened(join(unit.directory, unit.names[0]), reason)
-        self._order.answer(piece, [record], [])
+            records = [walker.unopened(join(unit.directory, name), reason) for name in unit.names]
+        self._order.answer(piece, records, [])
 
     def _merged(self, record: DirectoryRecord, parts: list[DirectoryRecord]) -> DirectoryRecord:
         """Return the record with what was found of its files one by one."""
@@ -476,6 +554,16 @@ def _place_of(worker: _Worker) -> dict[str, str]:
     if not worker.under_way or (unit := worker.under_way[0].unit) is None:
         return {}
     return {"path": escape_bytes(join(unit.directory, unit.names[0]))}
+
+
+def _mount_of(directory: bytes) -> list[bytes]:
+    """Return where that is mounted which a directory is in, if it is one that may not answer."""
+    around = [
+        point
+        for mount in read_mounts()
+        if (point := mount.point) != b"/" and may_hang(mount) and is_below(directory, point)
+    ]
+    return [max(around, key=len)] if around else []
 
 
 def _has_room_for_lost() -> bool:

@@ -82,6 +82,7 @@ class Laborer:
             entries_max=job.entries_max,
             quick=_quick_look(job, self._examiner),
         )
+        self.walker.avoid(job.avoids)
 
     def perform(self, unit: Unit) -> bytes:
         """Return the answer to a unit."""

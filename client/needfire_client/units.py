@@ -94,6 +94,8 @@ class Job:
     """Path of what quick rules go by; None: they read all files."""
     baseline_sha256: str
     """Digest of what has to be in it."""
+    avoids: frozenset[bytes]
+    """Where something is mounted that does not answer."""
 
 
 class Unit(NamedTuple):
@@ -156,6 +158,7 @@ def encode_job(job: Job) -> bytes:
             sorted(job.selection.quick),
             job.baseline,
             job.baseline_sha256,
+            sorted(job.avoids),
         ]
     )
 
@@ -180,7 +183,8 @@ def decode_job(data: bytes) -> Job:
     rules, masks, severities, level, skips, of_findings, algorithm, looked, drops, *others = _list(
         data
     )
-    percent, rate, memory_bytes, entries_max, groups, quick, baseline, baseline_sha256 = others
+    percent, rate, memory_bytes, entries_max, groups, quick, *others = others
+    baseline, baseline_sha256, avoids = others
     return Job(
         rules=tuple(
             PathRule(RuleKind(kind), path, Policy(policy), depth, is_glob, source, line, group)
@@ -203,6 +207,7 @@ def decode_job(data: bytes) -> Job:
         selection=Selection(None if groups is None else frozenset(groups), frozenset(quick)),
         baseline=baseline,
         baseline_sha256=baseline_sha256,
+        avoids=frozenset(avoids),
     )
 
 

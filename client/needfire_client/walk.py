@@ -11,12 +11,18 @@ of the way down, and which rules have been met. What is in one, ``directory.py``
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from needfire_client.attributes import Examiner, ScanStoppedError, never, open_directory
-from needfire_client.directory import GONE_ERRORS, Descent, DirectoryReader, descent_into
+from needfire_client.directory import (
+    GONE_ERRORS,
+    UNANSWERED,
+    Descent,
+    DirectoryReader,
+    descent_into,
+)
 from needfire_client.judging import Judge, Severities
 from needfire_client.paths import join, split
 from needfire_client.policy import Place, Ruleset
@@ -114,9 +120,15 @@ class Walker:
         """After a pause: what is left, in the order of the walk."""
         self.followed: set[bytes] = set()
         """Directories that were entered through a symbolic link, on the way to a named object."""
+        self._avoids: frozenset[bytes] = frozenset()
         self._places: dict[bytes, Place] = {}
         """Of directories that were asked for, while ``followed`` has ``_places_after`` names."""
         self._places_after = 0
+
+    def avoid(self, paths: frozenset[bytes]) -> None:
+        """Leave alone what is mounted at some paths: the system does not answer for it."""
+        self._avoids = paths
+        self._reader.avoid(paths)
 
     def walk(self) -> Iterator[DirectoryRecord]:
         """Yield the record of everything that the rules cover."""
@@ -139,8 +151,11 @@ class Walker:
                 self.rest += rests[index + 1 :]
                 return
 
-    def rests_after(self, path: bytes) -> list[Rest]:
+    def rests_after(self, path: bytes, unasked: Container[bytes] = ()) -> list[Rest]:
         """Return what a walk has not come to whose last record was that of the directory ``path``.
+
+        Args:
+            unasked: directories that are such without a question, which could remain unanswered.
 
         Raises:
             OSError: a directory on the way there cannot be listed.
@@ -148,15 +163,15 @@ class Walker:
         rests = []
         after = b""
         while path not in (b"", b"/"):
-            rests.append(Rest(path, self._directories_in(path, after)))
+            rests.append(Rest(path, self._directories_in(path, after, unasked)))
             path, after = split(path)
         if path:
-            rests.append(Rest(path, self._directories_in(path, after)))
+            rests.append(Rest(path, self._directories_in(path, after, unasked)))
         else:
             rests.append(Rest(b"", [b"/"]))
         return [rest for rest in rests if rest.names]
 
-    def _directories_in(self, path: bytes, after: bytes) -> list[bytes]:
+    def _directories_in(self, path: bytes, after: bytes, unasked: Container[bytes]) -> list[bytes]:
         """Return the sorted names of the directories to go into that come after a name."""
         opened = self._open_path(path)
         if opened is None:
@@ -168,8 +183,8 @@ class Walker:
             for name, is_regular in self._reader.listed(fd, record):
                 below = place.child(name)[1]
                 if name > after and not is_regular and below.is_open:
-                    descent = descent_into(fd, name, below, None)
-                    found += [] if descent is None else [descent.name]
+                    is_one = join(path, name) in unasked
+                    found += [name] if is_one or descent_into(fd, name, below, None) else []
         finally:
             os.close(fd)
         if not record.is_readable:
@@ -217,14 +232,18 @@ class Walker:
             return
         fd, place = opened
         try:
-            yield from self._below(fd, path, (self._again(fd, name, place) for name in names))
+            yield from self._below(
+                fd, path, (self._again(fd, join(path, name), place) for name in names)
+            )
         finally:
             os.close(fd)
 
-    def _again(self, fd: int, name: bytes, place: Place) -> Descent:
+    def _again(self, fd: int, path: bytes, place: Place) -> Descent:
         """Return how to go into a directory that was listed before, and may have gone since."""
+        name = split(path)[1]
         inner = place.child(name)[1]
-        return descent_into(fd, name, inner, None) or Descent(name, inner, False)
+        unasked = Descent(name, inner, False)
+        return unasked if path in self._avoids else descent_into(fd, name, inner, None) or unasked
 
     @property
     def bytes_max(self) -> int:
@@ -369,7 +388,7 @@ class Walker:
                 if not name:
                     continue
                 inner += b"/" + name
-                descent = descent_into(fd, name, place.child(name)[1], None)
+                descent = self._inside(fd, inner, place)
                 if descent is None:
                     os.close(fd)
                     return None
@@ -386,6 +405,17 @@ class Walker:
                 return None
             raise
         return fd, place
+
+    def _inside(self, fd: int, path: bytes, place: Place) -> Descent | None:
+        """Return how to go into a path, which is in ``fd``; None where it is no directory.
+
+        Raises:
+            OSError: it is not to be asked.
+        """
+        if path in self._avoids:
+            raise OSError(errno.EIO, UNANSWERED)
+        name = split(path)[1]
+        return descent_into(fd, name, place.child(name)[1], None)
 
     def _below(
         self, fd: int, path: bytes, descents: Iterator[Descent]
@@ -411,6 +441,10 @@ class Walker:
                     ]
                     return
                 inner = self._whereabouts.path = join(top.path, descent.name)
+                if inner in self._avoids:
+                    error = OSError(errno.EIO, UNANSWERED)
+                    yield self._reader.unopened(inner, descent.place, error)
+                    continue
                 if descent.follow:
                     self.followed.add(inner)
                 try:

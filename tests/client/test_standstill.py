@@ -13,15 +13,28 @@ from typing import Any
 import pytest
 
 import needfire_client.watching as watching_module
-from needfire_client import beginning, scan_pool
+from needfire_client import beginning, scan, scan_pool
+from needfire_client.attributes import ScanStoppedError, never
 from needfire_client.configuration import Baseline
 from needfire_client.logbook import Logbook
+from needfire_client.policy import EVERYTHING, Selection
+from needfire_client.position import PositionStore
 from needfire_client.reporter import Reporter
 from needfire_client.standstill import LOOKS_EVERY_S, STANDSTILL_S, Standstill, processor_ns
+from needfire_client.walk import Rest, Walker
 from needfire_client.watching import Watching
 from needfire_protocol.event import Event
+from needfire_protocol.rc.policies import Policy
 from needfire_testkit.mounting import dead_mount
-from needfire_testkit.scanner import MISSING, MODIFIED, Scanned, dir_rule, settings_of
+from needfire_testkit.scanner import (
+    ADDED,
+    MISSING,
+    MODIFIED,
+    Scanned,
+    dir_rule,
+    file_rule,
+    settings_of,
+)
 from needfire_testkit.server import until
 
 STANDS, GOES_ON = "SCAN_STANDS_STILL", "SCAN_GOES_ON"
@@ -138,8 +151,10 @@ async def watching(scanned: Scanned, log: Log) -> AsyncIterator[Watching]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
 @pytest.mark.usefixtures("impatient")
 async def test_a_mount_that_does_not_answer_is_told_with_its_place_and_so_is_its_end(
-    scanned: Scanned, tmp_path: Path
+    scanned: Scanned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It is mounted when the check has begun.
+    monkeypatch.setattr(scan, "read_mounts", tuple)
     log = Log()
     with dead_mount(tmp_path / "tree" / "a") as end:
         async with watching(scanned, log):
@@ -212,11 +227,90 @@ def test_a_slow_disk_is_not_told() -> None:
     assert [waiting_s >= STANDSTILL_S for waiting_s in looks] == [False] * 12 + [True] * 2
 
 
+@pytest.fixture
+def impatient_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process does not come to is told soon."""
+    monkeypatch.setattr(scan_pool, "LOOKS_EVERY_S", 0.01)
+    monkeypatch.setattr(scan_pool, "STANDSTILL_S", 1.0)
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
-def test_processes_go_on_beside_a_mount_that_does_not_answer(
+@pytest.mark.usefixtures("impatient_pool")
+@pytest.mark.parametrize(
+    ("workers", "policy"), [(1, Policy.READ_ONLY), (2, Policy.GROWING_LOG_FILES)]
+)
+def test_a_check_leaves_a_mount_alone_that_does_not_answer_and_nothing_else(
+    tmp_path: Path, workers: int, policy: Policy
+) -> None:
+    """Wherever it is, and however small the tree: the agent's own thread does not go there."""
+    tree = tmp_path / "tree"
+    for name in ("a", "b/dead/inner", "c"):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "file").write_text("x")
+    (tree / "b" / "file").write_text("x")
+    settings = settings_of(dir_rule(tree, policy), scan_workers=workers)
+    scanned = Scanned(settings, tmp_path)
+    scanned.init()
+    (tree / "a" / "file").write_text("y")
+    (tree / "b" / "file").write_text("y")
+    (tree / "c" / "file").unlink()
+    scanned.take()
+    with dead_mount(tree / "b" / "dead"):
+        for selection in (Selection(quick=frozenset({""})), EVERYTHING):
+            assert scanned.checker().full_check(selection=selection).is_complete
+            assert scanned.receipt().fields["skipped_why"] == "the system does not answer: 1"
+            events = scanned.take()
+            assert {event.path for event in events if "C" in event.change} == {
+                bytes(tree / "a" / "file"),
+                bytes(tree / "b" / "file"),
+            }
+            told = [(event.code, event.path) for event in events if event.code != MODIFIED]
+            assert sorted(told) == [
+                ("FILE_UNREADABLE", bytes(tree / "b" / "dead")),
+                (MISSING, bytes(tree / "c" / "file")),
+            ]
+        updated = scanned.checker().update(
+            scanned.baseline, host="h", configuration_sha256="", created_us=2
+        )
+        assert updated.is_complete
+    scanned.take()
+    # What it could not see is as it was before.
+    assert scanned.checker().full_check().changes == 0
+    scanned.close()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
+@pytest.mark.parametrize("levels", [-1, 0])
+def test_a_dead_mount_is_told_that_a_rule_names_or_stops_at(tmp_path: Path, levels: int) -> None:
+    (tmp_path / "tree" / "dead").mkdir(parents=True)
+    rule = (
+        file_rule(tmp_path / "tree" / "dead")
+        if levels < 0
+        else dir_rule(tmp_path / "tree", depth=0)
+    )
+    scanned = Scanned(settings_of(rule, scan_workers=1), tmp_path)
+    scanned.init()
+    scanned.take()
+    with dead_mount(tmp_path / "tree" / "dead"):
+        assert scanned.checker().full_check().is_complete
+    events = scanned.take()
+    scanned.close()
+    assert [(event.code, event.path) for event in events] == [
+        ("FILE_UNREADABLE", bytes(tmp_path / "tree" / "dead"))
+    ]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
+def test_processes_go_on_beside_a_mount_that_died_after_the_check_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scan, "read_mounts", tuple)
+    monkeypatch.setattr(beginning, "EFFORT", 0)
     tree = tmp_path / "tree"
     for name in ("a", "b/dead", "c"):
         (tree / name).mkdir(parents=True)
@@ -226,10 +320,6 @@ def test_processes_go_on_beside_a_mount_that_does_not_answer(
     for name in ("a", "c"):
         (tree / name / "file").write_text("other")
     scanned.take()
-    # Only processes look, and what they do not come to is told soon.
-    monkeypatch.setattr(beginning, "EFFORT", 0)
-    monkeypatch.setattr(scan_pool, "LOOKS_EVERY_S", 0.01)
-    monkeypatch.setattr(scan_pool, "STANDSTILL_S", 1.0)
     with dead_mount(tree / "b" / "dead"):
         result = scanned.checker().full_check()
     events = scanned.take()
@@ -249,6 +339,91 @@ def test_processes_go_on_beside_a_mount_that_does_not_answer(
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
+@pytest.mark.parametrize(
+    ("dead", "resumed_after", "unread"), [("z", "b/inner", "z"), ("b", None, "b")]
+)
+def test_a_check_that_was_stopped_goes_on_beside_a_mount_that_has_died_meanwhile(
+    tmp_path: Path, dead: str, resumed_after: str | None, unread: str
+) -> None:
+    """And begins anew where its place lies in there."""
+    tree = tmp_path / "tree"
+    for name in ("a", "b/inner", "z"):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "file").write_text("x")
+    scanned = Scanned(settings_of(dir_rule(tree), scan_workers=1), tmp_path)
+    scanned.init()
+    checker = scanned.checker()
+    store = PositionStore(tmp_path / "position")
+    stopped = checker.full_check(lambda: checker.at.endswith(b"inner"), positions=store, watch="w")
+    assert not stopped.is_complete
+    scanned.take()
+    with dead_mount(tree / dead):
+        assert checker.full_check(positions=store, watch="w").is_complete
+    [started] = [event for event in scanned.raised if event.code == "CHECK_STARTED"]
+    place = None if resumed_after is None else str(tree / resumed_after)
+    assert started.fields.get("resumed_after") == place
+    events = scanned.take()
+    scanned.close()
+    # Nor is a process sent there only to be given up.
+    assert [(event.code, event.path) for event in events] == [
+        ("FILE_UNREADABLE", bytes(tree / unread))
+    ]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
+def test_who_does_not_answer_twice_is_asked_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies while a process is inside of it: to ask in each of its directories takes hours."""
+    net, names = tmp_path / "tree" / "net", [b"%02d" % number for number in range(20)]
+    for name in names:
+        (net / os.fsdecode(name) / "inner").mkdir(parents=True)
+    (tmp_path / "tree" / "other").mkdir()
+    scanned = Scanned(settings_of(dir_rule(tmp_path / "tree"), scan_workers=1), tmp_path)
+    scanned.init()
+    checker = scanned.checker()
+    store = PositionStore(tmp_path / "position")
+    stopped = checker.full_check(lambda: checker.at == bytes(net), positions=store, watch="w")
+    assert not stopped.is_complete
+    (tmp_path / "tree" / "other" / "new").touch()
+    scanned.take()
+    rests = [Rest(bytes(net), names), Rest(bytes(tmp_path / "tree"), [b"other"])]
+    monkeypatch.setattr(Walker, "rests_after", lambda *_given: rests)
+    monkeypatch.setattr(scan_pool, "unanswered", lambda *_given: frozenset())
+    with dead_mount(net):
+        assert checker.full_check(positions=store, watch="w").is_complete
+    events = scanned.take()
+    scanned.close()
+    assert sorted(event.path for event in events if event.code == "FILE_UNREADABLE") == [
+        bytes(net) + b"/" + name for name in names
+    ]
+    assert [event.code for event in events].count("SCAN_WORKER_DIED") == 2
+    assert [event.path for event in events if event.code == ADDED] == [
+        bytes(tmp_path / "tree" / "other" / "new")
+    ]
+    assert [event for event in events if event.code == MISSING] == []
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
+def test_of_several_mounts_those_are_known_that_do_not_answer(tmp_path: Path) -> None:
+    (tmp_path / "dead").mkdir()
+    points = [bytes(tmp_path / name) for name in (".", "dead", "none")]
+    with dead_mount(tmp_path / "dead") as end:
+        assert scan_pool.unanswered(points, never) == {points[1]}
+        with pytest.raises(ScanStoppedError):
+            scan_pool.unanswered(points, lambda: True)
+        end()
+        assert scan_pool.unanswered(points, never) == frozenset()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
 def test_where_too_many_have_not_ended_no_other_is_given_up_and_that_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,9 +432,8 @@ def test_where_too_many_have_not_ended_no_other_is_given_up_and_that_is_told(
     scanned = Scanned(settings_of(dir_rule(tree), scan_workers=2), tmp_path)
     scanned.init()
     scanned.take()
+    monkeypatch.setattr(scan, "read_mounts", tuple)
     monkeypatch.setattr(beginning, "EFFORT", 0)
-    monkeypatch.setattr(scan_pool, "LOOKS_EVERY_S", 0.01)
-    monkeypatch.setattr(scan_pool, "STANDSTILL_S", 1.0)
     monkeypatch.setattr(scan_pool, "_lost", [Undead() for _ in range(8)])
     with dead_mount(tree / "dead") as end:
 
