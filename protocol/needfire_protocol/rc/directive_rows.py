@@ -274,7 +274,8 @@ _CHECKING: Final = (
         DIGEST,
         "SHA256",
         "BLAKE2b",
-        "Digest of the contents of files. Samhain's TIGER192 is not available: SHA256 is used. "
+        "Digest of the contents of files, the same under all policies; a baseline keeps the one "
+        "that it was made with. Samhain's TIGER192 is not available: SHA256 is used. "
         "BLAKE3 needs the extra needfire[blake3] on the host.",
         agent=Honoured("digest_algorithm"),
     ),
