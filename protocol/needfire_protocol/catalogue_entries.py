@@ -362,6 +362,37 @@ _DOCUMENTED_STATES: Final = (
         state=8,
         source=_TROUBLESHOOTING,
     ),
+    Entry(
+        "PRIOR_EXIT_CLAIMED",
+        _SYSTEM,
+        Severity.NOTICE,
+        "Agent says that the one before it stopped, and could not tell",
+        "An agent started again. The server heard nothing of the end of the one before; the new one "
+        "says that it ended in order while no server could be reached, and that its reports will "
+        "show it. Until they have, this is its word and nothing else.",
+        "Nothing, if the server or the network was away when the agent stopped. "
+        "PRIOR_EXIT_NOT_SHOWN follows where its reports do not show it.",
+        {
+            "client": _CLIENT,
+            "peer": "address of the peer",
+            "last": "when the agent before was last heard",
+        },
+    ),
+    Entry(
+        "PRIOR_EXIT_NOT_SHOWN",
+        _SYSTEM,
+        Severity.WARN,
+        "Agent said that the one before it stopped, and has no report of that: {reason}",
+        "An agent started again and said that the one before it ended in order (PRIOR_EXIT_CLAIMED). "
+        "EXIT would have come before anything that the new one did, and it has not. Told once for "
+        "each start.",
+        "Look at the client's events. The service has a spool of its own, and so have init, check and "
+        "update: if the one stopped while the server was away and the other one came first, EXIT "
+        "comes with the next start of the one that stopped. If it never comes, this is a restart "
+        "without prior exit that the agent denies: look at the host, somebody may have killed the "
+        "agent to hide something.",
+        {"client": _CLIENT, "reason": "what came instead"},
+    ),
 )
 
 _INTEGRITY_ENTRIES: Final = (

@@ -45,7 +45,7 @@ from needfire_server.login import Login
 from needfire_server.orders import settle_stops
 from needfire_server.runtime import Runtime
 from needfire_server.sessions import Session
-from needfire_server.states import ClientStatus
+from needfire_server.states import ClientStatus, is_illegal_restart
 from needfire_server.storage.base import Command as QueuedCommand
 from needfire_server.transfers import ProposalTransfer, send_file
 from needfire_server.vitals import Voice
@@ -149,7 +149,7 @@ class AgentSession:
                     self._timed_out()
         finally:
             if self._proposal is not None:
-                self._proposal.abandon()
+                await self._proposal.abandon()
             if self._voice is not None:
                 self._runtime.vitals.closed(self._voice)
             await self._end_transfer()
@@ -219,8 +219,9 @@ class AgentSession:
         if self._session is not None:
             await self._refuse(RefusalCode.PROTOCOL, "announced twice")
             return
-        if not self._runtime.throttle.may_log_in(self.client):
-            await self._refuse(RefusalCode.BUSY, "too many log-ins; try again later")
+        # Those who logged in with the secret have been counted when they proved it.
+        if self._login.resumed is not None and not self._runtime.throttle.may_resume(self.client):
+            await self._refuse(RefusalCode.BUSY, "too many resumptions; try again later")
             return
         self._is_relay = announce.mode == "relay"
         if self._is_relay and not await self._may_relay():
@@ -254,9 +255,10 @@ class AgentSession:
             return None
         self._voice = voice
         vitals.opened(voice, announce)
+        before = self._runtime.fleet.state(self.client)
         try:
-            if announce.prior_exit_pending:
-                await self._settle_stops()
+            if announce.prior_exit_pending and before.instance != announce.instance:
+                await self._settle_stops("it says that it had stopped")
             is_illegal = await self._store_start(announce, session)
         except StorageError:
             if self._login.resumed is None:
@@ -264,6 +266,8 @@ class AgentSession:
             raise
         if is_illegal:
             self._raise("RESTART_WITHOUT_EXIT")
+        elif is_illegal_restart(before, announce.instance, prior_exit_pending=False):
+            vitals.exit_claimed(voice, self._wire.peer, before.last_seen_us)
         return session
 
     async def _store_start(self, announce: Announce, session: Session) -> bool:
@@ -382,8 +386,12 @@ class AgentSession:
                 await self._command_done(message)
             case ProposalBegin():
                 await self._proposal_begins(message)
-            case ProposalChunk():
-                await self._proposal_goes_on(message)
+            case ProposalChunk(data=data):
+                await self._runtime.throttle.before_piece(
+                    self.client, len(data), lambda: self._is_heard(session)
+                )
+                if await self._session_may_speak(session):
+                    await self._proposal_goes_on(message)
             case ProposalEnd():
                 await self._proposal_ends(message)
             case Goodbye(reason=reason):
@@ -432,7 +440,7 @@ class AgentSession:
         status = ClientStatus.EXITED if reason == "exit" else ClientStatus.SUSPENDED
         await self._runtime.fleet.note(self.client, status)
         if status is ClientStatus.EXITED:
-            await self._settle_stops()
+            await self._settle_stops("it said goodbye")
         await self._runtime.keeper.end(session)
         await self._send(GoodbyeAccepted())
         self._raise("CONNECTION_CLOSED", reason=f"goodbye: {reason}")
@@ -450,10 +458,10 @@ class AgentSession:
         if command is not None:
             self._command_told(command)
 
-    async def _settle_stops(self) -> None:
+    async def _settle_stops(self, detail: str) -> None:
         # The lock: a command that has just been sent is not noted as delivered before it is free.
         async with self._sending:
-            settled = await settle_stops(self._runtime.store, self.client, now_us())
+            settled = await settle_stops(self._runtime.store, self.client, now_us(), detail)
         for command in settled:
             self._command_told(command)
 
@@ -480,7 +488,7 @@ class AgentSession:
             )
             return
         try:
-            self._proposal = ProposalTransfer(self._runtime, self.client, begin)
+            self._proposal = await ProposalTransfer.open(self._runtime, self.client, begin)
         except StorageError as error:
             await self._refuse_proposal(str(error))
 
@@ -496,7 +504,7 @@ class AgentSession:
             await transfer.take(chunk)
         except StorageError as error:
             self._proposal = None
-            transfer.abandon()
+            await transfer.abandon()
             await self._refuse_proposal(str(error))
 
     async def _proposal_ends(self, end: ProposalEnd) -> None:

@@ -65,6 +65,7 @@ async def take_batch(
         runtime.journal.raise_event("SEQUENCE_GAP", client=client, last=last, next=following)
     if relayed is None:
         runtime.fleet.heard(client, result.accepted, saved=result.saved)
+        runtime.vitals.reported(client, result.accepted)
     else:
         _heard_through(runtime, client, result, way)
     runtime.logbook.write_reports(result.accepted, taken.lines)

@@ -60,7 +60,8 @@ class Listener:
         self._sessions: dict[str, AgentSession] = {}
         self._superseded: dict[str, list[AgentSession]] = {}
         """Oldest first; holds none of those clients that have none."""
-        self._unannounced: dict[str, set[AgentSession]] = {}
+        self._unannounced: dict[str, dict[AgentSession, None]] = {}
+        """Those of each client that have not said which process they are, oldest first."""
         self.sessions_ended = 0
         """Since the start."""
         self._access_notes: set[str] = set()
@@ -126,6 +127,7 @@ class Listener:
     def drop(self, client: str) -> None:
         """Close the connection of a client that is no longer registered."""
         self._runtime.throttle.forget(client)
+        self._runtime.familiar.forget(client)
         session = self._sessions.get(client)
         if session is not None:
             session.wire.abort()
@@ -258,11 +260,11 @@ class Listener:
             else:
                 self._runtime.anteroom.leave(visit)
                 session = AgentSession(wire, self._runtime, login)
-                if self._is_one_more_unannounced(session):
-                    try:
-                        await session.run(partial(self._announced, visit.source))
-                    finally:
-                        self._ended(session)
+                self._keep_unannounced(session)
+                try:
+                    await session.run(partial(self._announced, visit.source))
+                finally:
+                    self._ended(session)
         except OSError as error:
             self._runtime.journal.raise_event(
                 "CONNECTION_CLOSED", peer=wire.peer, reason=str(error) or type(error).__name__
@@ -303,10 +305,6 @@ class Listener:
         journal.raise_event("NEW_CONNECTION", peer=wire.peer)
         return True
 
-    def _too_many(self, wire: Wire, limit: int) -> None:
-        self._runtime.journal.raise_event("TOO_MANY_CONNECTIONS", peer=wire.address, limit=limit)
-        wire.reset()
-
     def _tell_notes(self, notes: Iterable[str]) -> None:
         """Report what is odd about the access lists: once, not at each connection."""
         for note in notes:
@@ -330,21 +328,30 @@ class Listener:
             wire.abort()
             return None
 
-    def _is_one_more_unannounced(self, session: AgentSession) -> bool:
-        if len(self._unannounced.get(session.client, ())) >= _UNANNOUNCED_MAX:
-            self._too_many(session.wire, _UNANNOUNCED_MAX)
-            return False
-        self._unannounced.setdefault(session.client, set()).add(session)
-        return True
+    def _keep_unannounced(self, session: AgentSession) -> None:
+        """Let a session wait for its first word; of too many, the one that says nothing longest goes.
+
+        Not the newcomer: an agent speaks at once, and a few silent connections of somebody else
+        who has its secret would keep it out.
+        """
+        waiting = self._unannounced.setdefault(session.client, {})
+        if len(waiting) >= _UNANNOUNCED_MAX:
+            oldest = next(iter(waiting))
+            del waiting[oldest]
+            self._runtime.journal.raise_event(
+                "TOO_MANY_CONNECTIONS", peer=oldest.wire.address, limit=_UNANNOUNCED_MAX
+            )
+            oldest.wire.abort(ConnectionAbortedError("it said nothing, and others came"))
+        waiting[session] = None
 
     def _announced(self, source: str, session: AgentSession) -> None:
         """Register a session, and only now.
 
         A peer that has logged in but has not been admitted must not displace the connection of the
-        process that holds the session. Nor does it make its address familiar: only log-ins that are
-        announced have a quota.
+        process that holds the session. Nor does it make its address familiar: resumptions have a
+        quota only where they are announced.
         """
-        self._runtime.familiar.logged_in(source, monotonic_s())
+        self._runtime.familiar.logged_in(source, session.client, monotonic_s())
         self._forget_unannounced(session)
         earlier = self._sessions.get(session.client)
         self._sessions[session.client] = session
@@ -376,7 +383,7 @@ class Listener:
     def _forget_unannounced(self, session: AgentSession) -> None:
         waiting = self._unannounced.get(session.client)
         if waiting is not None:
-            waiting.discard(session)
+            waiting.pop(session, None)
             if not waiting:
                 del self._unannounced[session.client]
 

@@ -89,7 +89,8 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
                 if not runtime.anteroom.negotiate(visit, places, monotonic_s()):
                     await _no_place(wire, runtime, places)
                     return None
-                await _negotiate(wire, runtime, claim, event, _rank(visit, Rank.HELLO))
+                if not await _negotiate(wire, runtime, claim, event, _rank(visit, Rank.HELLO)):
+                    return None
                 visit.owes_since_s = monotonic_s()
             case ResumptionRequested():
                 if not await _resume(wire, runtime, claim, event):
@@ -102,6 +103,8 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
             case Established(keys=keys):
                 await wire.flush()
                 runtime.metrics.handshake("resumed" if claim.resumed else "negotiated")
+                if not claim.resumed:
+                    runtime.throttle.logged_in(claim.client)
                 return Login(
                     claim.client, claim.verifier, keys, claim.resumed, claim.takeover, tuple(events)
                 )
@@ -134,7 +137,8 @@ def _rank(visit: Visit, of_a_stranger: Rank) -> Rank:
 
 async def _negotiate(
     wire: Wire, runtime: Runtime, claim: _Claim, event: NegotiationRequested, rank: Rank
-) -> None:
+) -> bool:
+    """Challenge a peer that says who it is; False where it is turned away instead."""
     settings = runtime.settings
     claim.takeover = event.takeover
     if settings.set_client_from_accept:
@@ -148,10 +152,16 @@ async def _negotiate(
             runtime.journal.raise_event("LOOKUP_REQUIRED", client=claim.client, peer=wire.peer)
             claim.is_lookup_refused = True
     verifier = None if claim.is_lookup_refused else runtime.registry.lookup(claim.client)
+    if verifier is not None and not runtime.throttle.may_log_in(claim.client):
+        runtime.metrics.handshake("too_often")
+        wire.connection.refuse(RefusalCode.BUSY)
+        await wire.flush()
+        return False
     claim.verifier = verifier
     work = partial(wire.connection.challenge, verifier, name=claim.client)
     await runtime.calculate(work, rank)
     await wire.flush()
+    return True
 
 
 async def _no_place(wire: Wire, runtime: Runtime, places: int) -> None:

@@ -17,7 +17,7 @@ __all__ = ["HANDSHAKE_OUTCOMES", "REPORT_RESULTS", "Metrics"]
 HANDSHAKE_OUTCOMES: Final = (
     *("negotiated", "resumed", "wrong_password", "unknown_name", "lookup_refused"),
     *("session_unknown", "session_superseded", "session_expired"),
-    *("protocol_error", "closed", "timed_out", "store_failed", "busy"),
+    *("protocol_error", "closed", "timed_out", "store_failed", "busy", "too_often"),
 )
 REPORT_RESULTS: Final = ("accepted", "duplicate", "unusable", "refused")
 REFUSAL_REASONS: Final = ("access_list", "connection_limit", "handshake_limit")

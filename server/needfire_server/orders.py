@@ -14,10 +14,13 @@ _EVER: Final = 0
 """As the present time, it lets no command be too old to be returned."""
 
 
-async def settle_stops(store: Store, client: str, now_us: int) -> list[Command]:
-    """Count every ``stop`` that was delivered as done, because the client has said goodbye.
+async def settle_stops(store: Store, client: str, now_us: int, detail: str) -> list[Command]:
+    """Count every ``stop`` that was delivered as done, because the client has stopped.
 
     Its answer may have been lost with the connection. Sent again, it would stop the next process.
+
+    Args:
+        detail: how that is known.
 
     Returns:
         The commands, as they are now.
@@ -31,7 +34,7 @@ async def settle_stops(store: Store, client: str, now_us: int) -> list[Command]:
             done = await store.acknowledge_command(
                 command.id,
                 "done",
-                "it said goodbye",
+                detail,
                 now_us=now_us,
                 client=client,
                 audit=acknowledgement_draft,

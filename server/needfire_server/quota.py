@@ -26,8 +26,10 @@ class Wish(Enum):
     STREAMS = "new streams of reports"
     FILES = "requests for files"
     PROPOSALS = "proposals"
+    PROPOSAL_BYTES = "bytes of proposals"
     MESSAGES = "messages beside reports"
     LOG_INS = "log-ins"
+    RESUMPTIONS = "resumptions"
 
 
 @dataclass(frozen=True, slots=True)

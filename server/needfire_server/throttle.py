@@ -30,12 +30,15 @@ _STREAMS: Final = Allowance(burst=32, per_s=1 / 60)
 _STREAMS_REMEMBERED: Final = 4
 _FILES: Final = Allowance(burst=20, per_s=0.1)
 _PROPOSALS: Final = Allowance(burst=5, per_s=1 / 60)
+_PROPOSAL_BYTES_PER_S: Final = 1024 * 1024
+"""Beyond the largest proposal that there may be. An agent waits a minute for the answer to one, with some
+MiB still on their way: those must come through in that time. So there is no directive for less."""
 _MESSAGES: Final = Allowance(burst=120, per_s=4)
 """Heartbeats, answers and beginnings: an agent has one in SetLoopTime seconds, and one for each
 checkpoint."""
 _LOG_INS: Final = Allowance(burst=60, per_s=0.2)
-"""Each leaves rows and records. An agent has one at its start, and one when its key is too old; sessions
-that are resumed over a bad line count as well."""
+"""Each costs arithmetic, and leaves rows and records. An agent has one at its start, and one when its key
+is too old; sessions that are resumed over a bad line have the same of their own."""
 _STEP_S: Final = 1.0
 _RELAY_FACTOR: Final = 100
 """A relay may deliver as much as so many agents: it speaks for all that report to it."""
@@ -107,18 +110,40 @@ class Throttle:
         await self._wait(client, {Wish.MESSAGES: _MESSAGES}, 0, is_wanted)
         self._quotas.charge(client, Wish.MESSAGES, _MESSAGES, 1, self._steady_s())
 
-    def may_log_in(self, client: str) -> bool:
-        """Charge a log-in; False where there were too many lately, and nothing is charged.
+    async def before_piece(
+        self, client: str, size_bytes: int, is_wanted: Callable[[], bool]
+    ) -> None:
+        """Wait until another piece of a proposal may be taken, and charge it.
 
+        Those of a proposal that was refused count as well: they have come all the same.
+        """
+        burst = self._settings().proposal_size_limit_bytes
+        allowance = Allowance(burst, _PROPOSAL_BYTES_PER_S)
+        await self._wait(client, {Wish.PROPOSAL_BYTES: allowance}, 0, is_wanted)
+        self._quotas.charge(client, Wish.PROPOSAL_BYTES, allowance, size_bytes, self._steady_s())
+
+    def may_log_in(self, client: str) -> bool:
+        """Return whether somebody may prove to be a client; False where it logged in too often.
+
+        Asked before anything is calculated, and charged by ``logged_in`` alone: what only those
+        can use up who have the secret keeps nobody out who merely shares the name with a stranger.
         Not held back but refused: who waits has a connection, and there may be many of them.
         """
-        now_s = self._steady_s()
-        wait_s = self._quotas.wait_s(client, Wish.LOG_INS, _LOG_INS, now_s)
-        if not wait_s:
-            self._quotas.charge(client, Wish.LOG_INS, _LOG_INS, 1, now_s)
-        elif self._quotas.hold(client, 0, wait_s, now_s):
-            self._tell_held(client, Wish.LOG_INS, _LOG_INS)
-        return not wait_s
+        return self._may(client, Wish.LOG_INS, _LOG_INS)
+
+    def logged_in(self, client: str) -> None:
+        """Charge a log-in: somebody has proved to have the secret, whatever they say next."""
+        self._quotas.charge(client, Wish.LOG_INS, _LOG_INS, 1, self._steady_s())
+
+    def may_resume(self, client: str) -> bool:
+        """Charge a resumption; False where there were too many lately, and nothing is charged.
+
+        Apart from log-ins: who has the secret but not the session cannot use it up.
+        """
+        may = self._may(client, Wish.RESUMPTIONS, _LOG_INS)
+        if may:
+            self._quotas.charge(client, Wish.RESUMPTIONS, _LOG_INS, 1, self._steady_s())
+        return may
 
     def proposal_wait_s(self, client: str) -> float:
         """Charge a proposal and return 0.0, or return in how many seconds there may be one.
@@ -143,6 +168,14 @@ class Throttle:
                 waited_s=round(each.waited_s),
                 reports=each.reports,
             )
+
+    def _may(self, client: str, wish: Wish, allowance: Allowance) -> bool:
+        now_s = self._steady_s()
+        wait_s = self._quotas.wait_s(client, wish, allowance, now_s)
+        # Who is refused does not wait.
+        if wait_s and self._quotas.hold(client, 0, 0.0, now_s):
+            self._tell_held(client, wish, allowance)
+        return not wait_s
 
     def _wishes(self, client: str) -> dict[Wish, Allowance]:
         settings = self._settings()
@@ -184,7 +217,7 @@ class Throttle:
             "CLIENT_HELD_BACK",
             client=client,
             what=wish.value,
-            limit=f"{allowance.per_s:g} a second, {allowance.burst:g} at once",
+            limit=f"{allowance.per_s:.10g} a second, {allowance.burst:.10g} at once",
         )
 
     def _is_new(self, client: str, stream: bytes) -> bool:

@@ -118,7 +118,18 @@ def _hash_some(digest: "hashlib._Hash", found: OpenedFile) -> bool:
 class ProposalTransfer:
     """A baseline that a client offers, on its way into the proposals folder."""
 
-    def __init__(self, runtime: Runtime, client: str, begin: ProposalBegin) -> None:
+    def __init__(
+        self, runtime: Runtime, client: str, begin: ProposalBegin, file: ProposalFile
+    ) -> None:
+        self._runtime = runtime
+        self._client = client
+        self._begin = begin
+        self._digest = hashlib.sha256()
+        self._received_bytes = 0
+        self._file = file
+
+    @classmethod
+    async def open(cls, runtime: Runtime, client: str, begin: ProposalBegin) -> "ProposalTransfer":
         """Open the place for it.
 
         Raises:
@@ -127,12 +138,8 @@ class ProposalTransfer:
         limit = runtime.settings.proposal_size_limit_bytes
         if begin.size_bytes > limit:
             raise StorageError(f"{begin.size_bytes} bytes exceed the limit of {limit} bytes")
-        self._runtime = runtime
-        self._client = client
-        self._begin = begin
-        self._digest = hashlib.sha256()
-        self._received_bytes = 0
-        self._file: ProposalFile = runtime.data_files.new_proposal(client)
+        file = await asyncio.to_thread(runtime.data_files.new_proposal, client)
+        return cls(runtime, client, begin, file)
 
     async def take(self, chunk: ProposalChunk) -> None:
         """Write one piece.
@@ -159,7 +166,7 @@ class ProposalTransfer:
             self._received_bytes != self._begin.size_bytes
             or self._digest.digest() != self._begin.sha256
         ):
-            self.abandon()
+            await self.abandon()
             reason = "it did not arrive as it was announced"
             self._runtime.journal.raise_event(
                 "PROPOSAL_REFUSED", client=self._client, reason=reason
@@ -193,6 +200,10 @@ class ProposalTransfer:
             "BASELINE_PROPOSAL_RECEIVED", subject=self._client, client=self._client, fields=fields
         )
 
-    def abandon(self) -> None:
-        """Remove what has arrived so far."""
-        self._file.discard()
+    async def abandon(self) -> None:
+        """Remove what has arrived so far.
+
+        In a thread: to remove a GiB takes some file systems a third of a second, in which nobody
+        would have an answer, and whoever sends one may break it off at any time.
+        """
+        await asyncio.to_thread(self._file.discard)

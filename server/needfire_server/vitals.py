@@ -4,11 +4,11 @@ What an agent's connections, heartbeats and reports tell beyond its state (``fle
 in memory: after a restart of the server agents are back within a minute and tell it again.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from needfire_protocol.event import format_time
+from needfire_protocol.event import Event, format_time
 from needfire_protocol.messages import Announce, Heartbeat
 from needfire_server.clock import monotonic_s, now_us
 from needfire_server.clock_watch import ClockWatch, whole_seconds
@@ -16,7 +16,7 @@ from needfire_server.fleet import Fleet
 from needfire_server.journal import Journal
 from needfire_server.lineage import Clone, Lineage, Process
 from needfire_server.rate_limit import PUSHED_OUT, RateLimiter
-from needfire_server.states import ClientState, says_goodbye
+from needfire_server.states import ClientState, ClientStatus, says_goodbye, status_of
 
 __all__ = ["Pulse", "Vitals", "Voice"]
 
@@ -60,6 +60,8 @@ class Pulse:
     """Whether the alarm about its clock holds: it may have been held back."""
     restored: tuple[bytes, ...] = ()
     """Streams of which it was told that they came from an earlier state."""
+    is_exit_claimed: bool = False
+    """It said that the process before it stopped, and its reports have not shown it yet."""
 
     def is_silent(self, now_s: float, limit_s: int) -> bool:
         """True where nothing was heard for longer than it may be silent.
@@ -155,6 +157,8 @@ class Vitals:
         pulse.beat_s = now_s
         pulse.spool_reports = heartbeat.spool_reports
         pulse.spool_oldest_us = heartbeat.spool_oldest_us
+        if pulse.is_exit_claimed and not heartbeat.spool_reports:
+            self._tell_not_shown(voice.client, pulse, "nothing waits in its spool")
         if clock_limit_s:
             self._look_at_clock(voice.client, pulse, heartbeat.time_us, clock_limit_s)
 
@@ -176,6 +180,37 @@ class Vitals:
             boot_id=voice.process.boot_id,
             sequence=sequence,
         )
+
+    def exit_claimed(self, voice: Voice, peer: str, last_us: int | None) -> None:
+        """A new process says that the one before stopped in order, of which nothing has come.
+
+        That an agent was killed could be hidden with it. So it is told as what it is, its word, and
+        the reports that it brings along have to show it.
+
+        Args:
+            last_us: when the one before was last heard.
+        """
+        self._of(voice.client).is_exit_claimed = True
+        self._journal.raise_event(
+            "PRIOR_EXIT_CLAIMED",
+            client=voice.client,
+            peer=peer,
+            last="" if last_us is None else format_time(last_us),
+        )
+
+    def reported(self, client: str, events: Sequence[Event]) -> None:
+        """A client delivered these, in the order in which they happened."""
+        pulse = self._pulses.get(client)
+        if pulse is None or not pulse.is_exit_claimed:
+            return
+        for event in events:
+            status = status_of(event.code)
+            if says_goodbye(status):
+                pulse.is_exit_claimed = False
+                return
+            if status is ClientStatus.STARTED:
+                self._tell_not_shown(client, pulse, "its own start came first")
+                return
 
     # ---- what the time tells ---------------------------------------------------------------------
 
@@ -293,6 +328,10 @@ class Vitals:
             pulse.is_difference_told = True
             differs_s = whole_seconds(clock.difference_us)
             self._journal.raise_event("CLOCK_DIFFERS", client=client, seconds=differs_s)
+
+    def _tell_not_shown(self, client: str, pulse: Pulse, reason: str) -> None:
+        pulse.is_exit_claimed = False
+        self._journal.raise_event("PRIOR_EXIT_NOT_SHOWN", client=client, reason=reason)
 
     def _may_tell_of_clock(self, client: str) -> bool:
         return self._clock_events.admit(client, self._steady_s())

@@ -280,6 +280,27 @@ def test_a_clean_stop_is_not_state_8(
     assert "Restart without prior exit" not in server.output()
 
 
+def test_a_clean_stop_while_the_server_is_away_is_the_agents_word_until_its_report_comes(
+    server_home: ServerHome, make_baselined_agent: MakeAgent
+) -> None:
+    server = server_home.start()
+    agent = make_baselined_agent()
+    daemon = agent.start()
+    daemon.wait_for("File check completed.")
+    server.wait_for("File check completed.")
+    server.send_signal(signal.SIGTERM)
+    assert server.exit_status() == 0
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.exit_status() == 0
+    server = server_home.start()
+    agent.start().wait_for("File check completed.")
+    server.wait_for("Agent says that the one before it stopped, and could not tell")
+    server.wait_for('msg="EXIT"')
+    server.wait_for("File check completed.")
+    assert "has no report of that" not in server.output()
+    assert "Restart without prior exit" not in server.output()
+
+
 def test_every_state_is_explained_with_its_fix(server_home: ServerHome) -> None:
     for number in range(1, 9):
         text = server_home.admin("explain", "state", str(number)).stdout

@@ -263,8 +263,55 @@ async def test_a_goodbye_ends_the_session_and_says_how(server: LiveServer) -> No
 async def test_an_exit_that_is_still_on_its_way_is_not_state_8(server: LiveServer) -> None:
     peer = await server.log_in(instance=b"1" * 16)
     await peer.close()
-    await server.log_in(instance=b"2" * 16, prior_exit_pending=True)
-    assert "RESTART_WITHOUT_EXIT" not in server.codes()
+    peer = await server.log_in(instance=b"2" * 16, prior_exit_pending=True)
+    said = await server.until_said("PRIOR_EXIT_CLAIMED")
+    assert said.fields["client"] == NAME
+    assert said.fields["last"]
+    exit_ = event_body("EXIT", program="needfire-agent", status="Terminated")
+    await peer.send(Heartbeat(0, 3, 0), peer.batch(1, event_body(), exit_, event_body("START")))
+    while not isinstance(await peer.next_message(), Acknowledge):
+        pass
+    await peer.send(Heartbeat(0, 0, None), peer.batch(4, event_body("START")))
+    while not isinstance(await peer.next_message(), Acknowledge):
+        pass
+    assert not {"RESTART_WITHOUT_EXIT", "PRIOR_EXIT_NOT_SHOWN"} & {*server.codes()}
+
+
+@pytest.mark.parametrize("how", ["its own start came first", "nothing waits in its spool"])
+async def test_an_exit_that_an_agent_only_speaks_of_is_told_as_its_word(
+    server: LiveServer, how: str
+) -> None:
+    """Else whoever kills an agent and starts it again would be silent with one bit."""
+    await (await server.log_in(instance=b"1" * 16)).close()
+    peer = await server.log_in(instance=b"2" * 16, prior_exit_pending=True)
+    await server.until_said("PRIOR_EXIT_CLAIMED")
+    exit_ = event_body("EXIT", program="needfire-agent", status="Terminated")
+    if how.startswith("its own"):
+        await peer.send(peer.batch(1, event_body("START"), exit_))
+    else:
+        await peer.send(Heartbeat(0, 0, None))
+    told = await server.until_said("PRIOR_EXIT_NOT_SHOWN")
+    assert (told.fields["client"], told.fields["reason"]) == (NAME, how)
+    # Once, whatever comes of it.
+    await peer.send(Heartbeat(0, 0, None), peer.batch(3, event_body("START")))
+    while not isinstance(await peer.next_message(), Acknowledge):
+        pass
+    assert server.codes().count("PRIOR_EXIT_NOT_SHOWN") == 1
+
+
+async def test_where_the_server_knows_of_the_end_nobody_needs_to_claim_it(
+    server: LiveServer,
+) -> None:
+    first = await server.log_in(instance=b"1" * 16)
+    await first.send(Goodbye("exit"))
+    assert await first.next_message() == GoodbyeAccepted()
+    for _ in range(2):
+        # The second time it is the same process, which says the same for as long as it lives.
+        peer = await server.log_in(instance=b"2" * 16, prior_exit_pending=True)
+        await peer.send(Heartbeat(0, 0, None), peer.batch(1, event_body("START")))
+        assert isinstance(await peer.next_message(), Acknowledge)
+        await peer.close()
+    assert not {"PRIOR_EXIT_CLAIMED", "PRIOR_EXIT_NOT_SHOWN"} & {*server.codes()}
 
 
 async def test_a_file_arrives_whole_with_its_digest(server: LiveServer) -> None:
@@ -440,12 +487,12 @@ async def test_a_stranger_s_wrong_password_changes_nothing_that_is_known_of_a_cl
 
 
 async def test_a_secret_alone_does_not_use_up_the_connections(server: LiveServer) -> None:
-    for _ in range(8):
-        await (await server.connect()).negotiate(NAME, PASSWORD)
-    ninth = await server.connect()
-    await ninth.negotiate(NAME, PASSWORD)
+    peers = [await server.connect() for _ in range(9)]
+    for peer in peers:
+        await peer.negotiate(NAME, PASSWORD)
     await server.until_said("TOO_MANY_CONNECTIONS")
-    await ninth.until_closed()
+    await peers[0].until_closed()
+    await peers[8].announce()
 
 
 async def test_who_takes_its_own_session_again_and_again_does_not_use_up_the_connections(

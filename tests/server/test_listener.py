@@ -14,13 +14,20 @@ import pytest
 from needfire_protocol.connection import AgentConnection
 from needfire_protocol.connection_events import ConnectionEvent, Established, Refused
 from needfire_protocol.limits import HANDSHAKE_FRAME_BYTES_MAX
-from needfire_protocol.messages import RefusalCode
+from needfire_protocol.messages import Acknowledge, RefusalCode
 from needfire_protocol.srp import make_verifier
 from needfire_server import agent_session as agent_session_module
 from needfire_server import anteroom as anteroom_module
 from needfire_server import listener as listener_module
 from needfire_server.porch import Porch
-from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, live_server
+from needfire_testkit.live_server import (
+    NAME,
+    PASSWORD,
+    LiveServer,
+    Peer,
+    event_body,
+    live_server,
+)
 from needfire_testkit.server import until
 
 
@@ -251,7 +258,7 @@ async def test_who_logged_in_lately_gets_in_where_strangers_take_all_connections
 
 
 async def test_an_address_is_familiar_only_once_its_client_is_admitted(server: LiveServer) -> None:
-    """Log-ins have a quota where they are announced, and what comes first has to have one."""
+    """Resumptions have a quota where they are announced, and what comes first has to have one."""
     agent = await server.connect()
     await agent.negotiate(NAME, PASSWORD)
     await until(lambda: server.listener._unannounced, "the log-in")
@@ -262,6 +269,26 @@ async def test_an_address_is_familiar_only_once_its_client_is_admitted(server: L
     await again.resume(agent.keys)
     await until(lambda: server.listener._unannounced, "the resumption")
     assert len(server.runtime.familiar) == 1
+
+
+async def test_silent_connections_of_somebody_who_has_the_secret_keep_no_agent_out(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "_UNANNOUNCED_MAX", 2)
+    silent = []
+    for count in range(1, 4):
+        peer = await server.connect()
+        await peer.negotiate(NAME, PASSWORD)
+        silent.append(peer)
+        if count < 3:
+            await until(lambda: len(server.listener._unannounced[NAME]) == count, "it")  # noqa: B023
+    assert (await server.until_said("TOO_MANY_CONNECTIONS")).fields["limit"] == 2
+    await silent[0].until_closed()
+    agent = await server.log_in()
+    await agent.send(agent.batch(1, event_body()))
+    assert await agent.next_message() == Acknowledge(agent.stream, 1)
+    await silent[1].until_closed()
+    await silent[2].announce()
 
 
 async def test_who_logged_in_lately_does_not_wait_on_the_porch(

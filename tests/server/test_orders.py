@@ -121,8 +121,22 @@ async def test_a_goodbye_in_the_spool_settles_a_stop_as_well(server: LiveServer)
     assert await peer.next_message() == Command(stop, "stop")
     await peer.close()
     await server.log_in(instance=b"j" * 16, prior_exit_pending=True)
-    await server.until_said("COMMAND_ACKNOWLEDGED")
+    told = await server.until_said("COMMAND_ACKNOWLEDGED")
+    assert told.fields["detail"] == "it says that it had stopped"
     assert not await server.runtime.store.pending_commands(NAME)
+
+
+async def test_a_process_that_comes_back_has_not_stopped_whatever_the_one_before_left(
+    server: LiveServer,
+) -> None:
+    """It says of its predecessor the same each time that it connects."""
+    await (await server.log_in(instance=b"j" * 16, prior_exit_pending=True)).close()
+    stop = await queue(server, "stop", now_us() + HOUR_US)
+    for _ in range(2):
+        peer = await server.log_in(instance=b"j" * 16, prior_exit_pending=True)
+        assert await peer.next_message() == Command(stop, "stop")
+        await peer.close()
+    assert "COMMAND_ACKNOWLEDGED" not in server.codes()
 
 
 async def test_a_stop_that_was_never_sent_waits_for_the_next_process(server: LiveServer) -> None:

@@ -1,12 +1,15 @@
 """A client that asks for too much waits, is told of, and loses nothing."""
 
+import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from needfire_protocol.connection_events import Refused
 from needfire_protocol.messages import (
     RELAYED_REPORT,
     Acknowledge,
@@ -21,15 +24,19 @@ from needfire_protocol.messages import (
     ProposalChunk,
     ProposalEnd,
     ProposalRefused,
+    RefusalCode,
     Report,
     ReportBatch,
 )
 from needfire_server import agent_session as agent_session_module
 from needfire_server import throttle as throttle_module
 from needfire_server.config import ServerSettings
+from needfire_server.datafiles import ProposalFile
 from needfire_server.quota import Allowance
+from needfire_server.storage import store as store_module
 from needfire_server.throttle import BURST_S, ODDITY_REPORTS, WAIT_S_MAX, Throttle
-from needfire_testkit.live_server import LiveServer, event_body, live_server
+from needfire_server.turnstile import Rank
+from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, event_body, live_server
 
 
 class Clock:
@@ -66,7 +73,10 @@ class Bench:
     def __init__(self, rate: int = 1) -> None:
         self.clock, self.said = Clock(), Said()
         settings = ServerSettings(
-            agent_report_rate=rate, agent_byte_rate=0, relay_clients=("hall",)
+            agent_report_rate=rate,
+            agent_byte_rate=0,
+            relay_clients=("hall",),
+            proposal_size_limit_bytes=1000,
         )
         self.throttle = Throttle(
             self.said,  # type: ignore[arg-type]
@@ -302,6 +312,86 @@ async def test_pieces_of_the_usual_size_are_not_counted_as_messages(
     assert "CLIENT_HELD_BACK" not in server.codes()
 
 
+async def test_bytes_of_proposals_beyond_the_largest_one_come_as_slowly_as_the_quota_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(throttle_module, "_PROPOSAL_BYTES_PER_S", 10)
+    bench = Bench()
+    waits = []
+    for client in ["web1"] * 13 + ["web2"]:
+        began_s = bench.clock.now_s
+        await bench.throttle.before_piece(client, 100, lambda: True)
+        waits.append(bench.clock.now_s - began_s)
+    # The piece that goes beyond is taken; the next one waits until it is worked off.
+    assert waits == pytest.approx([0] * 11 + [10] * 2 + [0])
+    assert [(code, said["what"], said["limit"]) for code, said in bench.said.events] == [
+        ("CLIENT_HELD_BACK", "bytes of proposals", "10 a second, 1000 at once")
+    ]
+
+
+async def test_a_proposal_beyond_the_bytes_of_a_client_comes_later_and_whole(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle_module, "_PROPOSAL_BYTES_PER_S", 2**22)
+    server.configure(proposal_size_limit_bytes=2**20)
+    content = os.urandom(2**20)
+    begin = ProposalBegin(len(content), hashlib.sha256(content).digest())
+    pieces = [content[at : at + 65_536] for at in range(0, len(content), 65_536)]
+    peer = await server.log_in()
+    for _ in range(2):
+        await peer.send(begin, *map(ProposalChunk, pieces), ProposalEnd())
+        assert isinstance(await peer.next_message(), ProposalAccepted)
+    assert (await server.until_said("CLIENT_HELD_BACK")).fields["what"] == "bytes of proposals"
+    await peer.send(peer.batch(1, event_body()))
+    assert await peer.next_message() == Acknowledge(peer.stream, 1)
+
+
+async def test_what_comes_of_a_refused_proposal_counts_as_well(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle_module, "_PROPOSAL_BYTES_PER_S", 2**22)
+    server.configure(proposal_size_limit_bytes=100)
+    peer = await server.log_in()
+    await peer.send(ProposalBegin(2**20, bytes(32)), *[ProposalChunk(bytes(65_536))] * 4)
+    assert isinstance(await peer.next_message(), ProposalRefused)
+    assert (await server.until_said("CLIENT_HELD_BACK")).fields["what"] == "bytes of proposals"
+
+
+async def test_what_a_proposal_leaves_is_not_removed_by_the_event_loop(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GiB takes a third of a second, in which nobody has an answer."""
+    threads: list[threading.Thread] = []
+    discard, unlink = ProposalFile.discard, store_module._unlink
+
+    def noted_discard(file: ProposalFile) -> None:
+        threads.append(threading.current_thread())
+        discard(file)
+
+    def noted_unlink(path: str) -> None:
+        threads.append(threading.current_thread())
+        unlink(path)
+
+    monkeypatch.setattr(ProposalFile, "discard", noted_discard)
+    monkeypatch.setattr(store_module, "_unlink", noted_unlink)
+    digest = hashlib.sha256(b"x").digest()
+    peer = await server.log_in()
+    await peer.send(ProposalBegin(1, bytes(32)), ProposalChunk(b"x"), ProposalEnd())
+    assert isinstance(await peer.next_message(), ProposalRefused)
+    for _ in range(2):
+        await peer.send(ProposalBegin(1, digest), ProposalChunk(b"x"), ProposalEnd())
+        assert isinstance(await peer.next_message(), ProposalAccepted)
+    await peer.send(ProposalBegin(2, digest), ProposalChunk(b"x"), peer.batch(1, event_body()))
+    assert await peer.next_message() == Acknowledge(peer.stream, 1)
+    await peer.close()
+    await server.until_said("CONNECTION_CLOSED")
+    async with asyncio.timeout(10):
+        while len(threads) < 3:
+            await asyncio.sleep(0.005)
+    assert threading.main_thread() not in threads
+    assert len(list((server.directory / "proposals").iterdir())) == 1
+
+
 async def test_reports_are_acknowledged_while_a_large_file_is_on_its_way(
     server: LiveServer,
 ) -> None:
@@ -358,12 +448,25 @@ async def test_heartbeats_as_fast_as_they_can_be_sent_are_not_all_looked_at(
 
 def test_more_log_ins_than_any_agent_needs_are_refused_and_told_once() -> None:
     bench = Bench()
-    answers = [bench.throttle.may_log_in("web1") for _ in range(100)]
+    answers = []
+    for _ in range(100):
+        answers.append(bench.throttle.may_log_in("web1"))
+        if answers[-1]:
+            bench.throttle.logged_in("web1")
     assert answers == [True] * 61 + [False] * 39
     assert [fields["what"] for _, fields in bench.said.events] == ["log-ins"]
     assert bench.throttle.may_log_in("web2")
     bench.clock.now_s += 6
     assert bench.throttle.may_log_in("web1")
+
+
+def test_resumptions_have_a_quota_of_their_own() -> None:
+    bench = Bench()
+    for _ in range(100):
+        bench.throttle.logged_in("web1")
+    assert not bench.throttle.may_log_in("web1")
+    answers = [bench.throttle.may_resume("web1") for _ in range(100)]
+    assert answers == [True] * 61 + [False] * 39
 
 
 async def test_a_client_that_logs_in_all_the_time_is_turned_away(
@@ -372,7 +475,70 @@ async def test_a_client_that_logs_in_all_the_time_is_turned_away(
     monkeypatch.setattr(throttle_module, "_LOG_INS", Allowance(burst=1, per_s=0.001))
     for _ in range(2):
         await (await server.log_in()).close()
-    with pytest.raises(AssertionError, match="BUSY"):
-        await server.log_in()
+    calculated = count_calculations(server, monkeypatch)
+    for _ in range(3):
+        assert await outcome_of_log_in(server) is RefusalCode.BUSY
+    assert not calculated, "it is turned away before anything is calculated for it"
     await server.until_said("CLIENT_HELD_BACK")
+    assert server.codes().count("CLIENT_HELD_BACK") == 1
     assert server.codes().count("NEW_CLIENT") <= 2
+
+
+async def test_who_proves_the_secret_and_says_nothing_then_has_logged_in_all_the_same(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle_module, "_LOG_INS", Allowance(burst=1, per_s=0.001))
+    for _ in range(2):
+        assert await outcome_of_log_in(server) is None
+    assert await outcome_of_log_in(server) is RefusalCode.BUSY
+
+
+async def test_who_has_only_the_name_of_a_client_uses_up_nothing_of_its_log_ins(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle_module, "_LOG_INS", Allowance(burst=1, per_s=0.001))
+    for _ in range(5):
+        assert await outcome_of_log_in(server, "guessed") is RefusalCode.AUTHENTICATION_FAILED
+    await server.log_in()
+    assert "CLIENT_HELD_BACK" not in server.codes()
+
+
+async def test_a_session_is_resumed_although_its_client_has_logged_in_too_often(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle_module, "_LOG_INS", Allowance(burst=1, per_s=0.001))
+    agent = await server.log_in()
+    await agent.close()
+    # Somebody has the secret, and logs in without saying anything.
+    outcomes = [await outcome_of_log_in(server) for _ in range(3)]
+    assert outcomes[-1] is RefusalCode.BUSY
+    for _ in range(2):
+        again = await server.connect()
+        await again.resume(agent.keys)
+        await again.announce()
+        await again.send(Heartbeat(0, 0, None))
+        await again.close()
+    once_more = await server.connect()
+    await once_more.resume(agent.keys)
+    with pytest.raises(AssertionError, match="too many resumptions"):
+        await once_more.announce()
+
+
+def count_calculations(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[Rank]:
+    """Return the ranks of what is calculated from now on."""
+    ranks: list[Rank] = []
+    run = server.runtime._turnstile.run
+
+    async def noted(work: Callable[[], object], rank: Rank) -> object:
+        ranks.append(rank)
+        return await run(work, rank)
+
+    monkeypatch.setattr(server.runtime._turnstile, "run", noted)
+    return ranks
+
+
+async def outcome_of_log_in(server: LiveServer, password: str = PASSWORD) -> RefusalCode | None:
+    """Log in without an announcement; return why it was refused, if it was."""
+    peer = await server.connect()
+    last = (await peer.negotiate(NAME, password))[-1]
+    return last.code if isinstance(last, Refused) else None

@@ -889,7 +889,8 @@ _SERVING: Final = (
         size(_MIB, 2**40),
         "1G",
         "256M",
-        "Size of a baseline that a client may propose.",
+        "Size of a baseline that a client may propose. As many bytes of proposals are taken from it at "
+        "once, and 1M a second beyond that: it waits, and loses nothing.",
         server=Honoured("proposal_size_limit_bytes"),
         is_ours=True,
     ),

@@ -74,6 +74,7 @@ _GAPS: Final = frozenset(
         "REALTIME_SILENT",
         "SCAN_STANDS_STILL",
         "RESTART_WITHOUT_EXIT",
+        "PRIOR_EXIT_NOT_SHOWN",
         "SEQUENCE_GAP",
         "SPOOL_FULL",
         "SPOOL_DAMAGED",

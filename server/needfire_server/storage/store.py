@@ -368,7 +368,8 @@ class DatabaseStore:
         """Get rid of what a proposal offered, which no row names any more."""
         number = path.removeprefix(file_rows.PROPOSAL_PREFIX)
         if number == path:
-            _unlink(path)
+            # It may be large, and take a while.
+            await asyncio.to_thread(_unlink, path)
         else:
             await self._write(file_rows.give_up, int(number))
 
