@@ -25,6 +25,7 @@ class Wish(Enum):
     BYTES = "bytes of reports"
     STREAMS = "new streams of reports"
     FILES = "requests for files"
+    FILE_BYTES = "bytes of files"
     PROPOSALS = "proposals"
     PROPOSAL_BYTES = "bytes of proposals"
     MESSAGES = "messages beside reports"

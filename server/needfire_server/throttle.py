@@ -12,6 +12,7 @@ from typing import Final
 from needfire_protocol.messages import ReportBatch
 from needfire_server.clock import monotonic_s
 from needfire_server.config import ServerSettings
+from needfire_server.datafiles import BASELINE_BYTES_MAX
 from needfire_server.journal import Journal
 from needfire_server.quota import Allowance, Quotas, Wish
 
@@ -29,6 +30,8 @@ _STREAMS: Final = Allowance(burst=32, per_s=1 / 60)
 """New spools. A stream leaves a row for ever; an agent has one in its life, or a few."""
 _STREAMS_REMEMBERED: Final = 4
 _FILES: Final = Allowance(burst=20, per_s=0.1)
+_FILE_BYTES: Final = Allowance(burst=BASELINE_BYTES_MAX, per_s=4 * 1024 * 1024)
+"""The largest baseline at once. Each request has the file hashed and sealed again, whatever its size."""
 _PROPOSALS: Final = Allowance(burst=5, per_s=1 / 60)
 _PROPOSAL_BYTES_PER_S: Final = 1024 * 1024
 """Beyond the largest proposal that there may be. An agent waits a minute for the answer to one, with some
@@ -104,6 +107,14 @@ class Throttle:
         """Wait until a client may have another file, and charge it."""
         await self._wait(client, {Wish.FILES: _FILES}, 0, is_wanted)
         self._quotas.charge(client, Wish.FILES, _FILES, 1, self._steady_s())
+
+    async def before_chunk(self, client: str, size_bytes: int) -> None:
+        """Wait until another chunk of a file may be sent to a client, and charge it.
+
+        Not all of the file before it is sent: an agent waits a minute for each chunk.
+        """
+        await self._wait(client, {Wish.FILE_BYTES: _FILE_BYTES}, 0, lambda: True)
+        self._quotas.charge(client, Wish.FILE_BYTES, _FILE_BYTES, size_bytes, self._steady_s())
 
     async def before_message(self, client: str, is_wanted: Callable[[], bool]) -> None:
         """Wait until another small message of a client may be looked at, and charge it."""

@@ -58,7 +58,12 @@ async def send_file(
         await send(FileRefused(kind))
         return
     with found:
-        if not await _send_opened(send, kind, found):
+
+        async def send_chunk(data: bytes) -> None:
+            await runtime.throttle.before_chunk(client, len(data))
+            await send(FileChunk(data))
+
+        if not await _send_opened(send, send_chunk, kind, found):
             runtime.journal.raise_event(
                 "FILE_NOT_ACCESSIBLE",
                 client=client,
@@ -75,7 +80,10 @@ async def send_file(
 
 
 async def _send_opened(
-    send: Callable[[Message], Awaitable[None]], kind: FileKind, found: OpenedFile
+    send: Callable[[Message], Awaitable[None]],
+    send_chunk: Callable[[bytes], Awaitable[None]],
+    kind: FileKind,
+    found: OpenedFile,
 ) -> bool:
     """Send a file in chunks; False where it could not be read to the size that was announced."""
     try:
@@ -92,7 +100,7 @@ async def _send_opened(
         if not data:
             return False
         left -= len(data)
-        await send(FileChunk(data))
+        await send_chunk(data)
     await send(FileEnd())
     return True
 

@@ -357,6 +357,21 @@ async def test_what_comes_of_a_refused_proposal_counts_as_well(
     assert (await server.until_said("CLIENT_HELD_BACK")).fields["what"] == "bytes of proposals"
 
 
+async def test_bytes_of_files_beyond_a_quota_are_sent_slowly_and_all_of_them(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowance = Allowance(burst=100_000, per_s=2**20)
+    monkeypatch.setattr(throttle_module, "_FILE_BYTES", allowance)
+    content = os.urandom(300_000)
+    (server.directory / "file.localhost").write_bytes(content)
+    peer = await server.log_in()
+    await peer.send(FileRequest(FileKind.BASELINE))
+    messages = [await peer.next_message() for _ in range(1 + 5 + 1)]
+    assert b"".join(m.data for m in messages if isinstance(m, FileChunk)) == content
+    assert isinstance(messages[-1], FileEnd)
+    assert (await server.until_said("CLIENT_HELD_BACK")).fields["what"] == "bytes of files"
+
+
 async def test_what_a_proposal_leaves_is_not_removed_by_the_event_loop(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
