@@ -143,7 +143,13 @@ async def _negotiate(
     claim.takeover = event.takeover
     if settings.set_client_from_accept:
         claim.client = await runtime.names.name_from_address(wire.address)
-    else:
+    if _logs_in_too_often(runtime, claim.client or event.name.lower()):
+        # Before the name service is asked for it, too.
+        runtime.metrics.handshake("too_often")
+        wire.connection.refuse(RefusalCode.BUSY)
+        await wire.flush()
+        return False
+    if not settings.set_client_from_accept:
         identity = await runtime.names.check(event.name, wire.address)
         claim.client = identity.name
         for finding in identity.findings:
@@ -152,16 +158,15 @@ async def _negotiate(
             runtime.journal.raise_event("LOOKUP_REQUIRED", client=claim.client, peer=wire.peer)
             claim.is_lookup_refused = True
     verifier = None if claim.is_lookup_refused else runtime.registry.lookup(claim.client)
-    if verifier is not None and not runtime.throttle.may_log_in(claim.client):
-        runtime.metrics.handshake("too_often")
-        wire.connection.refuse(RefusalCode.BUSY)
-        await wire.flush()
-        return False
     claim.verifier = verifier
     work = partial(wire.connection.challenge, verifier, name=claim.client)
     await runtime.calculate(work, rank)
     await wire.flush()
     return True
+
+
+def _logs_in_too_often(runtime: Runtime, client: str) -> bool:
+    return runtime.registry.lookup(client) is not None and not runtime.throttle.may_log_in(client)
 
 
 async def _no_place(wire: Wire, runtime: Runtime, places: int) -> None:

@@ -484,9 +484,15 @@ def test_resumptions_have_a_quota_of_their_own() -> None:
     assert answers == [True] * 61 + [False] * 39
 
 
+@pytest.mark.parametrize("is_name_from_accept", [False, True], ids=["claimed", "from accept"])
 async def test_a_client_that_logs_in_all_the_time_is_turned_away(
-    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, *, is_name_from_accept: bool
 ) -> None:
+    async def name_from_address(_address: str) -> str:
+        return NAME
+
+    monkeypatch.setattr(server.runtime.names, "name_from_address", name_from_address)
+    server.configure(set_client_from_accept=is_name_from_accept)
     monkeypatch.setattr(throttle_module, "_LOG_INS", Allowance(burst=1, per_s=0.001))
     for _ in range(2):
         await (await server.log_in()).close()
