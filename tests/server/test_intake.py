@@ -149,6 +149,79 @@ async def test_what_comes_during_a_commit_shares_the_next_one() -> None:
     assert store.commits == [["web0"], [f"web{each}" for each in range(1, 9)]]
 
 
+async def told_in_each_turn(tasks: Sequence[asyncio.Task[Taken]]) -> list[list[int]]:
+    """Return who was told in each turn of the loop, from the first one that tells until all are."""
+    turns: list[list[int]] = []
+    known: set[int] = set()
+    async with asyncio.timeout(15):
+        while len(known) < len(tasks):
+            done = [number for number, task in enumerate(tasks) if task.done()]
+            turns.append([number for number in done if number not in known])
+            known.update(done)
+            await asyncio.sleep(0)
+    return [turn for turn in turns if turn]
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 150])
+async def test_a_group_is_told_in_its_order_and_a_bounded_portion_in_each_turn(more: int) -> None:
+    store, portion = SlowStore(), intake_module._TOLD_IN_A_TURN
+    way = intake(store)
+    count = portion + more
+    tasks = [asyncio.ensure_future(way.take(f"web{each}", batch(SMALL))) for each in range(count)]
+    await store.commit()
+    turns = await told_in_each_turn(tasks)
+    assert [len(turn) for turn in turns[:-1]] == [portion] * (len(turns) - 1)
+    assert len(turns) == -(-count // portion)
+    assert [number for turn in turns for number in turn] == list(range(count))
+    assert len(store.commits) == 1
+
+
+async def test_the_next_group_reaches_the_store_before_anybody_is_told_of_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the store had nothing to do while a hundred sessions were served."""
+    store, count = SlowStore(), 4 * intake_module._TOLD_IN_A_TURN
+    monkeypatch.setattr(intake_module, "_GROUP_BATCHES_MAX", count)
+    way = intake(store)
+    tasks = [
+        asyncio.ensure_future(way.take(f"web{each}", batch(SMALL))) for each in range(3 * count)
+    ]
+    async with asyncio.timeout(15):
+        while way.waiting > count or len(store.waiting) < count:
+            await asyncio.sleep(0)
+        done, store.waiting = store.waiting, []
+        for _, _, each in done:
+            each.set_result(None)
+        while not store.waiting:
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks)
+        # That one more is ready by now holds nobody up: the store is busy.
+        while way.waiting or not all(task.done() for task in tasks[:count]):
+            await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks[count:])
+    await store.commit()
+    await store.commit()
+    told = await told_in_each_turn(tasks)
+    assert sorted(number for turn in told for number in turn) == list(range(3 * count))
+
+
+async def test_a_failed_commit_is_told_to_each_of_a_large_group_and_no_other() -> None:
+    store, count = SlowStore(), 2 * intake_module._TOLD_IN_A_TURN + 1
+    way = intake(store)
+    tasks = [asyncio.ensure_future(way.take(f"web{each}", batch(SMALL))) for each in range(count)]
+    while len(store.waiting) < count:
+        await asyncio.sleep(0)
+    later = asyncio.ensure_future(way.take("web1", batch(SMALL, first=2)))
+    gone = tasks[intake_module._TOLD_IN_A_TURN + 3]
+    await store.commit(StorageError("database or disk is full"))
+    gone.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results.pop(tasks.index(gone)), asyncio.CancelledError | StorageError)
+    assert [type(each) for each in results] == [StorageError] * (count - 1)
+    await store.commit()
+    assert [each.sequence for each in (await later).reports] == [2]
+
+
 async def test_a_commit_that_fails_is_told_to_its_group_and_the_next_one_goes_on() -> None:
     store = SlowStore()
     way = intake(store)
