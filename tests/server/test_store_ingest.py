@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from needfire_protocol.errors import FormatError
 from needfire_server.storage import statements
 from needfire_server.storage.base import EventQuery, IngestResult
+from needfire_server.storage.ingesting import Batch, Stored, store_all
 from needfire_server.storage.store import DatabaseStore
 from needfire_testkit.server_store import NOW_US, STREAM, event, incoming, unusable
 from needfire_testkit.stores import StorePlace
@@ -50,6 +51,28 @@ async def test_streams_and_clients_do_not_share_numbers(store: DatabaseStore) ->
     other_stream = await store.ingest("web1", bytes(16), [incoming(1)], received_us=NOW_US)
     other_client = await store.ingest("web2", STREAM, [incoming(1)], received_us=NOW_US)
     assert len(other_stream.accepted) == len(other_client.accepted) == 1
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 63, 64, 65, 145])
+def test_each_of_many_streams_in_one_commit_goes_on_where_it_was(
+    count: int, store: DatabaseStore
+) -> None:
+    """Some of them are new; numbers are as large as they may be."""
+    names = [f"web{each}" for each in range(count)]
+    known = {name: 2**63 - 3 - each for each, name in enumerate(names) if each % 2}
+    following = {name: known.get(name, 0) + 1 for name in names}
+
+    def ingest(sequences: dict[str, int]) -> list[Stored]:
+        batches = [
+            Batch(name, STREAM, [incoming(number)], NOW_US) for name, number in sequences.items()
+        ]
+        return store.write_now(lambda transaction: store_all(transaction, batches))
+
+    ingest(known)
+    results = [each for each in ingest(following) if each is not None]
+    assert [(len(each.accepted), each.gap) for each in results] == [(1, None)] * count
+    again = [each for each in ingest(following) if each is not None]
+    assert [each.accepted for each in again] == [()] * count
 
 
 async def test_a_jump_is_a_gap_and_is_told_once(store: DatabaseStore) -> None:

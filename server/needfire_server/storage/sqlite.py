@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -23,6 +23,8 @@ from needfire_server.storage.migrations import KNOWN
 from needfire_server.storage.store import READERS, DatabaseStore
 
 __all__ = ["SqliteEngine", "SqliteStore"]
+
+T = TypeVar("T")
 
 _BUSY_TIMEOUT_S: Final = 5.0
 _JOURNAL_BYTES_KEPT: Final = 64 * 1024 * 1024
@@ -114,9 +116,16 @@ class SqliteEngine:
         self, connection: sa.Connection, keys: Sequence[StreamKey]
     ) -> Mapping[StreamKey, int]:
         driver = _driver(connection)
-        sql = "SELECT last_sequence FROM streams WHERE client = ? AND stream = ?"
-        found = ((key, driver.execute(sql, key).fetchone()) for key in keys)
-        return {key: row[0] for key, row in found if row is not None}
+        highest: dict[StreamKey, int] = {}
+        for portion in _portions(keys):
+            # One row with all of the answer: Python's lock is given away at each.
+            values = tuple(chain.from_iterable(portion))
+            ((found,),) = driver.execute(_wanted_streams(len(portion)), values).fetchall()
+            numbers = iter(map(int, (found or "").split()))
+            highest.update(
+                (portion[place], last) for place, last in zip(numbers, numbers, strict=True)
+            )
+        return highest
 
     def gaps_around(
         self, connection: sa.Connection, key: StreamKey, sequences: Sequence[int]
@@ -136,11 +145,11 @@ class SqliteEngine:
     def save_sequences(
         self, connection: sa.Connection, rows: Sequence[tuple[str, bytes, int]]
     ) -> None:
-        _driver(connection).executemany(
-            "INSERT INTO streams (client, stream, last_sequence) VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET last_sequence = excluded.last_sequence",
-            rows,
-        )
+        driver = _driver(connection)
+        for portion in _portions(rows):
+            sql = _insertion("streams", ("client", "stream", "last_sequence"), len(portion))
+            change = " ON CONFLICT DO UPDATE SET last_sequence = excluded.last_sequence"
+            driver.execute(sql + change, tuple(chain.from_iterable(portion)))
 
     def insert_many(
         self,
@@ -150,12 +159,9 @@ class SqliteEngine:
         rows: Sequence[tuple[Any, ...]],
     ) -> None:
         driver = _driver(connection)
-        done = 0
-        for count in _ROWS_AT_ONCE:
-            while len(rows) - done >= count:
-                values = tuple(chain.from_iterable(rows[done : done + count]))
-                driver.execute(_insertion(table, tuple(columns), count), values)
-                done += count
+        for portion in _portions(rows):
+            values = tuple(chain.from_iterable(portion))
+            driver.execute(_insertion(table, tuple(columns), len(portion)), values)
 
     def run(self, connection: sa.Connection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
         _driver(connection).executemany(sql, rows)
@@ -208,6 +214,27 @@ def _end(
         by_sqlalchemy()
     # Nothing where SQLAlchemy has done it.
     by_driver()
+
+
+def _portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield rows as one statement takes them: few lengths, so that few statements are prepared."""
+    done = 0
+    for count in _ROWS_AT_ONCE:
+        while len(rows) - done >= count:
+            yield rows[done : done + count]
+            done += count
+
+
+@lru_cache(maxsize=8)
+def _wanted_streams(count: int) -> str:
+    """Ask for the highest numbers of some streams, each behind the stream's place in the question."""
+    values = ", ".join(f"({place}, ?, ?)" for place in range(count))
+    return (
+        f"WITH wanted (place, client, stream) AS (VALUES {values}) "  # noqa: S608
+        "SELECT group_concat(place || ' ' || last_sequence, ' ') "
+        # In this order of the tables, whatever SQLite knows of them: by the key, once for each.
+        "FROM wanted CROSS JOIN streams USING (client, stream)"
+    )
 
 
 @lru_cache(maxsize=64)
