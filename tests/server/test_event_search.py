@@ -407,19 +407,69 @@ async def test_what_other_servers_store_between_ours_is_in_no_summary_of_ours(
         opened.close()
 
 
+def test_rows_that_do_not_follow_are_not_summed_up_together() -> None:
+    unsummed = Unsummed()
+    assert unsummed.add(([(1,), (2,)], [{}] * 2), enough=4) is None
+    assert (unsummed.before(2), unsummed.before(3)) == (0, 3)
+    assert unsummed.add(([(4,), (5,)], [{}] * 2), enough=4) is None
+    assert (unsummed.before(5), unsummed.before(9)) == (3, 9)
+    together = unsummed.add(([(6,), (7,)], [{}] * 2), enough=4)
+    assert together is not None
+    assert [number for (number,) in together[0]] == [4, 5, 6, 7]
+    assert unsummed.before(7) == 7
+
+
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+async def test_a_server_sums_up_its_small_commits_wherever_no_other_one_comes_between(
+    place: StorePlace, tmp_path: Path, small: None
+) -> None:
+    (tmp_path / "other").mkdir()
+    one, other = place.open(), place.open(directory=tmp_path / "other")
+    for number in range(5):
+        await one.record(event(path=f"/one{number}"))
+    await other.record(event(path="/other"))
+    for number in range(5, 10):
+        await one.record(event(path=f"/one{number}"))
+    assert summed_up(one) == [(1, 4), (7, 10)]
+    assert read(other, EventQuery(path="/one5")) == [(5, 6), (7, 10), (11, 11)]
+    for opened in (one, other):
+        opened.close()
+
+
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("more", [1, 5])
+async def test_what_another_server_has_summed_up_of_our_commits_is_in_no_second_summary(
+    more: int, place: StorePlace, tmp_path: Path, small: None
+) -> None:
+    """It cannot know that we remember them, and blocks must not overlap."""
+    (tmp_path / "other").mkdir()
+    one, other = place.open(), place.open(directory=tmp_path / "other")
+    for _ in range(2):
+        await other.record(event(path="/other"))
+    for _ in range(3):
+        await one.record(event(path="/one"))
+    await sum_up_all(other)
+    assert summed_up(one) == [(1, 4)]
+    for _ in range(more):
+        await one.record(event(path="/one"))
+    assert summed_up(one)[:2] == [(1, 4), (5, 6)]
+    for opened in (one, other):
+        opened.close()
+
+
 def test_of_what_waits_only_what_a_summary_looks_at_is_kept() -> None:
     said = event(path="/etc/passwd", request="r1", chksum_new="a" * 64)
-    (row,) = rows_of_events(1, [said], [None])
+    row, following = rows_of_events(1, [said] * 2, [None] * 2)
     unsummed = Unsummed()
     assert unsummed.add(([row], [said.fields]), enough=2) is None
     assert len(unsummed) == 1
-    together = unsummed.add(([row], [said.fields]), enough=2)
+    together = unsummed.add(([following], [said.fields]), enough=2)
     assert together is not None
     rows, fields = together
     assert len(unsummed) == 0
     assert fields[0] == {"path": "/etc/passwd", "request": "r1"}
     assert said.msg not in rows[0]
-    whole = event_summary([row] * 2, [said.fields] * 2)
+    whole = event_summary([row, following], [said.fields] * 2)
     assert event_summary(rows, fields) == whole
 
 

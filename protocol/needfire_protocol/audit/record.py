@@ -30,6 +30,7 @@ __all__ = [
     "encode_record",
     "parse_head",
     "parse_record",
+    "recorded",
 ]
 
 FIRST_PREVIOUS: Final = bytes(32)
@@ -184,6 +185,11 @@ def parse_record(line: bytes) -> Record:
     return record
 
 
+def recorded(text: str) -> str:
+    """Return a text as the line of a record has it."""
+    return printable(text, _TEXT_MAX)
+
+
 class _Form(NamedTuple):
     """The line of records of one kind, with places for what differs between them.
 
@@ -272,7 +278,7 @@ def _line(data: Mapping[str, Any]) -> bytes:
 
 
 def _clean(value: FieldValue) -> FieldValue:
-    return printable(value, _TEXT_MAX) if isinstance(value, str) else value
+    return recorded(value) if isinstance(value, str) else value
 
 
 def _check(draft: Draft, values: Mapping[str, object]) -> None:

@@ -15,16 +15,14 @@ from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.event import parse_time
 from needfire_server.storage import audit_statements, tables
 from needfire_server.storage.audit_base import AuditPage, AuditQuery
+from needfire_server.storage.audit_summary import RecordRow, record_summary
 from needfire_server.storage.summaries import Blocks, Stretch, stretches
 from needfire_server.storage.summary import (
     Kind,
     Summary,
     Wanted,
     key,
-    pack,
-    path_keys,
     place_keys,
-    time_spans,
     unreadable_summary,
 )
 
@@ -168,27 +166,24 @@ def _sum_up(connection: sa.Connection, first: int, last: int) -> Summary | None:
     if not lines:
         return None
     try:
-        return _summary(first, last, [_parsed(number, line) for number, line in lines])
+        return replace(_summary(lines), first=first, last=last)
     except (StorageError, ValueError):
         # It is found out when the log is verified; here it must not be passed over.
         return unreadable_summary(first, last)
 
 
-def _summary(first: int, last: int, records: Sequence[Mapping[str, Any]]) -> Summary:
-    keys, exact = path_keys(record["fields"] for record in records)
-    for kind, name in _NAMES.items():
-        words = {record[name] for record in records}
-        keys.update(key(kind, word) for word in words if word)
-    times = [parse_time(record["time"]) for record in records]
-    return Summary(first, last, *time_spans(times, times), 0, pack(keys), exact)
+def _summary(lines: Sequence[tuple[int, bytes]]) -> Summary:
+    records = [_parsed(number, line) for number, line in lines]
+    rows = [_row(number, record) for (number, _), record in zip(lines, records, strict=True)]
+    return record_summary(rows, [record["fields"] for record in records])
 
 
-_NAMES: Final[Mapping[Kind, str]] = {
-    Kind.CODE: "code",
-    Kind.CLIENT: "client",
-    Kind.SUBJECT: "subject",
-    Kind.REQUEST: "request",
-}
+def _row(number: int, record: Mapping[str, Any]) -> RecordRow:
+    code, client, subject, request = (
+        record[name] for name in ("code", "client", "subject", "request")
+    )
+    return number, parse_time(record["time"]), code, client, subject, request
+
 
 AUDIT_BLOCKS: Final = Blocks(
     tables.audit_summaries, tables.audit_records.c.number, "audit_summaries", _sum_up

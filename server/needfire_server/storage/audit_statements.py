@@ -22,14 +22,18 @@ from needfire_server.storage.audit_base import (
     StoredKey,
     Stray,
 )
+from needfire_server.storage.audit_summary import record_summary, row_of_draft
 from needfire_server.storage.engine import Transaction, is_taken
+from needfire_server.storage.summaries import BLOCK_ROWS, BLOCK_ROWS_MIN, add, left
 from needfire_server.storage.tables import (
     audit_checkpoints,
     audit_head,
     audit_keys,
     audit_nodes,
     audit_records,
+    audit_summaries,
 )
+from needfire_server.storage.unsummed import Rows
 
 __all__ = [
     "add_checkpoint",
@@ -55,15 +59,27 @@ def append(transaction: Transaction) -> None:
     state = _state(transaction.ask("SELECT size, previous, frontier FROM audit_head WHERE id = 1"))
     frontier, previous = state.frontier, state.previous
     moment = Moment(clock.now_us(), clock.boottime_us())
-    lines, nodes = [], []
+    lines, nodes, rows = [], [], []
     for number, draft in enumerate(transaction.drafts, frontier.size):
         line = encode_record(number, previous, moment, draft)
         previous = leaf_hash(line)
         lines.append((number, line))
+        rows.append(row_of_draft(number, moment.time_us, draft))
         nodes += [node for node in frontier.complete(previous) if node[0] % LEVEL_STEP == 0]
     _insert(transaction, lines)
     transaction.insert_many("audit_nodes", ("level", "position", "hash"), nodes)
     _save_head(transaction, AuditHead(previous, frontier))
+    fields = [draft.fields for draft in transaction.drafts]
+    together = transaction.unsummed_records.add((rows, fields), BLOCK_ROWS_MIN)
+    if together is not None:
+        _add_summaries(transaction, left(transaction, "audit_summaries", together))
+
+
+def _add_summaries(transaction: Transaction, stored: Rows) -> None:
+    rows, fields = stored
+    parts = (slice(at, at + BLOCK_ROWS) for at in range(0, len(rows), BLOCK_ROWS))
+    made = [record_summary(rows[part], fields[part]) for part in parts]
+    add(transaction, audit_summaries, made)
 
 
 def _insert(transaction: Transaction, lines: Sequence[tuple[int, bytes]]) -> None:

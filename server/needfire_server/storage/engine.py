@@ -171,6 +171,8 @@ class Transaction:
     """What tells of the writes in it; stored at its end, in this order."""
     unsummed: Unsummed = field(default_factory=Unsummed)
     """Events before it that have no summary, and its own."""
+    unsummed_records: Unsummed = field(default_factory=Unsummed)
+    """The same of records of the audit log."""
 
     def put_on_record(self, audit: AuditOf[T] | None, result: T) -> None:
         """Let the audit log tell of what was done, and an event where there is one."""

@@ -24,7 +24,7 @@ from needfire_server.storage.event_rows import EVENT_COLUMNS, rows_of_events
 from needfire_server.storage.ledger import Ledger
 from needfire_server.storage.session_rows import keep_sessions
 from needfire_server.storage.statements import save_client_states
-from needfire_server.storage.summaries import BLOCK_ROWS, BLOCK_ROWS_MIN, add
+from needfire_server.storage.summaries import BLOCK_ROWS, BLOCK_ROWS_MIN, add, left
 from needfire_server.storage.summary import Summary, event_summary
 
 __all__ = [
@@ -237,6 +237,7 @@ def _write(transaction: Transaction, work: _Work) -> None:
     fields = [event.fields for event in work.events]
     together = transaction.unsummed.add((rows, fields), BLOCK_ROWS_MIN)
     if together is not None:
+        together = left(transaction, "event_summaries", together)
         add(transaction, tables.event_summaries, list(_summaries(*together)))
     transaction.engine.wake_others(transaction.connection, [Wakes(events=True)])
 
@@ -245,8 +246,8 @@ def _summaries(
     rows: Sequence[tuple[Any, ...]], fields: Sequence[Mapping[str, Any]]
 ) -> Iterator[Summary]:
     """Sum up what was stored, while it is at hand: later it would have to be read again."""
-    blocks = -(-len(rows) // BLOCK_ROWS)
-    size = -(-len(rows) // blocks)
+    blocks = max(1, -(-len(rows) // BLOCK_ROWS))
+    size = max(1, -(-len(rows) // blocks))
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
         yield event_summary(rows[part], fields[part])

@@ -586,11 +586,11 @@ class DatabaseStore:
 
 def _sum_up(transaction: Transaction) -> bool:
     connection = transaction.connection
-    records = audit_statements.head(connection).size
     # The last ones will be summed up by those who store the next ones.
-    last = statements.last_rowid(connection) - len(transaction.unsummed)
+    last = transaction.unsummed.before(statements.last_rowid(connection))
     is_more = summaries.sum_up(transaction, EVENT_BLOCKS, last)
-    is_more |= summaries.sum_up(transaction, AUDIT_BLOCKS, records - 1)
+    last = transaction.unsummed_records.before(audit_statements.head(connection).size - 1)
+    is_more |= summaries.sum_up(transaction, AUDIT_BLOCKS, last)
     return is_more or summaries.forget(connection, EVENT_BLOCKS) > 0
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from needfire_server.storage import tables
 from needfire_server.storage.engine import Transaction
 from needfire_server.storage.summary import SUMMARY_COLUMNS, Summary, Wanted, may_hold, pack
+from needfire_server.storage.unsummed import Rows
 
 __all__ = [
     "BLOCK_ROWS",
@@ -22,6 +23,7 @@ __all__ = [
     "Stretch",
     "add",
     "forget",
+    "left",
     "stretches",
     "sum_up",
 ]
@@ -80,6 +82,20 @@ def add(transaction: Transaction, table: sa.Table, summaries: Sequence[Summary])
     """Keep summaries, with the commit of what they are of."""
     rows = [summary.row() for summary in summaries]
     transaction.insert_many(table.name, SUMMARY_COLUMNS, rows)
+
+
+def left(transaction: Transaction, counter: str, stored: Rows) -> Rows:
+    """Return what the background has not summed up, of rows that commits left for later ones.
+
+    Another server may have done so, where the rows of several ones together were enough.
+    """
+    row = transaction.ask("SELECT value FROM counters WHERE name = ?", (counter,))
+    if row is None or type(row[0]) is not int:
+        # Somebody else wrote there. Nothing that is stored may fail for that.
+        return [], []
+    rows, fields = stored
+    done = max(0, row[0] + 1 - rows[0][0])
+    return rows[done:], fields[done:]
 
 
 def stretches(

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeAlias
 __all__ = ["Mark", "Rows", "Unsummed"]
 
 Rows: TypeAlias = tuple[Sequence[tuple[Any, ...]], Sequence[Mapping[str, Any]]]
-"""Rows of events in the order of ``EVENT_COLUMNS``, and the fields of each."""
+"""Rows of events in the order of ``EVENT_COLUMNS``, or of records (``RecordRow``), and the fields
+of each. The first column is the number."""
 
 Mark: TypeAlias = tuple[list[tuple[Any, ...]], int]
 
@@ -20,7 +21,7 @@ _FIELDS: Final = ("path", "request")
 
 
 class Unsummed:
-    """Rows that follow each other, up to the last one of the table.
+    """Rows that follow each other, up to the last one that this process stored in the table.
 
     In memory only. What is forgotten is summed up in the background, like all that has no summary.
     """
@@ -33,6 +34,11 @@ class Unsummed:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def before(self, last: int) -> int:
+        """Return the last number that is none of theirs, of the last one in the table."""
+        is_at_end = bool(self._rows) and self._rows[-1][0] == last
+        return last - len(self) if is_at_end else last
 
     def mark(self) -> Mark:
         """Return what ``back_to`` needs to forget all that comes from now on."""
@@ -47,6 +53,9 @@ class Unsummed:
     def add(self, stored: Rows, enough: int) -> Rows | None:
         """Take in what one commit stores; return all there is once that is enough, and forget it."""
         rows, fields = stored
+        if self._rows and rows[0][0] != self._rows[-1][0] + 1:
+            # Another server has stored something in between.
+            self._rows, self._fields = [], []
         if len(self) + len(rows) >= enough:
             together = [*self._rows, *rows], [*self._fields, *fields]
             self._rows, self._fields = [], []

@@ -92,7 +92,7 @@ class GroupCommitWriter:
         """
         self._engine = engine
         self._connection: sa.Connection | None = engine.connect()
-        self._unsummed = Unsummed()
+        self._unsummed = Unsummed(), Unsummed()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
@@ -196,9 +196,12 @@ class GroupCommitWriter:
     def _committed(self, group: Sequence[_Job]) -> list[_Outcome]:
         connection = self._opened()
         # What is not committed is forgotten: a summary of events that never were could hide others.
-        unsummed, self._unsummed = self._unsummed, Unsummed()
+        unsummed, self._unsummed = self._unsummed, (Unsummed(), Unsummed())
         with self._engine.begin(connection):
-            transaction = Transaction(connection, self._engine, unsummed=unsummed)
+            events, records = unsummed
+            transaction = Transaction(
+                connection, self._engine, unsummed=events, unsummed_records=records
+            )
             outcomes = self._store(transaction, group)
             outcomes += [
                 self._run_job(transaction, job, job.what) for job in group if callable(job.what)
@@ -206,9 +209,7 @@ class GroupCommitWriter:
             if transaction.events:
                 store_all(transaction, transaction.events)
             _put_on_record(transaction)
-        if not self._engine.is_shared:
-            # Else the events of other servers come between these and our next ones.
-            self._unsummed = unsummed
+        self._unsummed = unsummed
         return outcomes
 
     def _store(self, transaction: Transaction, group: Sequence[_Job]) -> list[_Outcome]:

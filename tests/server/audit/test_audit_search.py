@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,15 +13,17 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from needfire_protocol.audit.record import Draft
+from needfire_protocol.audit.record import Draft, Moment, encode_record
 from needfire_protocol.errors import StorageError
 from needfire_protocol.event import parse_time
 from needfire_server import clock
 from needfire_server.admin.offline import OfflineStore
-from needfire_server.storage import audit_search, summaries, tables
+from needfire_server.storage import audit_search, audit_statements, summaries, tables
 from needfire_server.storage.audit_base import AuditQuery
 from needfire_server.storage.audit_search import AUDIT_BLOCKS
 from needfire_server.storage.audit_statements import records
+from needfire_server.storage.audit_summary import record_summary, row_of_draft
+from needfire_server.storage.engine import Transaction
 from needfire_server.storage.store import DatabaseStore
 from needfire_server.storage.summaries import Stretch, stretches
 from needfire_server.storage.summary import Wanted
@@ -52,7 +55,9 @@ queries = st.builds(
 
 @pytest.fixture
 async def store(place: StorePlace, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DatabaseStore]:
-    """60 records, a second apart, of which the first are summed up."""
+    """60 records, a second apart: most are summed up by commits, some later, the last one not at all."""
+    monkeypatch.setattr(audit_statements, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(audit_statements, "BLOCK_ROWS_MIN", 4)
     monkeypatch.setattr(summaries, "BLOCK_ROWS", 4)
     monkeypatch.setattr(summaries, "STRETCH_ROWS_MAX", 6)
     monkeypatch.setattr(summaries, "_PAGE", 3)
@@ -65,7 +70,10 @@ async def store(place: StorePlace, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     for number in range(60):
         await opened.audit.append([_draft(chance)])
         if number == 50:
-            await sum_up_all(opened)
+            # What was remembered for the next commit is forgotten.
+            opened.close()
+            opened = place.open()
+    await sum_up_all(opened)
     yield opened
     opened.close()
 
@@ -123,6 +131,102 @@ async def test_pages_are_the_whole_list_for_every_filter(store: DatabaseStore) -
     check()
 
 
+@pytest.fixture
+async def summing(
+    place: StorePlace, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[DatabaseStore]:
+    """A log of which every four records are summed up by the commit that completes them."""
+    monkeypatch.setattr(audit_statements, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(audit_statements, "BLOCK_ROWS_MIN", 4)
+    monkeypatch.setattr(summaries, "BLOCK_ROWS", 4)
+    opened = place.open()
+    yield opened
+    opened.close()
+
+
+def summed_up(store: DatabaseStore) -> list[tuple[int, int]]:
+    """Return the first and last numbers of all summaries."""
+    table = tables.audit_summaries
+    wanted = sa.select(table.c.first, table.c.last).order_by(table.c.first)
+    return [tuple(row) for row in store.read_now(lambda each: each.execute(wanted).all())]
+
+
+async def test_commits_sum_up_the_records_that_they_and_those_before_append(
+    summing: DatabaseStore,
+) -> None:
+    """The background would read each line again, with the store's only writer."""
+    for _ in range(6):
+        await summing.audit.append([Draft("EXIT")])
+    assert summed_up(summing) == [(0, 3)]
+    await sum_up_all(summing)
+    assert summed_up(summing) == [(0, 3)], "the next commits will do the rest"
+    await summing.audit.append([Draft("EXIT")] * 9)
+    assert summed_up(summing) == [(0, 3), (4, 7), (8, 11), (12, 14)]
+    await sum_up_all(summing)
+    assert summed_up(summing) == [(0, 3), (4, 7), (8, 11), (12, 14)]
+
+
+async def test_records_that_were_not_committed_are_in_no_summary(summing: DatabaseStore) -> None:
+    await summing.audit.append([Draft("EXIT", client="before")])
+
+    def fails(transaction: Transaction) -> None:
+        transaction.drafts.extend([Draft("EXIT", client="never")] * 2)
+        audit_statements.append(transaction)
+        raise summing._engine.errors[0]("disk I/O error")
+
+    with pytest.raises(StorageError):
+        summing.write_now(fails)
+    for _ in range(4):
+        await summing.audit.append([Draft("EXIT", client="after")])
+    assert summed_up(summing) == [(1, 4)]
+    page = await summing.audit.search(AuditQuery(client="after"))
+    assert [number for number, _ in page.records] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("value", [None, 2**62])
+async def test_records_are_kept_whatever_somebody_wrote_where_it_stands_what_is_summed_up(
+    value: int | None, summing: DatabaseStore
+) -> None:
+    counters = tables.counters
+
+    def damage(transaction: Transaction) -> None:
+        ours = counters.c.name == "audit_summaries"
+        change = sa.update(counters).where(ours).values(value=value)
+        transaction.connection.execute(sa.delete(counters).where(ours) if value is None else change)
+
+    summing.write_now(damage)
+    await summing.audit.append([Draft("EXIT", client="web1")] * 9)
+    assert summed_up(summing) == []
+    page = await summing.audit.search(AuditQuery(client="web1"))
+    assert len(page.records) == 9
+
+
+TEXTS = st.sampled_from(["", "ann", "web1", "b\u00f6b", "a\nb", "a\x1bb", "x" * 9_000])
+DRAFTS = st.builds(
+    Draft,
+    code=st.sampled_from(CODES),
+    subject=TEXTS,
+    client=st.none() | TEXTS,
+    request=st.none() | TEXTS,
+    fields=st.dictionaries(st.sampled_from(["path", "count"]), TEXTS | st.integers(0, 9)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(DRAFTS, min_size=1, max_size=5))
+def test_drafts_are_summed_up_as_the_lines_that_they_become(drafts: list[Draft]) -> None:
+    lines = [
+        (number, encode_record(number, bytes(32), Moment(START_US + number, 7), draft))
+        for number, draft in enumerate(drafts)
+    ]
+    rows = [row_of_draft(number, START_US + number, each) for number, each in enumerate(drafts)]
+    made = record_summary(rows, [draft.fields for draft in drafts])
+    read = audit_search._summary(lines)
+    assert {*memoryview(made.keys).cast("I")} == {*memoryview(read.keys).cast("I")}
+    assert sorted(memoryview(made.paths).cast("I")) == sorted(memoryview(read.paths).cast("I"))
+    assert replace(made, keys=b"", paths=b"") == replace(read, keys=b"", paths=b"")
+
+
 def _stretches(connection: sa.Connection, wanted: Wanted) -> list[Stretch]:
     return list(stretches(connection, AUDIT_BLOCKS, wanted, -1, 68, newest_first=False))
 
@@ -133,7 +237,7 @@ async def test_only_blocks_that_may_hold_it_are_read(store: DatabaseStore) -> No
     for query in (AuditQuery(client="web9"), AuditQuery(codes=frozenset({"CLIENT_REMOVED"}))):
         wanted = audit_search._wanted(query)
         found = store.read_now(_stretches, wanted)
-        assert [(each.first, each.last) for each in found if each.may_hold] == [(60, 63)]
+        assert [(each.first, each.last) for each in found if each.may_hold] == [(59, 62)]
 
 
 async def test_a_record_that_is_none_is_named_and_never_passed_over(store: DatabaseStore) -> None:
