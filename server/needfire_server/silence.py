@@ -4,6 +4,7 @@ Of several servers on one store, the one that holds the lock of this job tells i
 over when it dies. Before anybody is called silent, the store is asked what all servers have heard.
 """
 
+import asyncio
 from collections.abc import Collection
 from typing import Final
 
@@ -48,6 +49,8 @@ class Watchman:
                 silent = runtime.vitals.silent(names, settings.silence_limit_s)
                 told = [client for client in silent if await self._is_told(client)]
             runtime.vitals.sweep(silent, settings.silence_limit_s, told=told)
+            # Each of these goes through the whole fleet: not in one turn of the loop.
+            await asyncio.sleep(0)
             await runtime.fleet.sweep(names, settings.client_time_limit_s)
         else:
             await runtime.fleet.save()

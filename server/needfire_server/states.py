@@ -235,11 +235,15 @@ def overdue(
         limit_s: SetClientTimeLimit; a client is overdue when it was silent for longer than this.
         listening_since_us: start of the server. Silence before it is the server's, not theirs.
     """
+    silent_since_us = now_us - limit_s * _US_PER_S
+    if listening_since_us >= silent_since_us:
+        return []
+    # Of a whole fleet, every few seconds: first what nearly nobody is.
     return [
         state
         for state in states
         if state.last_seen_us is not None
+        and state.last_seen_us < silent_since_us
         and not state.is_overdue
         and state.status not in _SAID_GOODBYE
-        and now_us - max(state.last_seen_us, listening_since_us) > limit_s * _US_PER_S
     ]

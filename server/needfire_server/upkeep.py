@@ -98,6 +98,7 @@ class Upkeep:
             await self._expiry.sweep(now_us())
         except StorageError as error:
             runtime.journal.store_failed(error)
+        await asyncio.sleep(0)
         runtime.throttle.sweep()
         self._circles.look()
         await self._pages.refresh()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from needfire_server.quota import Allowance, HeldBack, Quotas, Wish
+from needfire_server.quota import SWEPT_AT_ONCE, Allowance, HeldBack, Quotas, Wish
 
 TEN_AT_ONCE = Allowance(burst=10, per_s=2)
 
@@ -55,6 +55,32 @@ def test_who_has_used_nothing_lately_takes_no_memory() -> None:
     quotas.sweep(1.9)
     assert quotas._buckets
     quotas.sweep(2.0)
+    assert not quotas._buckets
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_sweep_looks_at_a_bounded_number_of_clients_and_in_turn_at_all(more: int) -> None:
+    quotas = Quotas()
+    count = 2 * SWEPT_AT_ONCE + more
+    for number in range(count):
+        charge(quotas, 4, 0.0, f"web{number}")
+    left = []
+    while quotas._buckets:
+        quotas.sweep(100.0)
+        left.append(len(quotas._buckets))
+    assert left == [max(0, count - SWEPT_AT_ONCE * sweep) for sweep in range(1, len(left) + 1)]
+
+
+def test_what_came_since_a_round_of_sweeps_began_is_forgotten_in_the_next() -> None:
+    quotas = Quotas()
+    for number in range(SWEPT_AT_ONCE + 1):
+        charge(quotas, 4, 0.0, f"web{number}")
+    quotas.sweep(100.0)
+    charge(quotas, 4, 0.0, "late")
+    quotas.sweep(100.0)
+    assert list(quotas._buckets) == ["late"]
+    assert wait_s(quotas, 100.0, "late") == 0
+    quotas.sweep(100.0)
     assert not quotas._buckets
 
 
