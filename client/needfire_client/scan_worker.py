@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +58,7 @@ as it takes to look at two objects."""
 class Laborer:
     """Does units of one job."""
 
-    def __init__(self, job: Job, connection: socket.socket) -> None:
+    def __init__(self, job: Job, connection: socket.socket, opened: ExitStack) -> None:
         ruleset = Ruleset(job, job.selection)
         self._index = {decision: index for index, decision in enumerate(ruleset.decisions)}
         self._told: set[Decision] = set()
@@ -80,7 +80,7 @@ class Laborer:
             stop=self._stop,
             pause=self._is_enough,
             entries_max=job.entries_max,
-            quick=_quick_look(job, self._examiner),
+            quick=_quick_look(job, self._examiner, opened),
         )
         self.walker.avoid(job.avoids)
 
@@ -132,7 +132,7 @@ class Laborer:
         return not self._connection.recv(1, socket.MSG_PEEK)
 
 
-def _quick_look(job: Job, examiner: Examiner) -> QuickLook | None:
+def _quick_look(job: Job, examiner: Examiner, opened: ExitStack) -> QuickLook | None:
     """Return what looks at files of quick rules; None where they have to be read."""
     if job.baseline is None or not job.selection.quick:
         return None
@@ -147,7 +147,7 @@ def _quick_look(job: Job, examiner: Examiner) -> QuickLook | None:
     if reader.meta.content_sha256 != job.baseline_sha256:
         reader.close()
         return None
-    return QuickLook(examiner, reader)
+    return QuickLook(examiner, opened.enter_context(reader))
 
 
 def _row(record: DirectoryRecord) -> bytes:
@@ -175,11 +175,12 @@ def serve(connection: socket.socket, limit_memory: Callable[[int], None] = _anyt
         return
     job = decode_job(data)
     limit_memory(job.memory_bytes)
-    laborer = Laborer(job, connection)
-    while (data := receive(connection)) is not None:
-        answer = laborer.perform(decode_unit(data))
-        connection.sendall(len(answer).to_bytes(LENGTH_BYTES, "big"))
-        connection.sendall(answer)
+    with ExitStack() as opened:
+        laborer = Laborer(job, connection, opened)
+        while (data := receive(connection)) is not None:
+            answer = laborer.perform(decode_unit(data))
+            connection.sendall(len(answer).to_bytes(LENGTH_BYTES, "big"))
+            connection.sendall(answer)
 
 
 def receive(connection: socket.socket) -> bytes | None:

@@ -285,7 +285,7 @@ class Spool:
         try:
             self._prepare()
             self._load()
-        except (sqlite3.Error, _DamagedError) as error:
+        except (sqlite3.Error, StorageError, _DamagedError) as error:
             self._database.close()
             if isinstance(error, sqlite3.Error) and _primary_code(error) in _DAMAGED:
                 raise _DamagedError(str(error)) from None

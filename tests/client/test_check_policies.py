@@ -233,7 +233,8 @@ def test_contents_that_are_to_be_skipped_are_not_read_and_the_rest_is_compared(
     scanned = make(dir_rule(root, policy), file_rule(root / "sub" / "deep", policy), **lines)
     result = scanned.init()
     assert (result.skipped, result.hashed, result.bytes_read) == (3, 3, 14)
-    found = BaselineReader(scanned.baseline).directory(bytes(root))
+    with BaselineReader(scanned.baseline) as reader:
+        found = reader.directory(bytes(root))
     assert found[b"large.iso"].digest is None
     assert found[b"small.iso"].digest is not None
     checker = scanned.checker()

@@ -226,12 +226,10 @@ def test_an_update_makes_it_a_baseline_like_any_other(root: Path, make: Make) ->
     scanned = make()
     import_tree(scanned, root, digests=False)
     scanned.checker().update(scanned.baseline, host="h", configuration_sha256="", created_us=2)
-    reader = BaselineReader(scanned.baseline)
-    entries = [
-        entry for path in (root, root / "sub") for entry in reader.directory(bytes(path)).values()
-    ]
-    assert {entry.state for entry in entries} == {State.OK}
-    assert reader.directory(bytes(root))[b"a"].mtime_ns == 1_700_000_001_987_654_321
+    with BaselineReader(scanned.baseline) as reader:
+        found = [reader.directory(bytes(path)) for path in (root, root / "sub")]
+    assert {entry.state for entries in found for entry in entries.values()} == {State.OK}
+    assert found[0][b"a"].mtime_ns == 1_700_000_001_987_654_321
     scanned.take()
     scanned.checker().full_check()
     assert {event.code for event in scanned.take()} == {"WEIRD_FILENAME"}

@@ -1,5 +1,6 @@
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ ENTRY = FileEntry(0o100644, 0, 0, 5, 1, 2, 3, 4, 5, 1, 0, None, b"d" * 32, 0, ""
 
 
 @pytest.fixture
-def overlay(tmp_path: Path) -> Overlay:
-    return Overlay(tmp_path / "overlay")
+def overlay(tmp_path: Path) -> Iterator[Overlay]:
+    overlay = Overlay(tmp_path / "overlay")
+    yield overlay
+    overlay.close()
 
 
 def test_reported_states_are_kept_by_directory_and_name(overlay: Overlay) -> None:

@@ -1,10 +1,12 @@
 """A scan that waits for a file system that does not answer is told by another thread than it."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
 import threading
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -187,7 +189,15 @@ async def test_a_scan_that_hangs_is_told_and_keeps_no_agent_from_ending(
     async with watching(scanned, log):
         await until(lambda: log.of(STANDS), "word of the standstill")
     assert log.of(GOES_ON) == []
+    [scan] = [thread for thread in threading.enumerate() if thread.name == "scan"]
     answer.set()
+    scan.join(60)
+    assert not scan.is_alive()
+    # What it has open is left to the end of the process, and the one of the tests goes on.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del scan
+        gc.collect()
 
 
 async def test_a_scan_whose_report_has_to_wait_does_not_stand_still(
