@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,7 @@ def test_a_new_store_is_marked_and_needs_no_backup(tmp_path: Path) -> None:
 
 
 def migrate_to(path: str, steps: Steps) -> None:
-    engine = SqliteEngine(path)
-    with engine.connect() as connection:
+    with closing(SqliteEngine(path)) as engine, engine.connect() as connection:
         migrate(connection, path, steps)
 
 

@@ -12,6 +12,19 @@ from cryptography.x509.oid import NameOID
 
 __all__ = ["Authority", "KeyPair"]
 
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""RFC 5280, 4.2.1.3: an authority says so; Python 3.13 insists on it."""
+
 
 @dataclass(frozen=True)
 class KeyPair:
@@ -31,6 +44,7 @@ class Authority:
         self._certificate = (
             self._builder(self._name, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS, critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
             )
