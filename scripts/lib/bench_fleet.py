@@ -55,7 +55,7 @@ def main() -> None:
     raise_descriptor_limit(options.agents)
     # As it is once installed: compiled modules may be kept.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    print(f"{options.agents} agents, {BACKEND}, {machine()}", flush=True)
+    print(f"{options.agents} agents, {BACKEND}, {machine(power_ms())}", flush=True)
     try:
         with contextlib.ExitStack() as stack:
             url = new_database(stack) if options.postgresql else None
@@ -121,14 +121,17 @@ def raise_descriptor_limit(agents: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
-def machine() -> str:
+def power_ms() -> float:
     """How fast the machine is at the moment: other programs make it slower by half and more."""
     began_s = time.process_time()
     for _ in range(50):
         power(5**1000, 2**256 - 1, 2**3072 - 1)
-    per_power_ms = (time.process_time() - began_s) * 1000 / 50
+    return (time.process_time() - began_s) * 1000 / 50
+
+
+def machine(a_power_ms: float) -> str:
     return (
-        f"load {os.getloadavg()[0]:.1f}, {per_power_ms:.2f} ms CPU for a power of 256 bits mod 3072"
+        f"load {os.getloadavg()[0]:.1f}, {a_power_ms:.2f} ms CPU for a power of 256 bits mod 3072"
     )
 
 
@@ -256,10 +259,13 @@ class Bench:
             return
         span = await self.measured(lambda: gather(one(agent) for agent in agents))
         count = sum(agent.is_welcome for agent in agents)
+        a_power_ms = power_ms()
+        # Another machine has another rate, and much the same number of powers.
+        powers = 1000 * span.cpu_s / max(1, count) / a_power_ms
         print(
             f"connect: {count} of {len(agents)} agents, {span.text()}: "
-            f"{count / span.cpu_s:.0f} {what} a second of server CPU"
-            f"{' ' + str(dict(refused)) if refused else ''}; {machine()}",
+            f"{count / span.cpu_s:.0f} {what} a second of server CPU, each of {powers:.2f} powers"
+            f"{' ' + str(dict(refused)) if refused else ''}; {machine(a_power_ms)}",
             flush=True,
         )
 
@@ -333,7 +339,7 @@ class Bench:
             f"{sent / span.wall_s:.0f} achieved, {span.text()}: "
             f"{sent / span.cpu_s:.0f} a second of server CPU; {self.latency_text()} of when they "
             f"were due (the bench itself came late by p99 {1000 * at(lags_s, 0.99):.0f} ms); "
-            f"{machine()}",
+            f"{machine(power_ms())}",
             flush=True,
         )
 
@@ -393,7 +399,7 @@ class Bench:
             f"hostile: {total} strangers came and went ({total / span.wall_s:.0f} a second) "
             f"{dict(outcomes)}, {span.text()}: {100 * span.cpu_s / span.wall_s:.0f} % of a core; "
             f"{self.latency_text()}; {newcomers.text()}; memory "
-            f"{(span.after.rss_kib - span.before.rss_kib) / 1024:+.1f} MiB; {machine()}",
+            f"{(span.after.rss_kib - span.before.rss_kib) / 1024:+.1f} MiB; {machine(power_ms())}",
             flush=True,
         )
 

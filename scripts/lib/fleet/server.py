@@ -14,6 +14,7 @@ from needfire_protocol.keys import SessionKeys
 from needfire_protocol.srp import Verifier, make_verifier
 from needfire_server.seal_key import find_seal_key, make_seal_key
 from needfire_server.session_seal import SessionSeal, StoredSession, registration_of
+from needfire_server.states import ClientState, ClientStatus
 from needfire_server.storage.opening import how_to_open
 
 START_LIMIT_S = 60
@@ -96,16 +97,24 @@ class MeasuredServer:
         """Put sessions into the store as if those agents had logged in before, in no time."""
         data = str(self.data)
         seal = SessionSeal(find_seal_key(data) or make_seal_key(data, os.urandom), os.urandom)
-        expires_us = time.time_ns() // 1000 + 7_200 * 1_000_000
+        now_us = time.time_ns() // 1000
+        expires_us = now_us + 7_200 * 1_000_000
         registration = registration_of(verifier)
         store = self._open_store()
         try:
             for at in range(0, len(sessions), 256):
-                rows = [
-                    seal.seal(StoredSession(name, keys, instance, registration, expires_us))
-                    for name, keys, instance in sessions[at : at + 256]
-                ]
-                await asyncio.gather(*(store.keep_session(row, ()) for row in rows))
+                await asyncio.gather(
+                    *(
+                        store.keep_session(
+                            seal.seal(
+                                StoredSession(name, keys, instance, registration, expires_us)
+                            ),
+                            (),
+                            (started(name, instance, now_us),),
+                        )
+                        for name, keys, instance in sessions[at : at + 256]
+                    )
+                )
         finally:
             store.close()
 
@@ -160,6 +169,12 @@ class MeasuredServer:
             threads=int(fields[17]),
             stolen_s=stolen_s(),
         )
+
+
+def started(name: str, instance: bytes, now_us: int) -> ClientState:
+    """What a log-in stores beside its session: without it, a resumption would be a start to tell of."""
+    status = ClientStatus.STARTED
+    return ClientState(name, status, instance, now_us, name, latest={status: now_us})
 
 
 def stolen_s() -> float:
