@@ -42,6 +42,7 @@ _UNKNOWN_SERVER: Final = Client(None)
 
 FILE_BYTES_MAX: Final = 1024 * 1024
 """Bytes of one list: it is read at each connection."""
+_ROOM_TO_GROW: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,13 +301,24 @@ def _read_regular_file(path: str | os.PathLike[str]) -> str:
     # Not blocking, and then looked at: a FIFO in its place would stop the server for good.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        with open(handle, "rb", closefd=False) as file:
-            data = file.read(FILE_BYTES_MAX + 1)
+        data = _read_whole(handle, status.st_size)
     finally:
         os.close(handle)
     if len(data) > FILE_BYTES_MAX:
         shown = printable(os.fspath(path), 200)
         raise StorageError(f"{shown} is larger than {FILE_BYTES_MAX} bytes")
     return data.decode("utf-8", "replace")
+
+
+def _read_whole(handle: int, likely_bytes: int) -> bytes:
+    """Return all there is, or more than may be.
+
+    Room for what is likely, and not for what may be: to get that takes ten times as long as to read.
+    """
+    data, room = b"", min(likely_bytes, FILE_BYTES_MAX) + _ROOM_TO_GROW
+    while len(data) <= FILE_BYTES_MAX and (piece := os.read(handle, room)):
+        data += piece
+    return data

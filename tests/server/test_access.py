@@ -458,6 +458,22 @@ async def test_a_list_that_cannot_be_read_is_empty_and_noted(lists: tuple[Path, 
     assert "cannot be read (not a regular file), so it counts as empty" in decision.notes[0]
 
 
+async def test_a_list_is_read_whole_where_the_system_does_not_tell_its_size(
+    lists: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = Path("/proc/self/comm")
+    before = name.read_text()
+    monkeypatch.setattr(access, "_ROOM_TO_GROW", 3)
+    lists[1].symlink_to(name)
+    try:
+        name.write_text("ALL: ALL")
+        assert lists[1].stat().st_size == 0
+
+        assert not (await _check(lists)).allowed
+    finally:
+        name.write_text(before.strip())
+
+
 async def test_a_fifo_in_the_place_of_a_list_does_not_stop_the_server(
     lists: tuple[Path, Path],
 ) -> None:
