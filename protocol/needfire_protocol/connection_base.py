@@ -93,15 +93,22 @@ class Connection(Generic[_State]):
 
     def receive_data(self, data: bytes) -> list[ConnectionEvent]:
         """Take bytes of the peer and return what they mean. Never raises on what they hold."""
-        events, self._untold = self._untold, []
+        events = self.untold()
         if self.is_closed:
             return events
-        self._reader.feed(data)
+        reader, machine = self._reader, self._machine
+        reader.feed(data)
         try:
-            while frame := self._next_frame():
+            # Whatever closes the connection leaves nothing to be read.
+            while frame := reader.next_frame(machine.allowed_frames()):
                 events += self._on_frame(frame)
         except RemoteProtocolError as error:
             events.append(self._fail(error))
+        return events
+
+    def untold(self) -> list[ConnectionEvent]:
+        """Return what went wrong while an answer of ours was made, once; bytes of the peer can wait."""
+        events, self._untold = self._untold, []
         return events
 
     def receive_eof(self) -> list[ConnectionEvent]:
@@ -109,8 +116,8 @@ class Connection(Generic[_State]):
 
         There is always at least one event, so an owner that loops over events comes to an end.
         """
-        if self._untold:
-            return self.receive_data(b"")
+        if events := self.untold():
+            return events
         if self._reader.buffered_bytes:
             return [self._fail(RemoteProtocolError("the stream ended inside a frame"))]
         self.close()
@@ -143,11 +150,6 @@ class Connection(Generic[_State]):
     def _forget_handshake(self) -> None:
         """Drop passwords, exponents and big numbers as soon as they have served."""
         raise NotImplementedError
-
-    def _next_frame(self) -> Frame | None:
-        if self.is_closed:
-            return None
-        return self._reader.next_frame(self._machine.allowed_frames())
 
     def _on_frame(self, frame: Frame) -> list[ConnectionEvent]:
         raise NotImplementedError

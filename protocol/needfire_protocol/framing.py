@@ -9,6 +9,7 @@ The header alone decides whether a frame may come now and may be that long, so a
 keep no more bytes than its phase allows.
 """
 
+import struct
 from collections.abc import Collection
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -21,6 +22,10 @@ from needfire_protocol.limits import (
 )
 
 __all__ = ["Frame", "FrameReader", "FrameType", "frame_bytes", "frame_header"]
+
+
+_HEADER: Final = struct.Struct(">BI")
+assert _HEADER.size == FRAME_HEADER_BYTES
 
 
 class FrameType(IntEnum):
@@ -58,7 +63,7 @@ class Frame(NamedTuple):
 
 def frame_header(frame_type: FrameType, body_bytes: int) -> bytes:
     """Return the header of a frame whose body has that many bytes."""
-    return bytes((frame_type,)) + body_bytes.to_bytes(4, "big")
+    return _HEADER.pack(frame_type, body_bytes)
 
 
 def frame_bytes(frame_type: FrameType, body: bytes) -> bytes:
@@ -95,21 +100,22 @@ class FrameReader:
             RemoteProtocolError: its header announces a type that is not allowed now, or a length
                 beyond the limit of its type. The body need not be there yet.
         """
-        if not self._buffer:
+        buffer = self._buffer
+        if not buffer:
             return None
-        frame_type = _frame_type(self._buffer[0], allowed)
-        if len(self._buffer) < FRAME_HEADER_BYTES:
+        frame_type = _frame_type(buffer[0], allowed)
+        if len(buffer) < FRAME_HEADER_BYTES:
             return None
-        end = FRAME_HEADER_BYTES + int.from_bytes(self._buffer[1:FRAME_HEADER_BYTES], "big")
+        end = FRAME_HEADER_BYTES + _HEADER.unpack_from(buffer)[1]
         if end > frame_type.frame_bytes_max:
             raise RemoteProtocolError(
                 f"a {frame_type.name} frame of {end} bytes exceeds the limit of "
                 f"{frame_type.frame_bytes_max} bytes"
             )
-        if len(self._buffer) < end:
+        if len(buffer) < end:
             return None
-        body = bytes(self._buffer[FRAME_HEADER_BYTES:end])
-        del self._buffer[:end]
+        body = bytes(buffer[FRAME_HEADER_BYTES:end])
+        del buffer[:end]
         return Frame(frame_type, body)
 
 

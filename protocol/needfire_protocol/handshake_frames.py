@@ -205,6 +205,7 @@ FRAME_TABLES: Final[dict[type[Any], tuple[FrameType, RecordTable]]] = {
 """Type and fields of each frame, in wire order."""
 
 _LAYOUT_VERSION: Final = 1
+_LAYOUT: Final = bytes((_LAYOUT_VERSION,))
 _Frame = TypeVar("_Frame", bound=HandshakeFrame)
 
 
@@ -216,7 +217,7 @@ def encode_frame(content: HandshakeFrame) -> bytes:
     """
     frame_type, table = FRAME_TABLES[type(content)]
     fields = pack_fields(content, table, HANDSHAKE_DECODING)
-    return frame_bytes(frame_type, bytes((_LAYOUT_VERSION,)) + fields)
+    return frame_bytes(frame_type, _LAYOUT + fields)
 
 
 def decode_frame(frame: Frame, expected: type[_Frame]) -> _Frame:
@@ -227,7 +228,7 @@ def decode_frame(frame: Frame, expected: type[_Frame]) -> _Frame:
     """
     frame_type, table = FRAME_TABLES[expected]
     assert frame.type is frame_type
-    if frame.body[:1] != bytes((_LAYOUT_VERSION,)):
+    if not frame.body.startswith(_LAYOUT):
         raise RemoteProtocolError(
             f"a {frame_type.name} frame has another layout than version {_LAYOUT_VERSION}"
         )

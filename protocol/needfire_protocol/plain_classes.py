@@ -126,16 +126,17 @@ def _initializer(
     every: tuple[_Field, ...], setters: _Setters, *, has_more: bool
 ) -> Callable[..., None]:
     names = tuple(each.name for each in every)
-    count = 0 if any(each.keyword_only for each in every) else len(names)
+    all_of_them = len(names)
+    count = 0 if any(each.keyword_only for each in every) else all_of_them
     known = frozenset(names)
     by_name = tuple(zip(names, setters, strict=True))
 
     def initialize(self: Any, *given: Any, **named: Any) -> None:
         # As a rule all values are given in one way, and nothing has to be looked for.
-        if not named and len(given) == count == len(setters):
+        if not named and len(given) == all_of_them == count:
             for setter, value in zip(setters, given):  # noqa: B905  # faster, and of one length
                 setter(self, value)
-        elif not given and len(named) == len(by_name) and known.issuperset(named):
+        elif not given and len(named) == all_of_them and known.issuperset(named):
             for name, setter in by_name:
                 setter(self, named[name])
         else:

@@ -87,10 +87,13 @@ class AgentSession:
         "_unwanted_bytes",
         "_voice",
         "_wire",
+        "client",
     )
 
     def __init__(self, wire: Wire, runtime: Runtime, login: Login) -> None:
         self._wire = wire
+        self.client = login.client
+        """The registered name."""
         self._runtime = runtime
         self._login = login
         self._session: Session | None = None
@@ -105,11 +108,6 @@ class AgentSession:
         self._is_caught_up = not runtime.store.is_shared
         self._is_relay = False
         self._sending = asyncio.Lock()
-
-    @property
-    def client(self) -> str:
-        """The registered name."""
-        return self._login.client
 
     @property
     def wire(self) -> Wire:

@@ -78,7 +78,7 @@ class Fleet:
             if state.status in _AT_REST:
                 status = ClientStatus.MESSAGE
                 return False, self._enter(client, status, instance=instance, address=address)
-            self._change(replace(state, last_seen_us=now_us(), address=address))
+            self._change(state.heard_from(address, now_us()))
             return False, ()
         illegal = is_illegal_restart(state, instance, prior_exit_pending=prior_exit_pending)
         status = ClientStatus.ILLEGAL if illegal else ClientStatus.STARTED

@@ -79,7 +79,7 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
     while True:
         if not events:
             # What went wrong while we calculated is told first: no byte may ever follow it.
-            events = wire.connection.receive_data(b"") or await wire.receive()
+            events = wire.connection.untold() or await wire.receive()
             continue
         event, *events = events
         match event:

@@ -47,8 +47,9 @@ class RateLimiter:
         """True where the source may have one more; otherwise one more is counted as suppressed."""
         bucket = self._buckets.get(source)
         if bucket is None:
-            bucket = self._buckets[source] = _Bucket(self._burst, now)
+            self._buckets[source] = _Bucket(self._burst - 1, now)
             self._push_out()
+            return True
         self._buckets.move_to_end(source)
         self._fill(bucket, now)
         if bucket.tokens < 1:

@@ -29,6 +29,10 @@ class Rank(IntEnum):
     HELLO = 2
 
 
+_FIRST_TO_LAST: Final = tuple(sorted(Rank))
+_LAST_TO_FIRST: Final = _FIRST_TO_LAST[::-1]
+
+
 class Turnstile:
     """Hands work to threads, a bounded number at a time; what waits can still be overtaken.
 
@@ -66,8 +70,7 @@ class Turnstile:
 
     def _pass_on(self) -> None:
         self._turns += 1
-        ranks = sorted(Rank, reverse=self._turns % _STRANGERS_TURN == 0)
-        for rank in ranks:
+        for rank in _FIRST_TO_LAST if self._turns % _STRANGERS_TURN else _LAST_TO_FIRST:
             waiting = self._waiting[rank]
             while waiting:
                 turn = waiting.popleft()

@@ -40,6 +40,7 @@ class Wire(asyncio.Protocol):
         "_deadline_s",
         "_discarded_bytes",
         "_has_ended",
+        "_is_held",
         "_lost",
         "_received",
         "_timer",
@@ -59,6 +60,8 @@ class Wire(asyncio.Protocol):
         self.peer = "unknown"
         self._transport: asyncio.Transport | None = None
         self._received = b""
+        self._is_held = False
+        """Nothing more is taken from the kernel until the task asks for it."""
         self._has_ended = False
         """The peer sends no more."""
         self._lost: OSError | None = None
@@ -206,6 +209,7 @@ class Wire(asyncio.Protocol):
             return
         self._received = self._received + data if self._received else data
         if self._awaited is None and self._transport is not None:
+            self._is_held = True
             self._transport.pause_reading()
         self._wake()
 
@@ -283,7 +287,8 @@ class Wire(asyncio.Protocol):
 
     def _resume_reading(self) -> None:
         transport = self._transport
-        if transport is not None and not transport.is_closing() and not transport.is_reading():
+        if self._is_held and transport is not None and not transport.is_closing():
+            self._is_held = False
             transport.resume_reading()
 
 

@@ -1,6 +1,7 @@
 """Who gets a session, new or resumed, and what breaks a handshake instead."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from needfire_protocol.connection import AgentConnection, ServerConnection
 from needfire_protocol.connection_events import (
     AuthenticationFailed,
     AuthenticationFailure,
+    ConnectionEvent,
     Established,
     Failed,
     MessageReceived,
@@ -455,16 +457,28 @@ def test_a_replayed_resumption_proves_nothing() -> None:
     assert isinstance(only(second.receive_data(proof)), AuthenticationFailed)
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        ServerConnection.untold,
+        lambda server: server.receive_data(b"more"),
+        ServerConnection.receive_eof,
+    ],
+    ids=["at once", "with the next bytes", "at the end"],
+)
 @pytest.mark.parametrize("changes", [{"version": 2}, {"suite": 2}, {"features": 1}], ids=str)
-def test_a_session_cannot_be_resumed_under_other_parameters(changes: dict[str, Any]) -> None:
+def test_a_session_cannot_be_resumed_under_other_parameters(
+    changes: dict[str, Any], ask: Callable[[ServerConnection], list[ConnectionEvent]]
+) -> None:
     keys = resumed_pair().keys
     agent, server = AgentConnection.resume(keys, random_bytes=os.urandom), new_server()
     request = replace(decode_frame(only_frame(agent), ResumptionRequest), **changes)
     server.receive_data(encode_frame(request))
     server.resume(keys)
-    # The owner is told at the next opportunity, since ``resume`` gives no events.
-    assert isinstance(only(server.receive_eof()), Failed)
+    # The owner is told at the next opportunity, since ``resume`` gives no events; and once.
+    assert isinstance(only(ask(server)), Failed)
     assert server.is_closed
+    assert not server.untold()
     assert decode_frame(only_frame(server), PlainRefusal).code is RefusalCode.PROTOCOL
 
 

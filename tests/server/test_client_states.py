@@ -1,6 +1,6 @@
 """The states of clients: by codes alone, illegal restarts, silence."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -76,6 +76,17 @@ def test_a_client_that_was_never_heard_may_start() -> None:
     assert not is_illegal_restart(None, A, False)
     # A stranger's failed log-in must not make the first start of a client illegal.
     assert not is_illegal_restart(ClientState("web1", ClientStatus.FAILED), A, False)
+
+
+def test_who_only_speaks_changes_only_when_and_from_where_it_was_heard() -> None:
+    before = ClientState(
+        "web1", ClientStatus.POLICY, A, 5, "192.0.2.1", True, {ClientStatus.STARTED: 3}
+    )
+    is_given = [getattr(before, each.name) != each.default for each in fields(ClientState)]
+
+    assert all(is_given), "what is new is to be kept as well"
+    after = before.heard_from("192.0.2.2", 7)
+    assert after == replace(before, last_seen_us=7, address="192.0.2.2")
 
 
 def test_a_status_keeps_when_each_was_last_entered() -> None:

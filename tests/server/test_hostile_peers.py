@@ -236,6 +236,18 @@ async def test_a_session_id_without_its_key_resumes_nothing(server: LiveServer) 
     await serves_others(server)
 
 
+async def test_who_resumes_with_another_suite_is_not_waited_for(server: LiveServer) -> None:
+    keys = (await server.log_in()).keys
+    thief = await server.connect()
+    asked = AgentConnection.resume(replace(keys, suite=3 - keys.suite), random_bytes=os.urandom)
+    thief.writer.write(asked.data_to_send())
+
+    await thief.reader.read()
+
+    assert "PROTOCOL_ERROR" in server.codes()
+    assert "CONNECTION_TIMEOUT" not in server.codes()
+
+
 def hello_of(name: str) -> bytes:
     public = b"\x7f" + os.urandom(383)
     return encode_frame(Hello((1,), (1, 2), 0, True, name, os.urandom(32), public))

@@ -13,6 +13,7 @@ from needfire_server.wire import Wire
 from needfire_testkit.server import until
 
 SHORT_S = 0.05
+ENOUGH_S = 5.0
 LONG_S = 600.0
 PART_OF_A_FRAME = bytes((FrameType.HELLO,))
 
@@ -87,6 +88,21 @@ async def test_a_limit_that_passed_while_nobody_waited_ends_nothing(
     await until_the_timer_went_off(wire)
     await hear_something(wire, peer, SHORT_S)
     assert await is_over_after(wire, SHORT_S)
+
+
+async def test_what_comes_while_nobody_waits_is_held_back_and_not_lost(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    transport = wire._transport
+    assert transport is not None
+    peer.send(PART_OF_A_FRAME)
+    await until(lambda: not transport.is_reading(), "the connection to be held back")
+    peer.send(b"\0")
+
+    for expected_bytes in (1, 2):
+        assert await wire.receive(ENOUGH_S) == []
+        assert wire.connection._reader.buffered_bytes == expected_bytes
 
 
 async def test_a_connection_that_is_lost_leaves_no_timer(
