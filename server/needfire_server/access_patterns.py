@@ -1,10 +1,12 @@
 """Does a pattern of the access lists match this host? (hosts_access(5), PATTERNS and WILDCARDS)
 
-Agrees with libwrap, pattern by pattern, with one exception on purpose: a pattern that can only
-mean addresses (``10.*``) is never compared with a name. Whoever owns a reverse zone could call his
-host ``10.example.net`` and be let in.
+Agrees with libwrap, pattern by pattern, with two exceptions on purpose. A pattern that can only
+mean addresses (``10.*``) is never compared with a name: whoever owns a reverse zone could call his
+host ``10.example.net`` and be let in. And a length behind a slash that has no digit is none: to
+libwrap it is 0, and ``[2001:db8::]/x`` is everybody.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
@@ -27,6 +29,8 @@ NESTED_FILES_MAX: Final = 4
 
 _UNKNOWN: Final = "unknown"
 _PARANOID: Final = "paranoid"
+_LENGTH: Final = re.compile(r"\+?([0-9]{1,3})(?![0-9])")
+"""What libwrap reads (atoi) of the length behind a slash; whatever follows is left unread."""
 _ADDRESS_CHARACTERS: Final = frozenset("0123456789./*?")
 
 
@@ -209,9 +213,10 @@ def _mask_4(mask: str) -> int:
 
 
 def _number(text: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and least <= int(text) <= most):
+    found = _LENGTH.match(text)
+    if found is None or not least <= int(found[1]) <= most:
         raise FormatError(f"the length after the slash is not a number from {least} to {most}")
-    return int(text)
+    return int(found[1])
 
 
 def _same_ipv6(pattern: str, address: str) -> bool:

@@ -245,6 +245,7 @@ def test_lines_of_other_systems_end_in_two_characters() -> None:
         ),
         ("ALL: 10.1.2.3/8", "hosts.deny line 1: 10.1.2.3/8: the network has bits outside its mask"),
         ("ALL: 0.0.0.0/0", "hosts.deny line 1: 0.0.0.0/0: the length after the slash is not a n"),
+        ("ALL: [::]/x", "hosts.deny line 1: [::]/x: the length after the slash is not a number"),
         ("ALL: x/8", "hosts.deny line 1: x/8: the network is not an IPv4 address, so this "),
         ("ALL: root@10.1.2.3", "hosts.deny line 1: root@: users are not looked up"),
         ("ALL: 10. : spawn /bin/rm -rf /", "hosts.deny line 1: spawn has no effect here"),
@@ -530,6 +531,8 @@ _CLIENT_TOKENS = (
         "[::]/0",
         "[::ffff:10.1.2.3]",
         "[2001:db8::5]/127",
+        *("[2001:db8::]/32x", "[2001:db8::]/+16", "[2001:db8::]/0x20", "[2001:db8::]/129"),
+        *("10.0.0.0/8x", "10.0.0.0/+8", "10.0.0.0/255.0.0.0x", "10.0.0.0/0x8", "10.0.0.0/008"),
     ),
     *("web1.example.org", ".example.org", "@netgroup", "ALL@10.", "root@10.", "UNKNOWN@ALL", "*"),
     *("/nonexistent", "[::*]", "[::1", "10.1.2.3]", "KNOWN@ALL"),
@@ -569,6 +572,9 @@ _files = st.lists(st.one_of(_rules, _rules, st.sampled_from(_NOISE)), max_size=4
 @given(allow=_files, deny=_files, host=st.sampled_from(_HOSTS))
 @example(allow=[], deny=["ALL: ALL EXCEPT 10. EXCEPT 10.1.2.3"], host="10.1.2.3")
 @example(allow=["yule: [2001:db8::]/32"], deny=["ALL: ALL"], host="2001:db8::5")
+@example(allow=["ALL:[::1 [2001:db8::]/32: deny"], deny=["ALL: ALL"], host="2001:db8::5")
+@example(allow=["ALL:[::1 10.0.0.0/8: deny"], deny=["ALL: ALL"], host="10.1.2.3")
+@example(allow=[], deny=["ALL: [2001:db8::]/32x"], host="2001:db8::5")
 def test_the_real_libwrap_comes_to_the_same_verdict(
     tmp_path: Path, allow: Sequence[str], deny: Sequence[str], host: str
 ) -> None:
