@@ -187,7 +187,7 @@ class Scan:
             points = [mount.point for mount in self._risky_mounts() if is_network(mount)]
             self._unanswered = frozenset()
             if points:
-                from needfire_client.scan_pool import unanswered
+                from needfire_client.dead_mounts import unanswered
 
                 self._unanswered = unanswered(points, self._stop)
         return self._unanswered

@@ -9,23 +9,24 @@ process again and again is reported as not readable. So does one that waits for 
 not answer.
 """
 
-import os
 import select
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from needfire_client.attributes import Examiner, ScanStoppedError
 from needfire_client.beginning import BESIDE_EFFORT, Beginning
+from needfire_client.dead_mounts import mount_around
 from needfire_client.directory import UNANSWERED, too_heavy
+from needfire_client.left_behind import Process, has_room, leave
 from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
-from needfire_client.mounts import is_below, may_hang, read_mounts
+from needfire_client.mounts import is_below
 from needfire_client.packing import entries_of, pack_record
 from needfire_client.paths import join
 from needfire_client.pieces import NAMES_PER_PIECE
@@ -58,7 +59,7 @@ from needfire_protocol.plain_classes import replace
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["ScanPool", "start_worker", "unanswered"]
+__all__ = ["ScanPool", "start_worker"]
 
 
 _UNDER_WAY_MAX: Final = 2
@@ -80,46 +81,12 @@ _DEADLY: Final = "every process that read it has ended"
 _TOO_LARGE: Final = "it needs more memory than ScanMemoryLimit allows"
 _WAITED_FOR: Final = "not yet: the system does not answer, and others like it have not ended either"
 
-_LOST_MAX: Final = 8
-"""Processes at a time that do not end although they were killed; more are not given up, so that
-checks of a dead mount, one after the other, do not fill the memory with them."""
-
 _PROGRAM: Final = "import gc; gc.disable(); from needfire_client.scan_worker import main; main()"
 """What a process runs. As in ``start.py``, nothing is tidied up while modules are loaded."""
-
-_ASKED_MAX: Final = 256
-"""Mounts that are asked before a check begins."""
-_QUESTIONS: Final = """
-import os, sys, threading
-def ask(index, point):
-    try:
-        os.stat(point)
-        os.statvfs(point)
-    except OSError:
-        pass
-    os.write(1, b"%d\\n" % index)
-for index, point in enumerate(sys.argv[1:]):
-    threading.Thread(target=ask, args=(index, point)).start()
-"""
-"""Of attributes NFS may know something by heart, of the free space it does not. An error is an
-answer."""
 
 _POLL_S: Final = 0.1
 _RECORDS_PER_POLL: Final = 64
 _RECEIVE_BYTES: Final = 256 * 1024
-
-
-class Process(Protocol):
-    """What is needed of a process."""
-
-    @property
-    def pid(self) -> int: ...
-    def kill(self) -> None: ...
-    def wait(self, timeout: float | None = None) -> int: ...
-
-
-_lost: Final[list[Process]] = []
-"""Processes that did not end when they were killed."""
 
 
 def start_worker() -> "tuple[socket.socket, Process]":
@@ -148,46 +115,6 @@ def start_worker() -> "tuple[socket.socket, Process]":
         ours.close()
         raise
     return ours, process
-
-
-def unanswered(points: Sequence[bytes], stop: Callable[[], bool]) -> frozenset[bytes]:
-    """Return for which mount points the system does not answer; all are asked at once.
-
-    Raises:
-        ScanStoppedError: ``stop`` said so meanwhile.
-    """
-    import subprocess
-
-    try:
-        process = subprocess.Popen(  # noqa: S603 -- our own interpreter, no shell
-            [sys.executable, "-I", "-S", "-c", _QUESTIONS, *points[:_ASKED_MAX]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError:
-        return frozenset()
-    assert process.stdout is not None
-    answered, until_s = b"", time.monotonic() + STANDSTILL_S
-    try:
-        while time.monotonic() < until_s:
-            if stop():
-                raise ScanStoppedError
-            if not select.select((process.stdout,), (), (), _POLL_S)[0]:
-                continue
-            if not (data := os.read(process.stdout.fileno(), _RECEIVE_BYTES)):
-                # It has no question any more, or somebody has ended it, which says nothing.
-                return frozenset()
-            answered += data
-    finally:
-        process.stdout.close()
-        process.kill()
-        try:
-            process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            _lost.append(process)
-    known = {int(line) for line in answered.splitlines()}
-    return frozenset(point for index, point in enumerate(points[:_ASKED_MAX]) if index not in known)
 
 
 class _Worker:
@@ -257,7 +184,7 @@ class _Worker:
                 status = self.process.wait(1.0)
             except TimeoutExpired:
                 # In the hands of the kernel, for example at a dead network mount.
-                _lost.append(self.process)
+                leave(self.process)
                 return "it does not end"
         self.status = status
         if status < 0:
@@ -414,7 +341,7 @@ class ScanPool:
         for worker in unheard:
             if worker not in self._workers or not worker.stands_still(now_s):
                 continue
-            if _has_room_for_lost():
+            if has_room():
                 self._bury(worker, UNANSWERED)
             elif not worker.is_waited_for:
                 worker.is_waited_for = True
@@ -511,7 +438,8 @@ class ScanPool:
             self._order.fail(piece)
             return
         if reason == UNANSWERED:
-            self._dead.update(_mount_of(unit.directory))
+            mount = mount_around(unit.directory)
+            self._dead.update(() if mount is None else (mount,))
         self._leave_unseen(piece, reason)
 
     def _is_dead(self, unit: Unit) -> bool:
@@ -554,27 +482,6 @@ def _place_of(worker: _Worker) -> dict[str, str]:
     if not worker.under_way or (unit := worker.under_way[0].unit) is None:
         return {}
     return {"path": escape_bytes(join(unit.directory, unit.names[0]))}
-
-
-def _mount_of(directory: bytes) -> list[bytes]:
-    """Return where that is mounted which a directory is in, if it is one that may not answer."""
-    around = [
-        point
-        for mount in read_mounts()
-        if (point := mount.point) != b"/" and may_hang(mount) and is_below(directory, point)
-    ]
-    return [max(around, key=len)] if around else []
-
-
-def _has_room_for_lost() -> bool:
-    """True where one more process may be left to the kernel."""
-    from subprocess import TimeoutExpired
-
-    for process in list(_lost):
-        with suppress(TimeoutExpired):
-            process.wait(0)
-            _lost.remove(process)
-    return len(_lost) < _LOST_MAX
 
 
 def _put_in(

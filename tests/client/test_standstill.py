@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import needfire_client.watching as watching_module
-from needfire_client import beginning, scan, scan_pool
+from needfire_client import beginning, dead_mounts, left_behind, scan, scan_pool
 from needfire_client.attributes import ScanStoppedError, never
 from needfire_client.configuration import Baseline
 from needfire_client.logbook import Logbook
@@ -242,6 +242,7 @@ def impatient_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process does not come to is told soon."""
     monkeypatch.setattr(scan_pool, "LOOKS_EVERY_S", 0.01)
     monkeypatch.setattr(scan_pool, "STANDSTILL_S", 1.0)
+    monkeypatch.setattr(dead_mounts, "STANDSTILL_S", 1.0)
 
 
 @pytest.mark.root
@@ -402,7 +403,7 @@ def test_who_does_not_answer_twice_is_asked_no_more(
     scanned.take()
     rests = [Rest(bytes(net), names), Rest(bytes(tmp_path / "tree"), [b"other"])]
     monkeypatch.setattr(Walker, "rests_after", lambda *_given: rests)
-    monkeypatch.setattr(scan_pool, "unanswered", lambda *_given: frozenset())
+    monkeypatch.setattr(dead_mounts, "unanswered", lambda *_given: frozenset())
     with dead_mount(net):
         assert checker.full_check(positions=store, watch="w").is_complete
     events = scanned.take()
@@ -424,11 +425,11 @@ def test_of_several_mounts_those_are_known_that_do_not_answer(tmp_path: Path) ->
     (tmp_path / "dead").mkdir()
     points = [bytes(tmp_path / name) for name in (".", "dead", "none")]
     with dead_mount(tmp_path / "dead") as end:
-        assert scan_pool.unanswered(points, never) == {points[1]}
+        assert dead_mounts.unanswered(points, never) == {points[1]}
         with pytest.raises(ScanStoppedError):
-            scan_pool.unanswered(points, lambda: True)
+            dead_mounts.unanswered(points, lambda: True)
         end()
-        assert scan_pool.unanswered(points, never) == frozenset()
+        assert dead_mounts.unanswered(points, never) == frozenset()
 
 
 @pytest.mark.root
@@ -444,7 +445,9 @@ def test_where_too_many_have_not_ended_no_other_is_given_up_and_that_is_told(
     scanned.take()
     monkeypatch.setattr(scan, "read_mounts", tuple)
     monkeypatch.setattr(beginning, "EFFORT", 0)
-    monkeypatch.setattr(scan_pool, "_lost", [Undead() for _ in range(8)])
+    monkeypatch.setattr(left_behind, "_left", [])
+    for _ in range(left_behind.LEFT_MAX):
+        left_behind.leave(Undead())
     with dead_mount(tree / "dead") as end:
 
         def ended_once_told() -> bool:
@@ -478,11 +481,25 @@ class Undead:
 def test_processes_that_do_not_end_are_left_to_the_kernel_up_to_a_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    undead = [Undead() for _ in range(8)]
-    monkeypatch.setattr(scan_pool, "_lost", undead[:7])
-    assert scan_pool._has_room_for_lost()
-    monkeypatch.setattr(scan_pool, "_lost", undead)
-    assert not scan_pool._has_room_for_lost()
+    monkeypatch.setattr(left_behind, "_left", [])
+    undead = [Undead() for _ in range(left_behind.LEFT_MAX)]
+    for each in undead:
+        assert left_behind.has_room()
+        left_behind.leave(each)
+    assert not left_behind.has_room()
     undead[3].has_ended = True
-    assert scan_pool._has_room_for_lost()
-    assert len(undead) == 7
+    assert left_behind.has_room()
+    left_behind.leave(Undead())
+    assert not left_behind.has_room(), "of the others none has ended"
+
+
+def test_where_too_many_wait_for_a_dead_mount_no_other_process_asks_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each check would leave one more, for as long as it is dead."""
+    monkeypatch.setattr(left_behind, "_left", [])
+    monkeypatch.setattr(subprocess, "Popen", None)
+    undead = [Undead() for _ in range(left_behind.LEFT_MAX)]
+    for each in undead:
+        left_behind.leave(each, {b"/dead", b"/not/in/the/rules"})
+    assert dead_mounts.unanswered([b"/net", b"/dead"], never) == {b"/dead"}
