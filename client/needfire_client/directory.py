@@ -120,12 +120,8 @@ class DirectoryReader:
         record = DirectoryRecord(path, place)
         if place.contents is not None:
             self.met.add(place.contents)
-        is_quick = self._quick is not None and path not in self._avoids_in
-        if (
-            is_quick
-            and self._quick is not None
-            and self._add_quick(record, fd, descents, self._quick)
-        ):
+        quick = None if path in self._avoids_in else self._quick
+        if quick is not None and self._add_quick(record, fd, descents, quick):
             return record
         listing = self.listed(fd, record)
         if len(listing) > _FOLDED_FROM_NAMES:

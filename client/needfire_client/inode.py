@@ -231,15 +231,20 @@ class Inspector:
         Args:
             device: st_dev of the directory.
         """
-        is_autofs = self._autofs.get(device)
-        if is_autofs is None:
-            # The kernel marks what it mounts by itself (NFS, debugfs), and not what it asks an
-            # automounter for.
-            is_autofs = self._autofs[device] = _is_autofs(self._call_fstatfs, dir_fd, name)
-        return is_autofs or (
+        # The kernel marks what it mounts by itself (NFS, debugfs), and not what it asks an
+        # automounter for.
+        return self._is_on_autofs(dir_fd, name, device) or (
             self._statx_name(dir_fd, name)
             and bool(_STATX.unpack_from(self._statx)[1] & _ATTR_AUTOMOUNT)
         )
+
+    def _is_on_autofs(self, dir_fd: int, name: bytes, device: int) -> bool:
+        is_autofs = self._autofs.get(device)
+        if is_autofs is None:
+            is_autofs = _is_autofs(self._call_fstatfs, dir_fd, name)
+            if is_autofs is not None:
+                self._autofs[device] = is_autofs
+        return bool(is_autofs)
 
     # ---- birth -----------------------------------------------------------------------------------
 
@@ -311,12 +316,13 @@ def _kind_of(fstatfs: Callable[..., int], fd: int) -> int | None:
     return kind & 0xFFFFFFFF
 
 
-def _is_autofs(fstatfs: Callable[..., int], dir_fd: int, name: bytes) -> bool:
+def _is_autofs(fstatfs: Callable[..., int], dir_fd: int, name: bytes) -> bool | None:
+    """Return whether an object is an automounter's; None where it is gone, which says nothing."""
     try:
         # With O_DIRECTORY even O_PATH would let it mount.
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
-        return False
+        return None
     try:
         return _kind_of(fstatfs, fd) == _AUTOFS
     finally:
