@@ -41,9 +41,10 @@ class _Class:
     def add(self, path: bytes, reason: str) -> None:
         self.reason = reason if self.reason == reason or not self.count else None
         self.count += 1
-        if not self.paths:
-            path = path[:_PATHS_TEXT_MAX]
-        if len(self.paths) < _PATHS_MAX and self.paths_bytes + len(path) <= _PATHS_TEXT_MAX:
+        # One byte more than is shown: that says that it was cut.
+        path = path[: _PATHS_TEXT_MAX + 1]
+        is_one_more = len(self.paths) < _PATHS_MAX
+        if not self.paths or (is_one_more and self.paths_bytes + len(path) <= _PATHS_TEXT_MAX):
             self.paths.append(path)
             self.paths_bytes += len(path)
 

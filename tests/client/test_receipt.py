@@ -111,3 +111,22 @@ def test_one_long_path_is_cut_and_leaves_no_half_escape() -> None:
     skipped.add(b"/" + b"\xff" * 9000, "Permission denied")
     path = str(skipped.fields()["skipped_paths"])
     assert path == "/" + "\\xff" * 1998 + "…"
+
+
+def test_one_long_path_of_plain_letters_says_that_it_was_cut() -> None:
+    for length, shown in ((7999, 8000), (8000, 2000), (9000, 2000)):
+        skipped = Skipped()
+        skipped.add(b"/" + b"x" * length, "Permission denied")
+        path = str(skipped.fields()["skipped_paths"])
+        assert len(path) == shown
+        assert path.endswith("…") == (length > 7999)
+
+
+def test_second_examples_of_a_class_take_no_more_room_than_there_is() -> None:
+    skipped = Skipped()
+    for reason in ("Permission denied", "Input/output error"):
+        for name in (b"first", b"second"):
+            skipped.add(b"/" + name + b"x" * 3000, reason)
+    skipped.add(b"/short", "Input/output error")
+    shown = str(skipped.fields()["skipped_paths"]).split(" and ")[0].split()
+    assert [each.rstrip("x") for each in shown] == ["/first", "/first", "/short"]
