@@ -96,6 +96,8 @@ def line(*arguments: str) -> bytes:
         (["openssl", "passwd", "-6", "Xk7qz"], "openssl passwd -6 ***"),
         (["openssl", "dgst", "-hmac", "Xk7qz", "f"], "openssl dgst -hmac *** f"),
         (["mkpasswd", "Xk7qz"], "mkpasswd ***"),
+        (["mkpasswd", "vault"], "mkpasswd ***"),
+        (["sh", "-c", "echo stdin:Xk7qz | chpasswd"], "sh -c echo *** | chpasswd"),
         (["wpa_passphrase", "Home", "Xk7qz"], "wpa_passphrase Home ***"),
         (["vault", "login", "Xk7qz"], "vault login ***"),
         (
@@ -130,6 +132,9 @@ def test_a_secret_is_masked_where_it_usually_stands(arguments: list[str], shown:
         ["vi", "/home/me/eyJ.x"],
         ["scp", "me@host:/a", "host:b"],
         ["docker", "pull", "registry/image:1.2@sha256:0123"],
+        ["docker", "pull", "image:1.2@sha256:0123"],
+        ["ls", "/cur/12:2,S@host"],
+        ["sh", "-c", "vault login ; ls /x"],
         ["htpasswd", "-v", "/f", "me"],
         ["openssl", "x509", "-in", "f"],
         ["sh", "-c", "echo a | grep b"],
