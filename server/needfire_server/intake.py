@@ -133,7 +133,6 @@ class Intake:
         finally:
             # Whatever ended it: who comes next begins anew, instead of waiting for ever.
             self._work = None
-            self._is_next_ready = False
             self._go_on_telling()
 
     async def _take_turns(self) -> None:

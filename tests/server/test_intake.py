@@ -44,15 +44,20 @@ class SlowStore:
 
     async def commit(self, error: Exception | None = None) -> None:
         """Wait until something is there and nothing more comes, then commit all of it."""
+        async with asyncio.timeout(15):
+            await self.until_idle()
+        now, self.waiting = self.waiting, []
+        self.commits.append([client for client, _, _ in now])
+        for _, _, done in now:
+            done.set_exception(error) if error else done.set_result(None)
+
+    async def until_idle(self) -> None:
+        """Wait until something is there and nothing more comes."""
         count = -1
         while not self.waiting or count != len(self.waiting):
             count = len(self.waiting)
             for _ in range(20):
                 await asyncio.sleep(0)
-        now, self.waiting = self.waiting, []
-        self.commits.append([client for client, _, _ in now])
-        for _, _, done in now:
-            done.set_exception(error) if error else done.set_result(None)
 
     async def commit_until_done(self, tasks: Sequence[asyncio.Task[Taken]]) -> None:
         async with asyncio.timeout(15):
@@ -205,12 +210,48 @@ async def test_the_next_group_reaches_the_store_before_anybody_is_told_of_the_la
     assert sorted(number for turn in told for number in turn) == list(range(3 * count))
 
 
+async def test_who_is_on_disk_is_told_before_a_large_group_is_decoded_whole() -> None:
+    store = SlowStore()
+    way = intake(store)
+    first = asyncio.ensure_future(way.take("web1", batch(SMALL)))
+    await store.until_idle()
+    ready = asyncio.ensure_future(way.take("web2", batch(SMALL)))
+    await store.until_idle()
+    flood = [asyncio.ensure_future(way.take("web3", batch(*[LARGE] * 100))) for _ in range(8)]
+    await store.commit()
+    async with asyncio.timeout(15):
+        while not first.done():
+            await asyncio.sleep(0)
+    assert not store.waiting, "the rest of the group is not decoded yet"
+    await store.commit_until_done([ready, *flood])
+
+
+async def test_what_breaks_the_work_keeps_nobody_waiting_whose_batch_is_on_disk() -> None:
+    def breaks(usual: UsualEvents) -> list[str]:
+        if any(event.code == "START" for event in usual.events):
+            raise RuntimeError("broken")
+        return codes(usual)
+
+    store = SlowStore()
+    way = Intake(store, ClientState.initial, breaks)  # type: ignore[arg-type]
+    first = asyncio.ensure_future(way.take("web1", batch(SMALL)))
+    await store.until_idle()
+    ready = asyncio.ensure_future(way.take("web2", batch(SMALL)))
+    await store.until_idle()
+    broken = asyncio.ensure_future(way.take("web3", batch(event_body("START"))))
+    await store.commit()
+    await settled([first])
+    for each in (ready, broken):
+        each.cancel()
+
+
 async def test_a_failed_commit_is_told_to_each_of_a_large_group_and_no_other() -> None:
     store, count = SlowStore(), 2 * intake_module._TOLD_IN_A_TURN + 1
     way = intake(store)
     tasks = [asyncio.ensure_future(way.take(f"web{each}", batch(SMALL))) for each in range(count)]
-    while len(store.waiting) < count:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(15):
+        while len(store.waiting) < count:
+            await asyncio.sleep(0)
     later = asyncio.ensure_future(way.take("web1", batch(SMALL, first=2)))
     gone = tasks[intake_module._TOLD_IN_A_TURN + 3]
     await store.commit(StorageError("database or disk is full"))
