@@ -146,10 +146,11 @@ class AgentSession:
                 except TimeoutError:
                     self._timed_out()
         finally:
-            if self._proposal is not None:
-                await self._proposal.abandon()
+            # First what waits for nothing: who ends the session may not wait for the rest.
             if self._voice is not None:
                 self._runtime.vitals.closed(self._voice)
+            if self._proposal is not None:
+                await self._proposal.abandon()
             await self._end_transfer()
 
     def _has_ended(self) -> bool:
