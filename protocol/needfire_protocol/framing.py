@@ -25,7 +25,6 @@ __all__ = ["Frame", "FrameReader", "FrameType", "frame_bytes", "frame_header"]
 
 
 _HEADER: Final = struct.Struct(">BI")
-assert _HEADER.size == FRAME_HEADER_BYTES
 
 
 class FrameType(IntEnum):

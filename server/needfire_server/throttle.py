@@ -140,7 +140,7 @@ class Throttle:
         can use up who have the secret keeps nobody out who merely shares the name with a stranger.
         Not held back but refused: who waits has a connection, and there may be many of them.
         """
-        return self._may(client, Wish.LOG_INS, _LOG_INS)
+        return not self._refusal_s(client, Wish.LOG_INS, _LOG_INS)
 
     def logged_in(self, client: str) -> None:
         """Charge a log-in: somebody has proved to have the secret, whatever they say next."""
@@ -151,7 +151,7 @@ class Throttle:
 
         Apart from log-ins: who has the secret but not the session cannot use it up.
         """
-        may = self._may(client, Wish.RESUMPTIONS, _LOG_INS)
+        may = not self._refusal_s(client, Wish.RESUMPTIONS, _LOG_INS)
         if may:
             self._quotas.charge(client, Wish.RESUMPTIONS, _LOG_INS, 1, self._steady_s())
         return may
@@ -161,12 +161,9 @@ class Throttle:
 
         Who is refused does not wait, so that is told until nothing is refused for a while.
         """
-        now_s = self._steady_s()
-        wait_s = self._quotas.wait_s(client, Wish.PROPOSALS, _PROPOSALS, now_s)
+        wait_s = self._refusal_s(client, Wish.PROPOSALS, _PROPOSALS)
         if not wait_s:
-            self._quotas.charge(client, Wish.PROPOSALS, _PROPOSALS, 1, now_s)
-        elif self._quotas.hold(client, 0, 0.0, now_s):
-            self._tell_held(client, Wish.PROPOSALS, _PROPOSALS)
+            self._quotas.charge(client, Wish.PROPOSALS, _PROPOSALS, 1, self._steady_s())
         return wait_s
 
     def sweep(self) -> None:
@@ -180,13 +177,14 @@ class Throttle:
                 reports=each.reports,
             )
 
-    def _may(self, client: str, wish: Wish, allowance: Allowance) -> bool:
+    def _refusal_s(self, client: str, wish: Wish, allowance: Allowance) -> float:
+        """Return for how many seconds a client is refused something, and tell of it; 0.0: it is not."""
         now_s = self._steady_s()
         wait_s = self._quotas.wait_s(client, wish, allowance, now_s)
         # Who is refused does not wait.
         if wait_s and self._quotas.hold(client, 0, 0.0, now_s):
             self._tell_held(client, wish, allowance)
-        return not wait_s
+        return wait_s
 
     def _wishes(self, client: str) -> dict[Wish, Allowance]:
         settings = self._settings()
