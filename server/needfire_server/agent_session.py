@@ -380,7 +380,8 @@ class AgentSession:
                 await self._runtime.throttle.before_file(
                     self.client, lambda: self._is_heard(session)
                 )
-                await self._begin_transfer(kind)
+                if await self._session_may_speak(session):
+                    await self._begin_transfer(kind)
             case CommandResult():
                 await self._command_done(message)
             case ProposalBegin():

@@ -32,7 +32,7 @@ from needfire_server import agent_session as agent_session_module
 from needfire_server import throttle as throttle_module
 from needfire_server.config import ServerSettings
 from needfire_server.datafiles import ProposalFile
-from needfire_server.quota import Allowance
+from needfire_server.quota import QUIET_S, Allowance
 from needfire_server.storage import store as store_module
 from needfire_server.throttle import BURST_S, ODDITY_REPORTS, WAIT_S_MAX, Throttle
 from needfire_server.turnstile import Rank
@@ -329,6 +329,40 @@ async def test_bytes_of_proposals_beyond_the_largest_one_come_as_slowly_as_the_q
     ]
 
 
+async def test_a_piece_that_nobody_wants_any_more_is_not_waited_for() -> None:
+    bench = Bench()
+    await bench.throttle.before_piece("web1", 10**9, lambda: True)
+    began_s = bench.clock.now_s
+    await bench.throttle.before_piece("web1", 1, lambda: False)
+    assert bench.clock.now_s == began_s
+
+
+async def test_a_large_limit_is_told_to_the_last_byte() -> None:
+    bench = Bench()
+    await bench.throttle.before_chunk("web1", 4 * 2**30 + 1)
+    assert not bench.said.events
+    await bench.throttle.before_chunk("web1", 1)
+    [(_, said)] = bench.said.events
+    assert said["limit"] == "4194304 a second, 4294967296 at once"
+
+
+@pytest.mark.parametrize("wish", ["bytes of proposals", "requests for files"])
+async def test_who_was_superseded_while_it_was_held_back_gets_nothing_any_more(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, wish: str
+) -> None:
+    monkeypatch.setattr(throttle_module, "_PROPOSAL_BYTES_PER_S", 1)
+    monkeypatch.setattr(throttle_module, "_FILES", Allowance(burst=1, per_s=0.001))
+    server.configure(proposal_size_limit_bytes=100)
+    peer = await server.log_in()
+    if wish == "requests for files":
+        await peer.send(*[FileRequest(FileKind.BASELINE)] * 3)
+    else:
+        await peer.send(ProposalBegin(2**20, bytes(32)), *[ProposalChunk(bytes(65_536))] * 2)
+    assert (await server.until_said("CLIENT_HELD_BACK")).fields["what"] == wish
+    await server.log_in()
+    await server.until_said("SIGNATURE_MISMATCH")
+
+
 async def test_a_proposal_beyond_the_bytes_of_a_client_comes_later_and_whole(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,6 +507,17 @@ def test_more_log_ins_than_any_agent_needs_are_refused_and_told_once() -> None:
     assert bench.throttle.may_log_in("web2")
     bench.clock.now_s += 6
     assert bench.throttle.may_log_in("web1")
+
+
+def test_who_is_refused_waits_for_nothing_and_is_no_more_held_back_soon() -> None:
+    bench = Bench()
+    for _ in range(100):
+        bench.throttle.logged_in("web1")
+    assert not bench.throttle.may_log_in("web1")
+    bench.clock.now_s += QUIET_S
+    bench.throttle.sweep()
+    code, said = bench.said.events[-1]
+    assert (code, said["waited_s"]) == ("CLIENT_HELD_BACK_ENDED", 0)
 
 
 def test_resumptions_have_a_quota_of_their_own() -> None:
