@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,10 @@ import pytest
 __all__ = ["autofs_point", "dead_mount", "mounted"]
 
 _MNT_DETACH = 2
+
+_DEAD_S_MAX = 100.0
+"""Seconds that a mount is dead at most. No signal but the last one reaches who waits for it, so that
+neither would a test's time limit."""
 
 
 @contextmanager
@@ -32,21 +37,27 @@ def mounted(*arguments: str) -> Iterator[None]:
 def dead_mount(place: Path) -> Iterator[Callable[[], None]]:
     """Mount what answers nobody, as a network mount of which the server has gone.
 
-    Gives what ends it: from then on everything there fails at once.
+    Gives what ends it: from then on everything there fails at once. A test that still waits for it
+    after ``_DEAD_S_MAX`` goes on then, and fails.
     """
     system = ctypes.CDLL(None, use_errno=True)
     try:
         fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         pytest.skip(f"no FUSE here: {error}")
-    is_open = True
+    open_fds, is_too_late = [fd], threading.Event()
 
     def end() -> None:
-        nonlocal is_open
-        if is_open:
-            os.close(fd)
-        is_open = False
+        with suppress(IndexError):
+            os.close(open_fds.pop())
 
+    def give_up() -> None:
+        is_too_late.set()
+        end()
+
+    limit = threading.Timer(_DEAD_S_MAX, give_up)
+    limit.daemon = True
+    limit.start()
     try:
         options = b"fd=%d,rootmode=40000,user_id=0,group_id=0" % fd
         if system.mount(b"needfire-test", bytes(place), b"fuse", 0, options):
@@ -57,7 +68,9 @@ def dead_mount(place: Path) -> Iterator[Callable[[], None]]:
             end()
             system.umount2(bytes(place), _MNT_DETACH)
     finally:
+        limit.cancel()
         end()
+    assert not is_too_late.is_set(), "somebody waited for what does not answer"
 
 
 _AUTOMOUNTER = """
