@@ -34,6 +34,8 @@ from needfire_protocol.messages import (
     SessionExpired,
 )
 from needfire_protocol.srp import make_verifier
+from needfire_server.datafiles import ProposalFile
+from needfire_server.familiar import SOURCES_OF_ONE_MAX
 from needfire_server.logbook import STRANGER_BURST
 from needfire_server.states import ClientStatus
 from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, event_body, live_server
@@ -378,6 +380,21 @@ async def test_a_proposal_with_more_bytes_than_announced_ends_the_connection(
     assert not list((server.directory / "proposals").glob("*"))
 
 
+async def test_a_proposal_that_the_disk_does_not_take_leaves_no_trace(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full(_file: ProposalFile, _data: bytes) -> None:
+        raise StorageError("no space left on device")
+
+    monkeypatch.setattr(ProposalFile, "write", is_full)
+    peer = await server.log_in()
+    await peer.send(ProposalBegin(10, bytes(32)), ProposalChunk(b"x" * 10))
+    refused = await peer.next_message()
+    assert isinstance(refused, ProposalRefused)
+    assert "no space left" in refused.reason
+    assert not list((server.directory / "proposals").glob("*"))
+
+
 async def test_a_proposal_beyond_the_limit_is_refused_before_a_byte_is_written(
     server: LiveServer,
 ) -> None:
@@ -441,6 +458,15 @@ async def test_a_removed_client_loses_its_connection_and_its_session(server: Liv
     await peer.until_closed()
     again = await server.connect()
     assert isinstance((await again.resume(peer.keys))[0], Refused)
+
+
+async def test_a_removed_client_has_no_addresses_of_its_own_any_more(server: LiveServer) -> None:
+    familiar = server.runtime.familiar
+    for number in range(SOURCES_OF_ONE_MAX + 1):
+        familiar.logged_in(f"192.0.2.{number}", NAME, 0.0)
+    server.listener.drop(NAME)
+    familiar.logged_in("192.0.2.99", NAME, 0.0)
+    assert familiar.spend("192.0.2.99", 0.0)
 
 
 async def test_a_message_after_the_handshake_in_the_same_bytes_is_not_lost(
