@@ -9,6 +9,7 @@ from needfire_client.mounts import (
     concerned,
     is_below,
     is_network,
+    may_hang,
     parse_mountinfo,
     read_mounts,
 )
@@ -37,6 +38,21 @@ def test_lines_become_mounts_and_others_are_left_out() -> None:
     ]
     assert mounts[2] == Mount(30, b"254:0", b"/srv/real", b"/srv/a b\\", "ext4")
     assert [mount.point for mount in mounts if is_network(mount)] == [b"/home", b"/media/x"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_asked", "is_careful"),
+    [
+        *[(kind, True, True) for kind in ("nfs4", "fuse", "fuse.sshfs")],
+        ("autofs", False, True),
+        *[(kind, False, False) for kind in ("ext4", "tmpfs", "fusectl")],
+    ],
+)
+def test_who_asks_an_automounter_may_wait_and_has_something_mounted(
+    kind: str, is_asked: bool, is_careful: bool
+) -> None:
+    mount = Mount(1, b"", b"/", b"/net", kind)
+    assert (is_network(mount), may_hang(mount)) == (is_asked, is_careful)
 
 
 @pytest.mark.parametrize("odd", [b"\r", b"\x0b", b"\x0c", b"\x85", b"\x1c", b"\xff"])

@@ -294,15 +294,17 @@ def test_a_check_leaves_a_mount_alone_that_does_not_answer_and_nothing_else(
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
 @pytest.mark.usefixtures("impatient_pool")
-@pytest.mark.parametrize("levels", [-1, 0])
-def test_a_dead_mount_is_told_that_a_rule_names_or_stops_at(tmp_path: Path, levels: int) -> None:
-    (tmp_path / "tree" / "dead").mkdir(parents=True)
-    rule = (
-        file_rule(tmp_path / "tree" / "dead")
-        if levels < 0
-        else dir_rule(tmp_path / "tree", depth=0)
-    )
-    scanned = Scanned(settings_of(rule, scan_workers=1), tmp_path)
+@pytest.mark.parametrize("rule", ["names it", "stops at it", "names something in it"])
+def test_a_dead_mount_is_told_wherever_it_is_on_the_way_of_a_rule(
+    tmp_path: Path, rule: str
+) -> None:
+    (tmp_path / "tree" / "dead" / "inner").mkdir(parents=True)
+    rules = {
+        "names it": file_rule(tmp_path / "tree" / "dead"),
+        "stops at it": dir_rule(tmp_path / "tree", depth=0),
+        "names something in it": file_rule(tmp_path / "tree" / "dead" / "inner"),
+    }
+    scanned = Scanned(settings_of(rules[rule], scan_workers=1), tmp_path)
     scanned.init()
     scanned.take()
     with dead_mount(tmp_path / "tree" / "dead"):

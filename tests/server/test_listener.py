@@ -19,6 +19,8 @@ from needfire_protocol.srp import make_verifier
 from needfire_server import agent_session as agent_session_module
 from needfire_server import anteroom as anteroom_module
 from needfire_server import listener as listener_module
+from needfire_server.clock import monotonic_s
+from needfire_server.familiar import SOURCES_OF_ONE_MAX
 from needfire_server.porch import Porch
 from needfire_testkit.live_server import (
     NAME,
@@ -269,6 +271,15 @@ async def test_an_address_is_familiar_only_once_its_client_is_admitted(server: L
     await again.resume(agent.keys)
     await until(lambda: server.listener._unannounced, "the resumption")
     assert len(server.runtime.familiar) == 1
+
+
+async def test_an_address_is_that_of_the_client_that_logs_in_from_there(server: LiveServer) -> None:
+    familiar, now_s = server.runtime.familiar, monotonic_s()
+    for number in range(SOURCES_OF_ONE_MAX):
+        familiar.logged_in(f"192.0.2.{number}", NAME, now_s)
+    await server.log_in()
+    await server.until_connected()
+    assert len(familiar) == SOURCES_OF_ONE_MAX, "it has as many as it may have"
 
 
 async def test_silent_connections_of_somebody_who_has_the_secret_keep_no_agent_out(

@@ -590,6 +590,20 @@ async def test_a_session_is_resumed_although_its_client_has_logged_in_too_often(
         await once_more.announce()
 
 
+async def test_who_resumes_uses_up_no_log_ins(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle_module, "_LOG_INS", Allowance(burst=2, per_s=0.001))
+    agent = await server.log_in()
+    await agent.close()
+    for _ in range(2):
+        again = await server.connect()
+        await again.resume(agent.keys)
+        await again.announce()
+        await again.close()
+    assert await outcome_of_log_in(server) is None
+
+
 def count_calculations(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[Rank]:
     """Return the ranks of what is calculated from now on."""
     ranks: list[Rank] = []
