@@ -210,39 +210,20 @@ async def test_the_next_group_reaches_the_store_before_anybody_is_told_of_the_la
     assert sorted(number for turn in told for number in turn) == list(range(3 * count))
 
 
-async def test_who_is_on_disk_is_told_before_a_large_group_is_decoded_whole() -> None:
+async def test_who_is_on_disk_is_told_before_a_large_group_is_decoded_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     store = SlowStore()
     way = intake(store)
-    first = asyncio.ensure_future(way.take("web1", batch(SMALL)))
+    monkeypatch.setattr(intake_module, "_GROUP_BATCHES_MAX", 20)
+    tasks = [asyncio.ensure_future(way.take(f"web{each}", batch(SMALL))) for each in range(21)]
     await store.until_idle()
-    ready = asyncio.ensure_future(way.take("web2", batch(SMALL)))
-    await store.until_idle()
-    flood = [asyncio.ensure_future(way.take("web3", batch(*[LARGE] * 100))) for _ in range(8)]
+    assert (len(store.waiting), way.waiting) == (20, 0), "one is ready for the next group"
+    flood = [asyncio.ensure_future(way.take("flood", batch(*[LARGE] * 100))) for _ in range(8)]
     await store.commit()
-    async with asyncio.timeout(15):
-        while not first.done():
-            await asyncio.sleep(0)
+    await settled(tasks[:20])
     assert not store.waiting, "the rest of the group is not decoded yet"
-    await store.commit_until_done([ready, *flood])
-
-
-async def test_what_breaks_the_work_keeps_nobody_waiting_whose_batch_is_on_disk() -> None:
-    def breaks(usual: UsualEvents) -> list[str]:
-        if any(event.code == "START" for event in usual.events):
-            raise RuntimeError("broken")
-        return codes(usual)
-
-    store = SlowStore()
-    way = Intake(store, ClientState.initial, breaks)  # type: ignore[arg-type]
-    first = asyncio.ensure_future(way.take("web1", batch(SMALL)))
-    await store.until_idle()
-    ready = asyncio.ensure_future(way.take("web2", batch(SMALL)))
-    await store.until_idle()
-    broken = asyncio.ensure_future(way.take("web3", batch(event_body("START"))))
-    await store.commit()
-    await settled([first])
-    for each in (ready, broken):
-        each.cancel()
+    await store.commit_until_done([*tasks, *flood])
 
 
 async def test_a_failed_commit_is_told_to_each_of_a_large_group_and_no_other() -> None:
