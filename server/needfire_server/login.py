@@ -143,7 +143,7 @@ async def _negotiate(
     claim.takeover = event.takeover
     if settings.set_client_from_accept:
         claim.client = await runtime.names.name_from_address(wire.address)
-    if _logs_in_too_often(runtime, claim.client or event.name.lower()):
+    if not runtime.throttle.may_log_in(claim.client or event.name.lower()):
         # Before the name service is asked for it, too.
         runtime.metrics.handshake("too_often")
         wire.connection.refuse(RefusalCode.BUSY)
@@ -163,10 +163,6 @@ async def _negotiate(
     await runtime.calculate(work, rank)
     await wire.flush()
     return True
-
-
-def _logs_in_too_often(runtime: Runtime, client: str) -> bool:
-    return runtime.registry.lookup(client) is not None and not runtime.throttle.may_log_in(client)
 
 
 async def _no_place(wire: Wire, runtime: Runtime, places: int) -> None:

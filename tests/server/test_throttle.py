@@ -544,6 +544,7 @@ async def test_a_client_that_logs_in_all_the_time_is_turned_away(
     calculated = count_calculations(server, monkeypatch)
     for _ in range(3):
         assert await outcome_of_log_in(server) is RefusalCode.BUSY
+    assert await outcome_of_log_in(server, name=NAME.upper()) is RefusalCode.BUSY
     assert not calculated, "it is turned away before anything is calculated for it"
     await server.until_said("CLIENT_HELD_BACK")
     assert server.codes().count("CLIENT_HELD_BACK") == 1
@@ -617,8 +618,10 @@ def count_calculations(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> l
     return ranks
 
 
-async def outcome_of_log_in(server: LiveServer, password: str = PASSWORD) -> RefusalCode | None:
+async def outcome_of_log_in(
+    server: LiveServer, password: str = PASSWORD, name: str = NAME
+) -> RefusalCode | None:
     """Log in without an announcement; return why it was refused, if it was."""
     peer = await server.connect()
-    last = (await peer.negotiate(NAME, password))[-1]
+    last = (await peer.negotiate(name, password))[-1]
     return last.code if isinstance(last, Refused) else None
