@@ -19,6 +19,7 @@ from needfire_client import beginning, dead_mounts, left_behind, scan, scan_pool
 from needfire_client.attributes import ScanStoppedError, never
 from needfire_client.configuration import Baseline
 from needfire_client.logbook import Logbook
+from needfire_client.mounts import Mount
 from needfire_client.policy import EVERYTHING, Selection
 from needfire_client.position import PositionStore
 from needfire_client.reporter import Reporter
@@ -461,6 +462,36 @@ def test_where_too_many_have_not_ended_no_other_is_given_up_and_that_is_told(
     [died] = [event for event in scanned.take() if event.code == "SCAN_WORKER_DIED"]
     scanned.close()
     assert str(died.fields["reason"]).startswith("not yet: the system does not answer")
+
+
+def test_a_root_that_comes_over_a_network_is_not_asked_before_each_check(
+    scanned: Scanned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it nothing of the host answers, and each small check would start processes."""
+    root = Mount(1, b"0:30", b"/", b"/", "nfs4")
+    monkeypatch.setattr(scan, "read_mounts", lambda: (root,))
+    monkeypatch.setattr(dead_mounts, "unanswered", None)
+    monkeypatch.setattr(scan_pool, "start_worker", None)
+    assert scanned.init().is_complete
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
+def test_the_agent_does_no_part_of_a_large_check_itself_where_a_mount_may_die(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / "a" / "dead").mkdir(parents=True)
+    scanned = Scanned(settings_of(dir_rule(tree), scan_workers=1), tmp_path)
+    scanned.init()
+    scanned.take()
+    monkeypatch.setattr(scan, "is_large", lambda *_: True)
+    # It dies when it has been asked.
+    monkeypatch.setattr(dead_mounts, "unanswered", lambda *_given: frozenset())
+    with dead_mount(tree / "a" / "dead"):
+        assert scanned.checker().full_check().is_complete
+    scanned.close()
 
 
 class Undead:
