@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from needfire_client import dead_mounts
 from needfire_client.mounts import (
     Mount,
     concerned,
@@ -81,6 +82,17 @@ def test_mounts_on_the_way_and_below_a_rule_concern_it() -> None:
     points = (b"/", b"/srv", b"/srv/www", b"/srv/www/x", b"/srv/other", b"/home")
     mounts = [Mount(1, b"", b"/", point, "ext4") for point in points]
     assert [mount.point for mount in concerned(mounts, ruleset)] == list(points[:4])
+
+
+def test_what_may_not_answer_is_the_innermost_mount_around_a_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kinds = {b"/": "nfs4", b"/home": "nfs4", b"/home/me": "fuse.sshfs", b"/home/me/x": "ext4"}
+    mounts = [Mount(1, b"", b"/", point, kind) for point, kind in kinds.items()]
+    monkeypatch.setattr(dead_mounts, "read_mounts", lambda: mounts)
+    around = {b"/srv": None, b"/home/you": b"/home", b"/home/me": b"/home/me"}
+    around |= {b"/home/me/x/y": b"/home/me"}
+    assert {path: dead_mounts.mount_around(path) for path in around} == around
 
 
 def test_below_goes_by_components() -> None:

@@ -21,6 +21,7 @@ from needfire_client.attributes import Examiner, _is_cached
 from needfire_client.baseline import BaselineReader
 from needfire_client.efforts import AS_BEFORE_PER_EFFORT
 from needfire_client.judging import Severities
+from needfire_client.left_behind import Process
 from needfire_client.policy import EVERYTHING, Ruleset, Selection
 from needfire_client.record import DirectoryRecord, Finding
 from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX
@@ -83,9 +84,9 @@ def test_the_baseline_is_the_same_to_the_byte_however_many_make_it(
 def test_real_processes_find_the_same(
     root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[scan_pool.Process] = []
+    started: list[Process] = []
 
-    def start() -> tuple[socket.socket, scan_pool.Process]:
+    def start() -> tuple[socket.socket, Process]:
         connection, process = REAL_START()
         started.append(process)
         return connection, process
@@ -111,7 +112,7 @@ def test_real_processes_find_the_same(
 def test_a_small_tree_starts_no_process(
     root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never() -> tuple[socket.socket, scan_pool.Process]:
+    def never() -> tuple[socket.socket, Process]:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(scan_pool, "start_worker", never)
@@ -164,7 +165,7 @@ def test_processes_start_at_once_where_the_baseline_is_large(
     started: list[int] = []
     start = scan_pool.start_worker
 
-    def noted() -> tuple[socket.socket, scan_pool.Process]:
+    def noted() -> tuple[socket.socket, Process]:
         started.append(1)
         return start()
 
@@ -279,7 +280,7 @@ def test_where_all_workers_end_the_parent_does_it_alone(
 def test_where_no_process_can_be_started_the_parent_does_it_alone(
     root: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse() -> tuple[socket.socket, scan_pool.Process]:
+    def refuse() -> tuple[socket.socket, Process]:
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(scan_pool, "start_worker", refuse)
