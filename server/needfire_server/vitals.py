@@ -47,6 +47,7 @@ class Pulse:
     process: Process | None = None
     version: str = ""
     started_us: int = 0
+    """When the process that was admitted last began, by its own clock."""
     beat_s: float | None = None
     interval_s: float | None = None
     """The longest time between two heartbeats of the open connection; None before the second."""
@@ -208,7 +209,8 @@ class Vitals:
             if says_goodbye(status):
                 pulse.is_exit_claimed = False
                 return
-            if status is ClientStatus.STARTED:
+            if status is ClientStatus.STARTED and event.time_us >= pulse.started_us:
+                # An earlier one may not have come before its process ended.
                 self._tell_not_shown(client, pulse, "its own start came first")
                 return
 

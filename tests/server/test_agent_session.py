@@ -34,6 +34,7 @@ from needfire_protocol.messages import (
     SessionExpired,
 )
 from needfire_protocol.srp import make_verifier
+from needfire_server.clock import now_us
 from needfire_server.datafiles import ProposalFile
 from needfire_server.familiar import SOURCES_OF_ONE_MAX
 from needfire_server.logbook import STRANGER_BURST
@@ -277,6 +278,17 @@ async def test_an_exit_that_is_still_on_its_way_is_not_state_8(server: LiveServe
     while not isinstance(await peer.next_message(), Acknowledge):
         pass
     assert not {"RESTART_WITHOUT_EXIT", "PRIOR_EXIT_NOT_SHOWN"} & {*server.codes()}
+
+
+async def test_the_start_of_the_process_before_may_come_with_its_end(server: LiveServer) -> None:
+    """It was admitted, and lost the server before it had delivered its first report."""
+    await (await server.log_in(instance=b"1" * 16)).close()
+    exit_ = event_body("EXIT", program="needfire-agent", status="Terminated")
+    before = event_body("START"), exit_
+    peer = await server.log_in(instance=b"2" * 16, prior_exit_pending=True, started_us=now_us())
+    await peer.send(peer.batch(1, *before, event_body("START")))
+    assert isinstance(await peer.next_message(), Acknowledge)
+    assert "PRIOR_EXIT_NOT_SHOWN" not in server.codes()
 
 
 @pytest.mark.parametrize("how", ["its own start came first", "nothing waits in its spool"])
