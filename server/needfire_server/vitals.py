@@ -251,6 +251,8 @@ class Vitals:
             pulse = self._of(state.name)
             age_s = max(0.0, (now_us - state.last_seen_us) / _US_PER_S)
             pulse.heard_s = max(pulse.heard_s, now_s - age_s)
+            # What it delivered there, nobody has told us.
+            pulse.is_exit_claimed = False
             if pulse.is_missed and not state.is_overdue:
                 pulse.is_missed = False
                 if state.name not in told:

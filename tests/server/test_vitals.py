@@ -242,3 +242,17 @@ async def test_a_difference_that_was_held_back_is_told_once_it_may_be(world: Wor
     assert world.said("CLOCK_DIFFERS") == before + 1
     world.beat(voice)
     assert world.said("CLOCK_AGREES") == before + 1
+
+
+async def test_what_an_agent_has_shown_to_another_server_is_not_missed_here(world: World) -> None:
+    voice = await world.connect()
+    world.vitals.exit_claimed(voice, "192.0.2.1:1", None)
+    world.vitals.closed(voice)
+    state = world.fleet.state(NAME)
+    world.vitals.heard_elsewhere([state.heard_from("192.0.2.1", world.clock.us())])
+    world.beat(await world.connect())
+    assert world.said("PRIOR_EXIT_NOT_SHOWN") == 0
+    # Of a claim that came after it nothing is known.
+    world.vitals.exit_claimed(voice, "192.0.2.1:1", None)
+    world.beat(voice)
+    assert world.said("PRIOR_EXIT_NOT_SHOWN") == 1
