@@ -68,9 +68,8 @@ def _stretches(connection: sa.Connection, query: AuditQuery) -> Iterator[Stretch
 
 def _wanted(query: AuditQuery) -> Wanted:
     place = place_keys(query.path, query.below)
-    groups: list[tuple[int, ...]] = [
-        (key(kind, text),) for kind, text in _words(query) if text is not None
-    ]
+    # Not of the empty text, which no summary knows.
+    groups: list[tuple[int, ...]] = [(key(kind, text),) for kind, text in _words(query) if text]
     if query.codes is not None:
         groups.append(tuple(key(Kind.CODE, code) for code in sorted(query.codes)))
     return replace(

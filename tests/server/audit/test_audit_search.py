@@ -131,6 +131,13 @@ async def test_pages_are_the_whole_list_for_every_filter(store: DatabaseStore) -
     check()
 
 
+async def test_records_without_a_subject_are_found_by_that(store: DatabaseStore) -> None:
+    """No summary has the empty text, so none can say that it is not there."""
+    page = store.read_now(audit_search.search, AuditQuery(subject="", limit=500, before=30))
+    wanted = [each["n"] for each in everything(store)[:30] if each["subject"] == ""]
+    assert [number for number, _ in page.records] == wanted != []
+
+
 @pytest.fixture
 async def summing(
     place: StorePlace, monkeypatch: pytest.MonkeyPatch
