@@ -12,7 +12,7 @@ from typing import Final
 
 from needfire_client.attributes import ScanStoppedError
 from needfire_client.left_behind import has_room, leave, waited_for
-from needfire_client.mounts import is_below, may_hang, read_mounts
+from needfire_client.mounts import Mount, is_below, may_hang, read_mounts
 from needfire_client.standstill import STANDSTILL_S
 
 __all__ = ["ASKED_MAX", "mount_around", "unanswered"]
@@ -44,42 +44,22 @@ _POLL_S: Final = 0.1
 _ANSWERS_BYTES: Final = 64 * 1024
 
 
-def unanswered(points: Sequence[bytes], stop: Callable[[], bool]) -> frozenset[bytes]:
-    """Return for which mount points the system does not answer; all are asked at once.
+def unanswered(mounts: Sequence[Mount], stop: Callable[[], bool]) -> frozenset[bytes]:
+    """Return the points of mounts for which the system does not answer; all are asked at once.
 
-    Takes ``STANDSTILL_S`` where there is such a one. Where nobody can be asked, the result is empty;
-    where too many who did so have not ended, it is what those wait for.
+    Takes ``STANDSTILL_S`` where there is such a one. A mount is not asked again while a process that
+    did so still waits there: whoever mounts by FUSE decides whether that ever ends, and each check
+    would leave one more. Where too many have not ended nobody is asked, and so nobody is sent there
+    either: who stood still could not be given up. Where nobody can be asked the result is empty.
 
     Raises:
         ScanStoppedError: ``stop`` said so meanwhile.
     """
-    import subprocess
-
-    asked = points[:ASKED_MAX]
-    if not has_room():
-        return waited_for().intersection(asked)
-    try:
-        process = subprocess.Popen(  # noqa: S603 -- our own interpreter, no shell
-            [sys.executable, "-I", "-S", "-c", _QUESTIONS, *asked],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError:
-        return frozenset()
-    assert process.stdout is not None
-    silent: frozenset[bytes] = frozenset()
-    try:
-        answered = _answered(process.stdout.fileno(), range(len(asked)), stop)
-        silent = frozenset(point for index, point in enumerate(asked) if index not in answered)
-    finally:
-        process.stdout.close()
-        process.kill()
-        try:
-            process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            leave(process, silent)
-    return silent
+    silent = waited_for().intersection(mounts)
+    asked = [mount for mount in mounts if mount not in silent]
+    if asked:
+        silent |= _silent(asked[:ASKED_MAX], stop) if has_room() else frozenset(asked)
+    return frozenset(mount.point for mount in silent)
 
 
 def mount_around(directory: bytes) -> bytes | None:
@@ -90,6 +70,33 @@ def mount_around(directory: bytes) -> bytes | None:
         if (point := mount.point) != b"/" and may_hang(mount) and is_below(directory, point)
     ]
     return max(around, key=len, default=None)
+
+
+def _silent(mounts: Sequence[Mount], stop: Callable[[], bool]) -> frozenset[Mount]:
+    import subprocess
+
+    try:
+        process = subprocess.Popen(  # noqa: S603 -- our own interpreter, no shell
+            [sys.executable, "-I", "-S", "-c", _QUESTIONS, *(mount.point for mount in mounts)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return frozenset()
+    assert process.stdout is not None
+    silent: frozenset[Mount] = frozenset()
+    try:
+        answered = _answered(process.stdout.fileno(), range(len(mounts)), stop)
+        silent = frozenset(mount for index, mount in enumerate(mounts) if index not in answered)
+    finally:
+        process.stdout.close()
+        process.kill()
+        try:
+            process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            leave(process, silent)
+    return silent
 
 
 def _answered(fd: int, all_of_them: Collection[int], stop: Callable[[], bool]) -> Collection[int]:

@@ -8,6 +8,8 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Final, Protocol
 
+from needfire_client.mounts import Mount
+
 __all__ = ["LEFT_MAX", "Process", "has_room", "leave", "waited_for"]
 
 LEFT_MAX: Final = 8
@@ -23,16 +25,16 @@ class Process(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
-_left: Final[list[tuple[Process, frozenset[bytes]]]] = []
+_left: Final[list[tuple[Process, frozenset[Mount]]]] = []
 
 
-def leave(process: Process, points: AbstractSet[bytes] = frozenset()) -> None:
+def leave(process: Process, mounts: AbstractSet[Mount] = frozenset()) -> None:
     """Leave a process to the kernel.
 
     Args:
-        points: mounts that it was asking about.
+        mounts: those that it waits for.
     """
-    _left.append((process, frozenset(points)))
+    _left.append((process, frozenset(mounts)))
 
 
 def has_room() -> bool:
@@ -41,10 +43,10 @@ def has_room() -> bool:
     return len(_left) < LEFT_MAX
 
 
-def waited_for() -> frozenset[bytes]:
-    """Return the mounts that those who have not ended were asking about."""
+def waited_for() -> frozenset[Mount]:
+    """Return the mounts that those who have not ended wait for."""
     _forget_ended()
-    return frozenset().union(*(points for _, points in _left))
+    return frozenset().union(*(mounts for _, mounts in _left))
 
 
 def _forget_ended() -> None:

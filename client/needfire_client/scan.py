@@ -184,12 +184,12 @@ class Scan:
         """
         if self._unanswered is None:
             # An automounter would mount what it is asked for.
-            points = [mount.point for mount in self._risky_mounts() if is_network(mount)]
+            mounts = [mount for mount in self._risky_mounts() if is_network(mount)]
             self._unanswered = frozenset()
-            if points:
+            if mounts:
                 from needfire_client.dead_mounts import unanswered
 
-                self._unanswered = unanswered(points, self._stop)
+                self._unanswered = unanswered(mounts, self._stop)
         return self._unanswered
 
     def _risky_mounts(self) -> list[Mount]:

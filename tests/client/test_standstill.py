@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator
@@ -28,7 +29,7 @@ from needfire_client.walk import Rest, Walker
 from needfire_client.watching import Watching
 from needfire_protocol.event import Event
 from needfire_protocol.rc.policies import Policy
-from needfire_testkit.mounting import dead_mount
+from needfire_testkit.mounting import dead_mount, deaf_mount
 from needfire_testkit.scanner import (
     ADDED,
     MISSING,
@@ -426,13 +427,61 @@ def test_who_does_not_answer_twice_is_asked_no_more(
 @pytest.mark.usefixtures("impatient_pool")
 def test_of_several_mounts_those_are_known_that_do_not_answer(tmp_path: Path) -> None:
     (tmp_path / "dead").mkdir()
-    points = [bytes(tmp_path / name) for name in (".", "dead", "none")]
+    mounts = [mount_at(tmp_path / name) for name in (".", "dead", "none")]
     with dead_mount(tmp_path / "dead") as end:
-        assert dead_mounts.unanswered(points, never) == {points[1]}
+        assert dead_mounts.unanswered(mounts, never) == {mounts[1].point}
         with pytest.raises(ScanStoppedError):
-            dead_mounts.unanswered(points, lambda: True)
+            dead_mounts.unanswered(mounts, lambda: True)
         end()
-        assert dead_mounts.unanswered(points, never) == frozenset()
+        assert dead_mounts.unanswered(mounts, never) == frozenset()
+
+
+def mount_at(place: Path, number: int = 1) -> Mount:
+    return Mount(number, b"0:1", b"/", bytes(place), "fuse")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
+def test_a_mount_that_lets_nobody_go_is_asked_by_one_process_and_not_by_one_of_each_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deaf").mkdir()
+    left: list[Any] = []
+    monkeypatch.setattr(left_behind, "_left", left)
+    mounts = [mount_at(tmp_path), mount_at(tmp_path / "deaf", 2)]
+    with deaf_mount(tmp_path / "deaf") as end:
+        for _ in range(10):
+            assert dead_mounts.unanswered(mounts, never) == {mounts[1].point}
+        [(asker, _)] = left
+        # Another one that has come to stand there is none of which anything is known.
+        with monkeypatch.context() as no_question:
+            no_question.setattr(dead_mounts, "ASKED_MAX", 0)
+            another = [mount_at(tmp_path / "deaf", 3)]
+            assert dead_mounts.unanswered(another, never) == frozenset()
+        end()
+        asker.wait(60)
+    assert dead_mounts.unanswered(mounts, never) == frozenset()
+    assert left == []
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
+def test_a_mount_is_not_taken_for_silent_that_nobody_could_be_made_to_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dead").mkdir()
+    mounts = [mount_at(tmp_path / "dead"), *(mount_at(tmp_path, 2 + each) for each in range(8))]
+    # Room for the stack of one thread.
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\nulimit -s 500000\nulimit -v 850000\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with dead_mount(tmp_path / "dead"):
+        assert dead_mounts.unanswered(mounts, never) == {mounts[0].point}
 
 
 @pytest.mark.root
@@ -526,13 +575,16 @@ def test_processes_that_do_not_end_are_left_to_the_kernel_up_to_a_number(
     assert not left_behind.has_room(), "of the others none has ended"
 
 
-def test_where_too_many_wait_for_a_dead_mount_no_other_process_asks_it(
-    monkeypatch: pytest.MonkeyPatch,
+def test_where_too_many_have_not_ended_nobody_is_asked_nor_sent_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each check would leave one more, for as long as it is dead."""
     monkeypatch.setattr(left_behind, "_left", [])
-    monkeypatch.setattr(subprocess, "Popen", None)
     undead = [Undead() for _ in range(left_behind.LEFT_MAX)]
     for each in undead:
-        left_behind.leave(each, {b"/dead", b"/not/in/the/rules"})
-    assert dead_mounts.unanswered([b"/net", b"/dead"], never) == {b"/dead"}
+        left_behind.leave(each)
+    mounts = [mount_at(tmp_path)]
+    with monkeypatch.context() as no_process:
+        no_process.setattr(subprocess, "Popen", None)
+        assert dead_mounts.unanswered(mounts, never) == {bytes(tmp_path)}
+    undead[0].has_ended = True
+    assert dead_mounts.unanswered(mounts, never) == frozenset()

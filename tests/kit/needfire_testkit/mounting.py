@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import select
+import struct
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["autofs_point", "dead_mount", "mounted"]
+__all__ = ["autofs_point", "dead_mount", "deaf_mount", "mounted"]
 
 _MNT_DETACH = 2
 
@@ -40,6 +42,13 @@ def dead_mount(place: Path) -> Iterator[Callable[[], None]]:
     Gives what ends it: from then on everything there fails at once. A test that still waits for it
     after ``_DEAD_S_MAX`` goes on then, and fails.
     """
+    with _fuse(place) as (_, end):
+        yield end
+
+
+@contextmanager
+def _fuse(place: Path) -> Iterator[tuple[int, Callable[[], None]]]:
+    """Give the descriptor that asks, and what closes it."""
     system = ctypes.CDLL(None, use_errno=True)
     try:
         fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -63,7 +72,7 @@ def dead_mount(place: Path) -> Iterator[Callable[[], None]]:
         if system.mount(b"needfire-test", bytes(place), b"fuse", 0, options):
             pytest.skip(f"cannot mount FUSE here: {os.strerror(ctypes.get_errno())}")
         try:
-            yield end
+            yield fd, end
         finally:
             end()
             system.umount2(bytes(place), _MNT_DETACH)
@@ -71,6 +80,43 @@ def dead_mount(place: Path) -> Iterator[Callable[[], None]]:
         limit.cancel()
         end()
     assert not is_too_late.is_set(), "somebody waited for what does not answer"
+
+
+_INIT = 26
+_INIT_ANSWER = struct.pack("<IIIIHHIIHHI7I", 7, 31, 65_536, 0, 16, 12, 131_072, 1, 32, *[0] * 9)
+
+
+@contextmanager
+def deaf_mount(place: Path) -> Iterator[Callable[[], None]]:
+    """Mount what takes every question and answers none: who asks cannot even be killed any more.
+
+    Gives what ends it, as ``dead_mount``.
+    """
+    with _fuse(place) as (fd, end):
+        has_ended = threading.Event()
+
+        def take() -> None:
+            while not has_ended.is_set():
+                if not select.select((fd,), (), (), 0.01)[0]:
+                    continue
+                question = os.read(fd, 256 * 1024)
+                _, what, number = struct.unpack_from("<IIQ", question)
+                if what == _INIT:
+                    size = 16 + len(_INIT_ANSWER)
+                    os.write(fd, struct.pack("<IiQ", size, 0, number) + _INIT_ANSWER)
+
+        taker = threading.Thread(target=take)
+        taker.start()
+
+        def stop() -> None:
+            has_ended.set()
+            taker.join()
+            end()
+
+        try:
+            yield stop
+        finally:
+            stop()
 
 
 _AUTOMOUNTER = """
