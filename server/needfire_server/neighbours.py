@@ -24,6 +24,8 @@ from needfire_server.vitals import Vitals
 __all__ = ["Neighbours"]
 
 _RETRY_S: Final = 1.0
+_TOGETHER: Final = 64
+"""Clients whose sessions are looked at together, when all of them are."""
 
 
 class Neighbours:
@@ -143,8 +145,7 @@ class Neighbours:
             # Nothing of its sessions is known here; whoever brings one makes us ask.
             await self._look_at_record(client)
             return
-        async with self.changing(client):
-            await self.refresh(client, is_new_here=False)
+        await self._look_at_session(client)
 
     async def _look_at_record(self, client: str) -> None:
         facts = await self._facts(client)
@@ -155,9 +156,18 @@ class Neighbours:
         records = await self._records()
         for name in self._registry.stored_names() | records.keys():
             self._take_record(name, records.get(name))
-        for client in self._keeper.table.clients():
-            async with self.changing(client):
-                await self.refresh(client, is_new_here=False)
+        clients = self._keeper.table.clients()
+        for start in range(0, len(clients), _TOGETHER):
+            portion = clients[start : start + _TOGETHER]
+            # One at a time, each would cost a round trip; ten thousand of them, a minute's work.
+            looks = (self._look_at_session(client) for client in portion)
+            for error in await asyncio.gather(*looks, return_exceptions=True):
+                if error is not None:
+                    raise error
+
+    async def _look_at_session(self, client: str) -> None:
+        async with self.changing(client):
+            await self.refresh(client, is_new_here=False)
 
     async def _records(self) -> dict[str, ClientRecord]:
         while True:

@@ -13,6 +13,7 @@ from needfire_server.states import ClientState, ClientStatus
 from needfire_server.storage import tables
 from needfire_server.storage.base import (
     COMMANDS_PENDING_MAX,
+    ClientFacts,
     EventQuery,
     Told,
     TooManyCommandsError,
@@ -100,6 +101,40 @@ async def test_log_ins_that_share_a_commit_leave_what_they_would_have_left_alone
     assert await store.load_sessions() == [*superseded, newest, other]
     states = await store.load_client_states()
     assert states["web1"].status is ClientStatus.ILLEGAL
+
+
+async def test_the_facts_of_many_are_those_of_each(store: DatabaseStore) -> None:
+    for name in ("web1", "web2"):
+        await store.register(name, verifier(name), now_us=1, user="root")
+    await store.register("broken", verifier(), now_us=1, user="root")
+    store.write_now(
+        lambda t: (
+            t.connection.execute(
+                sa.update(tables.clients)
+                .where(tables.clients.c.name == "broken")
+                .values(verifier=b"0")
+            ).rowcount
+        )
+    )
+    state = ClientState("web2", ClientStatus.STARTED, instance=b"i" * 16, last_seen_us=NOW_US)
+    old, new = session("web1", 2), session("web1", 1)
+    await store.keep_session(old, ())
+    await store.keep_session(new, (old.session_id,))
+    await store.save_client_states([state])
+    names = ["web1", "broken", "nobody", "web2"]
+    found = await asyncio.gather(
+        *(store.client_facts(name) for name in names), return_exceptions=True
+    )
+    web1, broken, nobody, web2 = found
+    records = {name: await store.client_record(name) for name in ("web1", "web2")}
+    assert None not in records.values()
+    assert web1 == ClientFacts(records["web1"], None, (replace(old, is_current=False), new))
+    assert isinstance(broken, StorageError)
+    assert "broken" in str(broken)
+    assert nobody == ClientFacts(None, None, ())
+    assert web2 == ClientFacts(records["web2"], state, ())
+    owners = [store.client_of_session(row.session_id) for row in (old, session("web3", 3), new)]
+    assert await asyncio.gather(*owners) == ["web1", None, "web1"]
 
 
 async def test_a_command_is_pending_until_it_is_acknowledged(store: DatabaseStore) -> None:

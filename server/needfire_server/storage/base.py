@@ -404,8 +404,10 @@ class Store(RefusalStore, Protocol):
     async def client_facts(self, name: str) -> ClientFacts:
         """Return what is known of a client, whichever server has learnt it.
 
+        Questions about many clients at a time are asked together.
+
         Raises:
-            SealKeyError: the registration cannot be opened, because the key was exchanged.
+            SealKeyError: a registration cannot be opened, because the key was exchanged.
         """
 
     async def check_seal(self) -> None:

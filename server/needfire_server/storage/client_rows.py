@@ -9,24 +9,33 @@ from needfire_protocol.errors import FormatError, StorageError
 from needfire_protocol.srp import Verifier
 from needfire_server.storage import seal_rows, tables
 from needfire_server.storage.base import ClientRecord
+from needfire_server.storage.reading import among
 from needfire_server.verifier_seal import SEALED_BYTES, VerifierSeal
 
-__all__ = ["client_record", "clients", "stored_form"]
+__all__ = ["client_records", "clients", "stored_form"]
 
 
-def client_record(
-    connection: sa.Connection, name: str, seal: VerifierSeal | None
-) -> ClientRecord | None:
-    """Return one registration.
+def client_records(
+    connection: sa.Connection, names: Sequence[str], seal: VerifierSeal | None
+) -> dict[str, ClientRecord | StorageError]:
+    """Return the registrations of some names; of one that is damaged, what is wrong with it.
 
     Raises:
-        SealKeyError: it cannot be opened because the store's key has been exchanged.
+        SealKeyError: one cannot be opened because the store's key has been exchanged.
     """
-    row = connection.execute(sa.select(tables.clients).where(tables.clients.c.name == name)).first()
-    record = None if row is None else _client_record(row, seal)
-    if record is not None and record.verifier is None and seal is not None:
+    table = tables.clients
+    found: dict[str, ClientRecord | StorageError] = {}
+    is_any_closed = False
+    for row in connection.execute(sa.select(table).where(among(table.c.name, names))):
+        try:
+            record = found[row[0]] = _client_record(row, seal)
+        except StorageError as error:
+            found[row[0]] = error
+        else:
+            is_any_closed |= record.verifier is None
+    if is_any_closed and seal is not None:
         seal_rows.check_key(connection, seal.check)
-    return record
+    return found
 
 
 def clients(connection: sa.Connection, seal: VerifierSeal | None) -> list[ClientRecord]:

@@ -1,14 +1,14 @@
 """A question to a store's database, asked in the calling thread."""
 
-from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
 from needfire_protocol.errors import StorageError
 from needfire_server.storage.engine import Engine
 
-__all__ = ["read_now"]
+__all__ = ["among", "read_now"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -33,3 +33,15 @@ def read_now(
     except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:
         text = " ".join(str(getattr(error, "orig", None) or error).split())
         raise StorageError(f"{engine.name}: {text}") from error
+
+
+def among(column: sa.Column[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+    """Return that a column has one of at least one values.
+
+    The list is filled up to a power of four, so that the statement has few forms, and the one that
+    the database has prepared is found again.
+    """
+    width = 1
+    while width < len(values):
+        width *= 4
+    return column.in_([*values, *[values[-1]] * (width - len(values))])

@@ -111,11 +111,11 @@ def _put(
     if is_sqlite:
         # Else the old bytes would stay in the file until their room is used again.
         connection.exec_driver_sql("PRAGMA secure_delete=ON")
-    for name, verifier in verifiers:
+    if verifiers:
+        sealed = [{"of": name, "to": seal.seal(name, verifier)} for name, verifier in verifiers]
+        which = _CLIENTS.c.name == sa.bindparam("of")
         connection.execute(
-            sa.update(_CLIENTS)
-            .where(_CLIENTS.c.name == name)
-            .values(verifier=seal.seal(name, verifier))
+            sa.update(_CLIENTS).where(which).values(verifier=sa.bindparam("to")), sealed
         )
     if is_sqlite:
         connection.exec_driver_sql("PRAGMA secure_delete=OFF")

@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from needfire_server.session_seal import SealedSession
 from needfire_server.storage import tables
 from needfire_server.storage.engine import Transaction
+from needfire_server.storage.reading import among
 
 __all__ = [
-    "client_of_session",
+    "clients_of_sessions",
     "end_session",
     "keep_sessions",
     "load_sessions",
@@ -27,17 +28,17 @@ def load_sessions(connection: sa.Connection) -> list[SealedSession]:
     return _rows(connection, sa.select(_T))
 
 
-def sessions_of(connection: sa.Connection, client: str) -> list[SealedSession]:
-    """Return the rows of one client, the superseded ones first."""
-    return _rows(connection, sa.select(_T).where(_T.c.client == client))
+def sessions_of(connection: sa.Connection, clients: Sequence[str]) -> list[SealedSession]:
+    """Return the rows of some clients, of each the superseded ones first."""
+    return _rows(connection, sa.select(_T).where(among(_T.c.client, clients)))
 
 
-def client_of_session(connection: sa.Connection, session_id: bytes) -> str | None:
-    """Return whose session it is; None where there is no such row."""
-    found: str | None = connection.execute(
-        sa.select(_T.c.client).where(_T.c.session_id == session_id)
-    ).scalar()
-    return found
+def clients_of_sessions(
+    connection: sa.Connection, session_ids: Sequence[bytes]
+) -> dict[bytes, str]:
+    """Return whose the sessions are that there are rows of."""
+    query = sa.select(_T.c.session_id, _T.c.client).where(among(_T.c.session_id, session_ids))
+    return {bytes(session_id): client for session_id, client in connection.execute(query)}
 
 
 def keep_sessions(

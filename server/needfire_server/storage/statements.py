@@ -26,13 +26,14 @@ from needfire_server.storage.engine import Transaction
 from needfire_server.storage.event_fields import field_is, field_is_at_or_below
 from needfire_server.storage.event_rows import EVENT_COLUMNS
 from needfire_server.storage.inserting import upsert_for
+from needfire_server.storage.reading import among
 from needfire_server.verifier_seal import VerifierSeal
 
 __all__ = [
     "acknowledge_command",
     "add_proposal",
     "all_known",
-    "client_state",
+    "client_states",
     "clients_with_commands",
     "event_count",
     "event_query",
@@ -220,11 +221,11 @@ def load_client_states(connection: sa.Connection) -> dict[str, ClientState]:
     return {row[0]: _client_state(row) for row in rows}
 
 
-def client_state(connection: sa.Connection, name: str) -> ClientState | None:
-    """Return the state of one client."""
+def client_states(connection: sa.Connection, names: Sequence[str]) -> dict[str, ClientState]:
+    """Return the states of some clients by name."""
     table = tables.client_states
-    row = connection.execute(sa.select(table).where(table.c.name == name)).first()
-    return None if row is None else _client_state(row)
+    rows = connection.execute(sa.select(table).where(among(table.c.name, names)))
+    return {row[0]: _client_state(row) for row in rows}
 
 
 def save_client_states(transaction: Transaction, states: Sequence[ClientState]) -> None:

@@ -61,6 +61,7 @@ from needfire_server.storage.base import (
 )
 from needfire_server.storage.engine import Engine, Listeners, Transaction, Wakes
 from needfire_server.storage.event_search import EVENT_BLOCKS
+from needfire_server.storage.gathered_reads import GatheredReads
 from needfire_server.storage.ingesting import (
     Batch,
     Entries,
@@ -106,6 +107,12 @@ class DatabaseStore:
         self._writer = GroupCommitWriter(engine)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="needfire-read")
         self._singletons = ThreadPoolExecutor(1, thread_name_prefix="needfire-singleton")
+        self._facts = GatheredReads[str, ClientFacts](
+            lambda names: self._ask(_client_facts, names, self._verifier_seal)
+        )
+        self._session_owners = GatheredReads[bytes, str | None](
+            lambda session_ids: self._ask(_clients_of_sessions, session_ids)
+        )
         self.audit = DatabaseAuditTables(engine, self._submit, self._read)
         """The audit log's part of the store."""
 
@@ -237,7 +244,7 @@ class DatabaseStore:
         return missing
 
     async def client_record(self, name: str) -> ClientRecord | None:
-        return await self._read(client_rows.client_record, name, self._verifier_seal)
+        return (await self.client_facts(name)).record
 
     async def clients(self) -> list[ClientRecord]:
         return await self._read(client_rows.clients, self._verifier_seal)
@@ -264,7 +271,7 @@ class DatabaseStore:
         await self._read(seal_rows.check_key, None if seal is None else seal.check)
 
     async def client_facts(self, name: str) -> ClientFacts:
-        return await self._read(_client_facts, name, self._verifier_seal)
+        return await self._facts.get(name)
 
     async def load_client_states(self) -> dict[str, ClientState]:
         return await self._read(statements.load_client_states)
@@ -501,7 +508,7 @@ class DatabaseStore:
         return await self._read(session_rows.load_sessions)
 
     async def client_of_session(self, session_id: bytes) -> str | None:
-        return await self._read(session_rows.client_of_session, session_id)
+        return await self._session_owners.get(session_id)
 
     async def keep_session(
         self, row: SealedSession, known: tuple[bytes, ...], states: Sequence[ClientState] = ()
@@ -577,11 +584,20 @@ class DatabaseStore:
         *args: P.args,
         **kw: P.kwargs,
     ) -> T:
+        return await self._ask(function, *args, **kw)
+
+    def _ask(
+        self,
+        function: Callable[Concatenate[sa.Connection, P], T],
+        /,
+        *args: P.args,
+        **kw: P.kwargs,
+    ) -> asyncio.Future[T]:
         try:
             future = self._readers.submit(lambda: self.read_now(function, *args, **kw))
         except RuntimeError as error:
             raise StorageError(f"{self.name}: the store is closed") from error
-        return await asyncio.wrap_future(future)
+        return asyncio.wrap_future(future)
 
 
 def _sum_up(transaction: Transaction) -> bool:
@@ -594,13 +610,28 @@ def _sum_up(transaction: Transaction) -> bool:
     return is_more or summaries.forget(connection, EVENT_BLOCKS) > 0
 
 
-def _client_facts(connection: sa.Connection, name: str, seal: VerifierSeal | None) -> ClientFacts:
+def _client_facts(
+    connection: sa.Connection, names: Sequence[str], seal: VerifierSeal | None
+) -> dict[str, ClientFacts | StorageError]:
     # In one transaction of the reader's, but not at one moment: who writes wakes us again.
-    return ClientFacts(
-        record=client_rows.client_record(connection, name, seal),
-        state=statements.client_state(connection, name),
-        sessions=tuple(session_rows.sessions_of(connection, name)),
-    )
+    records = client_rows.client_records(connection, names, seal)
+    states = statements.client_states(connection, names)
+    sessions: dict[str, list[SealedSession]] = {}
+    for session in session_rows.sessions_of(connection, names):
+        sessions.setdefault(session.client, []).append(session)
+    return {
+        name: record
+        if isinstance(record := records.get(name), StorageError)
+        else ClientFacts(record, states.get(name), tuple(sessions.get(name, ())))
+        for name in names
+    }
+
+
+def _clients_of_sessions(
+    connection: sa.Connection, session_ids: Sequence[bytes]
+) -> dict[bytes, str | None]:
+    found = session_rows.clients_of_sessions(connection, session_ids)
+    return {session_id: found.get(session_id) for session_id in session_ids}
 
 
 def _unlink(path: str) -> None:
