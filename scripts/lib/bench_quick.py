@@ -4,8 +4,8 @@ Prints medians of runs that take turns, and the ratios; the load of the machine 
 times can be trusted.
 """
 
+import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,7 +17,9 @@ _FORMAT = r"%p %m %U %G %s %T@ %C@ %A@ %i %D %n %l\n"
 
 def main() -> None:
     """Measure the tree that the command line names."""
-    tree = Path(sys.argv[1] if len(sys.argv) > 1 else "/usr")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tree", nargs="?", type=Path, default=Path("/usr"), help="default: /usr")
+    tree: Path = parser.parse_args().tree
     with tempfile.TemporaryDirectory() as directory:
         tools = [Tool("find -printf", ["find", str(tree), "-printf", _FORMAT])]
         for workers in ("1", "auto"):
