@@ -28,7 +28,7 @@ from needfire_protocol.audit.merkle import Frontier, leaf_hash
 from needfire_protocol.audit.note import Checkpoint, PublicKey, public_key_of, sign_note
 from needfire_protocol.audit.record import FIRST_PREVIOUS, KEY_MADE, Draft, Moment, encode_record
 from needfire_protocol.audit.verify import verify
-from needfire_protocol.event import Event, make_event
+from needfire_protocol.event import Event, FieldValue, make_event
 from needfire_protocol.messages import EVENT_REPORT, Report
 from needfire_server.audit.drafts import reports_draft
 from needfire_server.audit.log import AuditLog
@@ -100,7 +100,13 @@ def _log(
     count: int, private: Ed25519PrivateKey, key: PublicKey
 ) -> Iterator[tuple[bytes, str | None]]:
     frontier, previous, number = Frontier(), FIRST_PREVIOUS, 0
-    fields = {"stream": "00" * 16, "first": 1, "last": 100, "count": 100, "sha256": "ab" * 32}
+    fields: dict[str, FieldValue] = {
+        "stream": "00" * 16,
+        "first": 1,
+        "last": 100,
+        "count": 100,
+        "sha256": "ab" * 32,
+    }
     for index in range(count):
         draft = Draft(
             "REPORTS_RECEIVED", True, "web1.example.org", "web1.example.org", None, fields
@@ -137,7 +143,8 @@ def _verify(path: Path, key: PublicKey) -> None:
 
 async def _measure_ingest(directory: Path, rounds: int, batches: int) -> None:
     for size in SIZES:
-        with_s, without_s = [], []
+        with_s: list[tuple[float, float]] = []
+        without_s: list[tuple[float, float]] = []
         for number in range(rounds):
             for is_audited in (True, False) if number % 2 else (False, True):
                 taken = await _ingest(directory, size, batches, is_audited=is_audited)
@@ -172,7 +179,12 @@ async def _ingest(
 
 
 def _event() -> Event:
-    fields = {"path": "/etc/passwd", "size_old": 1, "size_new": 2, "chksum_new": "ab" * 32}
+    fields: dict[str, FieldValue] = {
+        "path": "/etc/passwd",
+        "size_old": 1,
+        "size_new": 2,
+        "chksum_new": "ab" * 32,
+    }
     return make_event("POLICY_ADDED", time_us=1, random_10_bytes=bytes(10), **fields)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from needfire_protocol.event import event_id
+from needfire_protocol.event import FieldValue, event_id
 from needfire_protocol.severity import Severity
 from needfire_server.admin.requests import Arguments, Request
 from needfire_server.admin.service import AdminHooks, AdminService
@@ -158,6 +158,8 @@ def _event(
     number: int, time_us: int, client: str, path: str, chance: random.Random
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     kind = chance.random()
+    row: tuple[Any, ...]
+    fields: dict[str, FieldValue]
     received = time_us + 250_000
     identity = event_id(time_us, chance.randbytes(10))
     if number % 500_000 == 250_000:
@@ -256,11 +258,15 @@ async def _nobody() -> dict[str, ClientConnection]:
     return {}
 
 
+def _unrecorded(_code: str, /, **_fields: FieldValue) -> None:
+    pass
+
+
 async def _service(store: DatabaseStore, directory: str) -> AdminService:
     hooks = AdminHooks(
         on_command_queued=lambda _client: None,
         on_client_removed=lambda _client: None,
-        record_event=lambda _code, **_fields: None,
+        record_event=_unrecorded,
         kept_of=lambda event: (event, None),
         connections=_nobody,
         states=dict,
@@ -274,9 +280,9 @@ async def _ask(service: AdminService, question: Mapping[str, Any]) -> tuple[int,
     request = Request("events", Arguments({"limit": 100, **question}))
     began = time.perf_counter()
     reply = await service.handle(request, user="bench")
-    assert reply.items is not None
-    found = [item async for item in reply.items]
-    return len(found), (time.perf_counter() - began) * 1_000
+    assert reply.pages is not None
+    found = sum([len(page) async for page in reply.pages])
+    return found, (time.perf_counter() - began) * 1_000
 
 
 def _scan_ms(store: DatabaseStore) -> float:

@@ -31,7 +31,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -577,7 +577,7 @@ async def gather(works: object) -> None:
             group.create_task(work)
 
 
-async def for_seconds(limit_s: float, works: list[Awaitable[None]]) -> None:
+async def for_seconds(limit_s: float, works: Iterable[Awaitable[None]]) -> None:
     """Let work that never ends go on for so long."""
     tasks = [asyncio.ensure_future(work) for work in works]
     await asyncio.sleep(limit_s)

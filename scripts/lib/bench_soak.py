@@ -26,6 +26,7 @@ from bench_fleet import (
     hello,
     machine,
     own_address,
+    power_ms,
     raise_descriptor_limit,
     report_bodies,
 )
@@ -73,7 +74,7 @@ def main() -> None:
     options = parsed()
     raise_descriptor_limit(options.agents + 64)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    print(f"{options.agents} agents, {options.minutes} minutes, {machine()}", flush=True)
+    print(f"{options.agents} agents, {options.minutes} minutes, {machine(power_ms())}", flush=True)
     try:
         asyncio.run(Soak(options).run())
     finally:
@@ -141,7 +142,7 @@ class Soak:
         began_s = time.monotonic()
         await gather(one(agent) for agent in self.agents)
         rate = each * 100 * len(self.agents) / (time.monotonic() - began_s)
-        print(f"a storm reaches {rate:.0f} reports a second; {machine()}", flush=True)
+        print(f"a storm reaches {rate:.0f} reports a second; {machine(power_ms())}", flush=True)
         return rate
 
     async def hold(self, rate: float) -> None:
@@ -260,7 +261,9 @@ class Soak:
             print(
                 f"{name}: {first:.1f} in the second quarter, {last:.1f} in the last: {last - first:+.1f}"
             )
-        print(f"connections lost by the server: {dict(self.losses) or 'none'}; {machine()}")
+        print(
+            f"connections lost by the server: {dict(self.losses) or 'none'}; {machine(power_ms())}"
+        )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from needfire_client.dirty import DirtyPaths
@@ -69,7 +70,7 @@ class Ears:
 
     def __init__(self) -> None:
         self.book = WhoBook()
-        self.dirty = DirtyPaths(on_first=lambda: None, on_overflow=lambda: None)
+        self.dirty = DirtyPaths(on_first=lambda: None, on_overflow=lambda _trees: None)
         self.changed_at: dict[bytes, float] = {}
         self.count = 0
         self.writers: dict[bytes, set[bytes | None]] = {}
@@ -77,21 +78,24 @@ class Ears:
         self.losses: list[str] = []
         self.news = threading.Condition()
 
-    def changed(self, path: bytes) -> None:
+    def changed(self, path: bytes, *, below: bool = False) -> None:
         self.count += 1
-        self.dirty.add(path)
+        self.dirty.add(path, below=below)
         if path not in self.changed_at:
             self.changed_at[path] = time.perf_counter()
+
+    def has_heard(self, *paths: Path) -> bool:
+        return all(bytes(path) in self.changed_at for path in paths)
 
     def wrote(self, path: bytes, writer: Writer | None, *, below: bool = False) -> None:
         self.book.note(path, writer, below=below)
         self.writers.setdefault(path, set()).add(None if writer is None else writer.program)
         self.described += writer is not None and writer.uid is not None
 
-    def lost(self, reason: str, _scope: bytes, _since_us: int | None = None) -> None:
+    def lost(self, reason: str, scope: bytes, since_us: int | None = None) -> None:
         self.losses.append(reason)
 
-    def canary_came(self, _which: bytes = b"") -> None:
+    def canary_came(self, which: bytes) -> None:
         pass
 
 
@@ -152,7 +156,7 @@ def latency(method: str, root: Path, rounds: int = 200) -> None:
             process.stdin.write(f"{path}\n")
             process.stdin.flush()
             at = float(process.stdout.readline())
-            if wait(lambda path=path: bytes(path) in ears.changed_at, 5):
+            if wait(partial(ears.has_heard, path), 5):
                 found.append(ears.changed_at[bytes(path)] - at)
         process.stdin.close()
     watcher.stop()
@@ -248,7 +252,7 @@ def who(root: Path, rounds: int = 200) -> None:
                 }[name],
                 check=True,
             )
-        wait(lambda paths=paths, ears=ears: all(bytes(path) in ears.changed_at for path in paths))
+        wait(partial(ears.has_heard, *paths))
         watcher.stop()
         program = os.fsencode(os.path.realpath(shutil.which(name) or name))
         named = sum(ears.writers.get(bytes(path)) == {program} for path in paths)

@@ -87,7 +87,9 @@ class MeasuredServer:
         await self._register([agent.address for agent in agents], verifier)
         known = []
         for agent in agents[without_session:]:
-            agent.keys = SessionKeys(*map(os.urandom, (16, 32, 32)), version=1, suite=1, features=0)
+            agent.keys = SessionKeys(
+                os.urandom(16), os.urandom(32), os.urandom(32), version=1, suite=1, features=0
+            )
             known.append((agent.address, agent.keys, agent.instance))
         await self._plant(known, verifier)
 

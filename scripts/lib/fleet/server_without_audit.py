@@ -7,5 +7,5 @@ from needfire_server import intake
 from needfire_server.entry import server
 
 if __name__ == "__main__":
-    intake.reports_draft = lambda *_: None  # type: ignore[assignment]
+    intake.reports_draft = lambda *_: None  # type: ignore[attr-defined]
     server()
