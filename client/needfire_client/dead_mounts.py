@@ -7,15 +7,16 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from needfire_client.attributes import ScanStoppedError
 from needfire_client.left_behind import has_room, leave, waited_for
-from needfire_client.mounts import Mount, is_below, may_hang, read_mounts
+from needfire_client.mounts import Mount, is_below, is_network, may_hang, read_mounts
 from needfire_client.standstill import STANDSTILL_S
 
-__all__ = ["ASKED_MAX", "mount_around", "unanswered"]
+__all__ = ["ASKED_MAX", "Suspects", "mount_around", "mounts_inside", "unanswered"]
 
 ASKED_MAX: Final = 256
 """Mounts that are asked at once, each by a thread; of more nothing is known."""
@@ -64,12 +65,62 @@ def unanswered(mounts: Sequence[Mount], stop: Callable[[], bool]) -> frozenset[b
 
 def mount_around(directory: bytes) -> bytes | None:
     """Return where that is mounted which a directory is in, if it is one that may not answer."""
-    around = [
-        point
-        for mount in read_mounts()
-        if (point := mount.point) != b"/" and may_hang(mount) and is_below(directory, point)
-    ]
+    around = [mount.point for mount in _risky() if is_below(directory, mount.point)]
     return max(around, key=len, default=None)
+
+
+def mounts_inside(path: bytes) -> frozenset[bytes]:
+    """Return where, at a path and below it, something is mounted that may not answer."""
+    return frozenset(mount.point for mount in _risky() if is_below(mount.point, path))
+
+
+class Suspects:
+    """Mounts that processes of one pass may have stood still at.
+
+    Each is asked once: otherwise one that answers this question, and no other, would have it asked
+    for every directory.
+
+    Args:
+        stop: as for ``unanswered``.
+    """
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self._stop = stop
+        self._asked: set[Mount] = set()
+
+    def silent(
+        self, directory: bytes, paths: Iterable[bytes], known: AbstractSet[bytes]
+    ) -> frozenset[bytes]:
+        """Return which mounts around a directory, or inside of paths in it, do not answer.
+
+        Args:
+            known: those of which that is known; they are not asked.
+
+        Raises:
+            ScanStoppedError: it was to stop meanwhile.
+        """
+        inside = tuple(paths)
+        asked = [
+            mount
+            for mount in _risky()
+            # An automounter would mount what it is asked for.
+            if is_network(mount)
+            and mount not in self._asked
+            and mount.point not in known
+            and (
+                is_below(directory, mount.point)
+                or any(is_below(mount.point, path) for path in inside)
+            )
+        ]
+        # Nearest to the root first: who stood still was not far below the directory.
+        asked.sort(key=lambda mount: mount.point.count(b"/"))
+        self._asked.update(asked)
+        return unanswered(asked, self._stop)
+
+
+def _risky() -> list[Mount]:
+    # Without its root nothing of the host answers.
+    return [mount for mount in read_mounts() if mount.point != b"/" and may_hang(mount)]
 
 
 def _silent(mounts: Sequence[Mount], stop: Callable[[], bool]) -> frozenset[Mount]:

@@ -113,7 +113,8 @@ class DirectoryReader:
 
     def avoid(self, paths: frozenset[bytes]) -> None:
         """Ask nothing of some objects from now on: the system does not answer for them."""
-        self._avoids, self._avoids_in = paths, {split(path)[0] for path in paths}
+        self._avoids |= paths
+        self._avoids_in.update(split(path)[0] for path in paths)
 
     def read(self, fd: int, path: bytes, place: Place, descents: list[Descent]) -> DirectoryRecord:
         """Return the record of an open directory; add the directories to go into."""

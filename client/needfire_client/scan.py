@@ -267,7 +267,7 @@ class Scan:
             selection=self.ruleset.selection,
             baseline=None if known is None else bytes(known.path),
             baseline_sha256="" if known is None else known.reader.meta.content_sha256,
-            avoids=self._unanswered or frozenset(),
+            avoids=self.walker.avoids,
         )
 
     def take(self, record: DirectoryRecord) -> None:

@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Final
 
 from needfire_client.attributes import Examiner, ScanStoppedError
 from needfire_client.beginning import BESIDE_EFFORT, Beginning
-from needfire_client.dead_mounts import mount_around
+from needfire_client.dead_mounts import Suspects, mount_around, mounts_inside
 from needfire_client.directory import UNANSWERED, too_heavy
 from needfire_client.left_behind import Process, has_room, leave
 from needfire_client.memory import EXIT_NO_MEMORY, share_bytes
-from needfire_client.mounts import is_below
 from needfire_client.packing import entries_of, pack_record
-from needfire_client.paths import join
+from needfire_client.paths import join, split
 from needfire_client.pieces import NAMES_PER_PIECE
 from needfire_client.policy import Ruleset
 from needfire_client.record import DirectoryRecord
@@ -77,6 +76,10 @@ _DEATHS_MAX: Final = 16
 _FAILURES_MAX: Final = 2
 """Processes that one directory or file may end."""
 
+_STANDSTILLS_MAX: Final = 4
+"""Processes that may stand still at one directory or file, where after each of them less is to be
+asked than before. Who mounts more and more there would keep us for ever."""
+
 _DEADLY: Final = "every process that read it has ended"
 _TOO_LARGE: Final = "it needs more memory than ScanMemoryLimit allows"
 _WAITED_FOR: Final = "not yet: the system does not answer, and others like it have not ended either"
@@ -120,9 +123,13 @@ def start_worker() -> "tuple[socket.socket, Process]":
 class _Worker:
     """One process, seen from here."""
 
-    def __init__(self, connection: "socket.socket", process: Process) -> None:
+    def __init__(
+        self, connection: "socket.socket", process: Process, avoids: frozenset[bytes]
+    ) -> None:
         self.connection = connection
         self.process = process
+        self.avoids = avoids
+        """Where it asks nothing."""
         self.under_way: deque[Piece] = deque()
         self.status: int | None = None
         """Exit status, once it has ended."""
@@ -232,8 +239,7 @@ class ScanPool:
         self._workers: list[_Worker] = []
         self._deaths = 0
         self._looks_from_s = 0.0
-        self._dead: set[bytes] = set()
-        """Where something is mounted that did not answer: nobody is sent there any more."""
+        self._suspects = Suspects(stop)
         self._order: Order
 
     def __enter__(self) -> "ScanPool":
@@ -302,11 +308,11 @@ class ScanPool:
     # ---- what the processes do -------------------------------------------------------------------
 
     def _start(self) -> None:
-        share = share_bytes(self._job.memory_bytes, self._count)
-        job = encode_job(replace(self._job, memory_bytes=share))
+        share, avoids = share_bytes(self._job.memory_bytes, self._count), self._walker.avoids
+        job = encode_job(replace(self._job, memory_bytes=share, avoids=avoids))
         try:
             while len(self._workers) < self._count:
-                worker = _Worker(*start_worker())
+                worker = _Worker(*start_worker(), avoids)
                 self._workers.append(worker)
                 worker.send(job)
         except OSError as error:
@@ -317,10 +323,16 @@ class ScanPool:
         """Hand out units, and take in what has been answered; wait for an answer so long."""
         if self._stop():
             raise ScanStoppedError
+        self._renew()
         for most in range(_UNDER_WAY_MAX):
             for worker in list(self._workers):
                 # Another one's end may have ended it.
-                if worker in self._workers and len(worker.under_way) == most and worker.can_take:
+                if (
+                    worker in self._workers
+                    and len(worker.under_way) == most
+                    and worker.can_take
+                    and not self._knows_less(worker)
+                ):
                     self._hand_out(worker)
         waiting = {worker.connection: worker for worker in self._workers if worker.under_way}
         if not waiting:
@@ -332,6 +344,21 @@ class ScanPool:
         if (now_s := time.monotonic()) >= self._looks_from_s:
             self._looks_from_s = now_s + LOOKS_EVERY_S
             self._give_up(waiting.values(), now_s)
+
+    def _renew(self) -> None:
+        """Let others take the places of processes that would go where nobody answers any more.
+
+        What one has in hand it does to the end: a large file would otherwise be begun anew.
+        """
+        ready = [each for each in self._workers if self._knows_less(each) and not each.under_way]
+        for worker in ready:
+            self._workers.remove(worker)
+            worker.end()
+        if ready:
+            self._start()
+
+    def _knows_less(self, worker: _Worker) -> bool:
+        return worker.avoids != self._walker.avoids
 
     def _give_up(self, unheard: Iterable[_Worker], now_s: float) -> None:
         """End processes that wait for an answer of the system which does not come.
@@ -432,19 +459,37 @@ class ScanPool:
 
     def _retry(self, piece: Piece, reason: str) -> None:
         assert piece.unit is not None
-        unit = piece.unit
-        is_single = len(unit.names) == 1
-        if not is_single or piece.failures + 1 < _FAILURES_MAX:
+        unit, failures = piece.unit, piece.failures + 1
+        is_left = failures < _FAILURES_MAX or len(unit.names) > 1
+        if reason == UNANSWERED and failures < _STANDSTILLS_MAX:
+            is_left |= self._leave_alone(unit, failures)
+        if is_left:
             self._order.fail(piece)
             return
-        if reason == UNANSWERED:
-            mount = mount_around(unit.directory)
-            self._dead.update(() if mount is None else (mount,))
+        if reason == UNANSWERED and (mount := mount_around(unit.directory)) is not None:
+            self._walker.avoid(frozenset((mount,)))
         self._leave_unseen(piece, reason)
+
+    def _leave_alone(self, unit: Unit, failures: int) -> bool:
+        """Leave alone what a process may have stood still at; True where that is something."""
+        known = self._walker.avoids
+        paths = [join(unit.directory, name) for name in unit.names]
+        silent = self._suspects.silent(unit.directory, paths, known)
+        if not silent and failures >= _FAILURES_MAX:
+            # All have answered that question. Without those in there the directory itself may be
+            # seen, and nothing of them would be seen without the directory.
+            silent = mounts_inside(paths[0]) - known
+        self._walker.avoid(silent)
+        return bool(silent)
 
     def _is_dead(self, unit: Unit) -> bool:
         """True where a unit lies inside of a mount that did not answer."""
-        return any(is_below(unit.directory, point) for point in self._dead)
+        avoids, path = self._walker.avoids, unit.directory
+        while avoids and path:
+            if path in avoids:
+                return True
+            path = split(path)[0]
+        return False
 
     def _leave_unseen(self, piece: Piece, reason: str) -> None:
         """Say of all that a unit is about that it cannot be read."""

@@ -120,14 +120,15 @@ class Walker:
         """After a pause: what is left, in the order of the walk."""
         self.followed: set[bytes] = set()
         """Directories that were entered through a symbolic link, on the way to a named object."""
-        self._avoids: frozenset[bytes] = frozenset()
+        self.avoids: frozenset[bytes] = frozenset()
+        """What ``avoid`` was told so far."""
         self._places: dict[bytes, Place] = {}
         """Of directories that were asked for, while ``followed`` has ``_places_after`` names."""
         self._places_after = 0
 
     def avoid(self, paths: frozenset[bytes]) -> None:
-        """Leave alone what is mounted at some paths: the system does not answer for it."""
-        self._avoids = paths
+        """Leave alone what is mounted at some paths too: the system does not answer for it."""
+        self.avoids |= paths
         self._reader.avoid(paths)
 
     def walk(self) -> Iterator[DirectoryRecord]:
@@ -243,7 +244,7 @@ class Walker:
         name = split(path)[1]
         inner = place.child(name)[1]
         unasked = Descent(name, inner, False)
-        return unasked if path in self._avoids else descent_into(fd, name, inner, None) or unasked
+        return unasked if path in self.avoids else descent_into(fd, name, inner, None) or unasked
 
     @property
     def bytes_max(self) -> int:
@@ -412,7 +413,7 @@ class Walker:
         Raises:
             OSError: it is not to be asked.
         """
-        if path in self._avoids:
+        if path in self.avoids:
             raise OSError(errno.EIO, UNANSWERED)
         name = split(path)[1]
         return descent_into(fd, name, place.child(name)[1], None)
@@ -441,7 +442,7 @@ class Walker:
                     ]
                     return
                 inner = self._whereabouts.path = join(top.path, descent.name)
-                if inner in self._avoids:
+                if inner in self.avoids:
                     error = OSError(errno.EIO, UNANSWERED)
                     yield self._reader.unopened(inner, descent.place, error)
                     continue

@@ -95,6 +95,32 @@ def test_what_may_not_answer_is_the_innermost_mount_around_a_directory(
     assert {path: dead_mounts.mount_around(path) for path in around} == around
 
 
+def test_those_are_suspected_that_are_around_or_inside_and_each_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kinds = {b"/": "nfs4", b"/net/a/deep/er": "fuse.x", b"/net": "nfs4", b"/net/b": "cifs"}
+    kinds |= {b"/net/a": "9p", b"/net/a/auto": "autofs", b"/net/a/disk": "ext4", b"/other": "nfs"}
+    mounts = [Mount(1, b"", b"/", point, kind) for point, kind in kinds.items()]
+    asked: list[list[bytes]] = []
+
+    def unanswered(mounts: list[Mount], _stop: object) -> frozenset[bytes]:
+        asked.append([mount.point for mount in mounts])
+        return frozenset((b"/net/b",)).intersection(asked[-1])
+
+    monkeypatch.setattr(dead_mounts, "read_mounts", lambda: mounts)
+    monkeypatch.setattr(dead_mounts, "unanswered", unanswered)
+    suspects = dead_mounts.Suspects(lambda: False)
+    assert suspects.silent(b"/net", [b"/net/a", b"/net/c"], frozenset()) == frozenset()
+    assert suspects.silent(b"/", [b"/net"], frozenset((b"/net/b",))) == frozenset()
+    assert suspects.silent(b"/", [b"/net"], frozenset()) == {b"/net/b"}
+    assert asked == [[b"/net", b"/net/a", b"/net/a/deep/er"], [], [b"/net/b"]]
+    # Another one that has come to stand there is none of which anything is known.
+    mounts.append(Mount(2, b"", b"/", b"/net/b", "cifs"))
+    assert suspects.silent(b"/net/b", [], frozenset()) == {b"/net/b"}
+    inside = {b"/net/a", b"/net/a/auto", b"/net/a/deep/er"}
+    assert dead_mounts.mounts_inside(b"/net/a") == inside
+
+
 def test_below_goes_by_components() -> None:
     assert is_below(b"/a/b", b"/a")
     assert is_below(b"/a", b"/")

@@ -1,6 +1,7 @@
 """A pass that several processes share."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -16,12 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from needfire_client import beginning, directory, memory, scan_pool, scan_worker, walk
+from needfire_client import beginning, dead_mounts, directory, memory, scan_pool, scan_worker, walk
 from needfire_client.attributes import Examiner, _is_cached
 from needfire_client.baseline import BaselineReader
+from needfire_client.directory import UNANSWERED
 from needfire_client.efforts import AS_BEFORE_PER_EFFORT
 from needfire_client.judging import Severities
 from needfire_client.left_behind import Process
+from needfire_client.mounts import Mount
 from needfire_client.policy import EVERYTHING, Ruleset, Selection
 from needfire_client.record import DirectoryRecord, Finding
 from needfire_protocol.baseline import ENTRIES_PER_DIRECTORY_MAX
@@ -29,7 +32,7 @@ from needfire_protocol.rc.agent import AgentSettings
 from needfire_protocol.rc.policies import Policy
 from needfire_testkit.processes import wait_until
 from needfire_testkit.scan_workers import ThreadWorker, share_out_everything
-from needfire_testkit.scanner import Make, dir_rule, file_rule, making, settings_of
+from needfire_testkit.scanner import Make, Raised, dir_rule, file_rule, making, settings_of
 
 REAL_START = scan_pool.start_worker
 
@@ -205,6 +208,213 @@ def dying(monkeypatch: pytest.MonkeyPatch, is_deadly: Callable[[Any], bool]) -> 
     return met
 
 
+@pytest.fixture
+def standing(monkeypatch: pytest.MonkeyPatch) -> "Standing":
+    return Standing(monkeypatch)
+
+
+class Standing:
+    """Workers that stand still at units, as at mounts that do not answer, until they are ended."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.mounts: list[Mount] = []
+        self.silent: set[bytes] = set()
+        """Where a mount is that does not answer when it is asked."""
+        self.asked: list[bytes] = []
+        self.stood: list[Any] = []
+        """Units at which somebody stood still."""
+        self.stands_at: Callable[[Any, frozenset[bytes]], bool] = lambda _unit, _avoids: False
+        """Says it of a unit and of what its process leaves alone."""
+        waiting: dict[socket.socket, tuple[bytes, tuple[bytes, ...]]] = {}
+        perform = scan_worker.Laborer.perform
+
+        def stand(laborer: scan_worker.Laborer, unit: Any) -> bytes:
+            if not self.stands_at(unit, laborer.walker.avoids):
+                return perform(laborer, unit)
+            self.stood.append(unit)
+            waiting[laborer._connection] = unit.directory, unit.names
+            ended = select.poll()
+            ended.register(laborer._connection, select.POLLRDHUP)
+            ended.poll()
+            raise ConnectionResetError
+
+        def stands_still(worker: scan_pool._Worker, _now_s: float) -> bool:
+            assert isinstance(worker.process, ThreadWorker)
+            # What it did before that may not have been heard yet.
+            unit = worker.under_way[0].unit
+            assert unit is not None
+            return waiting.get(worker.process._connection) == (unit.directory, unit.names)
+
+        monkeypatch.setattr(scan_worker.Laborer, "perform", stand)
+        monkeypatch.setattr(scan_pool._Worker, "stands_still", stands_still)
+        monkeypatch.setattr(scan_pool, "LOOKS_EVERY_S", 0)
+        monkeypatch.setattr(dead_mounts, "read_mounts", lambda: tuple(self.mounts))
+        monkeypatch.setattr(dead_mounts, "unanswered", self._unanswered)
+
+    def mount(self, point: Path, kind: str = "nfs4") -> bytes:
+        """Pretend that something is mounted there; return where."""
+        self.mounts.append(Mount(len(self.mounts), b"0:1", b"/", bytes(point), kind))
+        return bytes(point)
+
+    def _unanswered(self, mounts: list[Mount], _stop: object) -> frozenset[bytes]:
+        points = [mount.point for mount in mounts]
+        self.asked += points
+        return frozenset(self.silent).intersection(points)
+
+
+def unread(events: list[Raised]) -> dict[bytes, object]:
+    """Return what was unreadable, and why."""
+    return {
+        event.path: event.fields["reason"] for event in events if event.code == "FILE_UNREADABLE"
+    }
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "autofs"])
+def test_a_mount_that_answers_one_question_and_no_other_takes_nothing_else_with_it(
+    root: Path, make: Make, standing: Standing, kind: str
+) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    outer = standing.mount(root)
+    point = standing.mount(root / "d1" / "s1", kind)
+    elsewhere = standing.mount(root / "d2" / "s2")
+    standing.stands_at = lambda unit, avoids: (
+        unit.directory == bytes(root) and b"d1" in unit.names and point not in avoids
+    )
+    checker = scanned.checker()
+    (root / "d1" / "s5" / "a").write_bytes(b"other")
+    scanned.take()
+    assert checker.full_check().is_complete
+    events = scanned.take()
+    assert unread(events) == {point: UNANSWERED}
+    assert [event.path for event in events if event.code.startswith("POLICY")] == [
+        bytes(root / "d1" / "s5" / "a")
+    ]
+    assert len(standing.stood) == scan_pool._FAILURES_MAX
+    # No mount is asked a second time, and an automounter never: it would mount something.
+    wanted = {outer, point, elsewhere} if kind == "nfs4" else {outer, elsewhere}
+    assert (set(standing.asked), len(standing.asked)) == (wanted, len(wanted))
+
+
+def test_who_mounts_more_and_more_where_nobody_answers_keeps_a_check_only_for_a_while(
+    root: Path, make: Make, standing: Standing
+) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    place = root / "d1" / "s1"
+
+    def stands_at(unit: Any, _avoids: frozenset[bytes]) -> bool:
+        is_there = b"s1" in unit.names
+        if is_there:
+            standing.silent.add(standing.mount(place / f"more{len(standing.stood)}"))
+        return is_there
+
+    standing.stands_at = stands_at
+    checker = scanned.checker()
+    (root / "d3" / "s39" / "a").write_bytes(b"other")
+    scanned.take()
+    assert checker.full_check().is_complete
+    events = scanned.take()
+    assert unread(events) == {bytes(place): UNANSWERED}
+    assert [event.path for event in events if event.code.startswith("POLICY")] == [
+        bytes(root / "d3" / "s39" / "a")
+    ]
+    assert len(standing.stood) == scan_pool._STANDSTILLS_MAX
+
+
+def test_a_mount_that_holds_everybody_is_left_although_it_answers_when_it_is_asked(
+    root: Path, make: Make, standing: Standing
+) -> None:
+    scanned = make(dir_rule(root), scan_workers=2)
+    scanned.init()
+    standing.mount(root)
+    point = standing.mount(root / "d1")
+    standing.stands_at = lambda unit, _avoids: unit.directory.startswith(point)
+    checker = scanned.checker()
+    scanned.take()
+    assert checker.full_check().is_complete
+    events = scanned.take()
+    # Each of the two at one directory, and not all of them at ten.
+    assert len(standing.stood) <= 2 * scan_pool._FAILURES_MAX
+    assert all(path.startswith(point + b"/") for path in unread(events))
+    assert [event for event in events if event.code.startswith("POLICY")] == []
+
+
+def test_nobody_goes_into_a_dead_mount_when_no_process_can_be_started_any_more(
+    root: Path, make: Make, standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent would wait there itself, and nobody could give it up."""
+    scanned = make(dir_rule(root), scan_workers=2)
+    scanned.init()
+    point = standing.mount(root / "d1")
+    standing.silent.add(point)
+    start, started = scan_pool.start_worker, count(1)
+
+    def start_once() -> tuple[socket.socket, Process]:
+        if next(started) > 1:
+            raise OSError(11, "Resource temporarily unavailable")
+        return start()
+
+    monkeypatch.setattr(scan_pool, "start_worker", start_once)
+    standing.stands_at = lambda unit, _avoids: unit.is_file and unit.directory.startswith(point)
+    checker = scanned.checker()
+    (root / "d3" / "s39" / "a").write_bytes(b"other")
+    scanned.take()
+    assert checker.full_check().is_complete
+    events = scanned.take()
+    assert unread(events)[bytes(root / "d1" / "s1" / "a")] == UNANSWERED
+    assert set(unread(events).values()) == {UNANSWERED}
+    assert [event.path for event in events if event.code.startswith("POLICY")] == [
+        bytes(root / "d3" / "s39" / "a")
+    ]
+
+
+def test_a_process_that_stood_still_is_none_that_a_scan_does_not_survive(
+    root: Path, make: Make, standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    names = (b"s1", b"s6", b"s11")
+    standing.stands_at = lambda unit, _avoids: any(name in unit.names for name in names)
+    monkeypatch.setattr(scan_pool, "_DEATHS_MAX", 1)
+    monkeypatch.setattr(scan_pool.ScanPool, "_do_alone", None)
+    checker = scanned.checker()
+    scanned.take()
+    assert checker.full_check().is_complete
+    events = scanned.take()
+    assert {path.rsplit(b"/", 1)[1] for path in unread(events)} == set(names)
+
+
+def test_what_a_process_has_in_hand_is_not_begun_anew_when_a_mount_is_found_dead(
+    root: Path, make: Make, standing: Standing
+) -> None:
+    scanned = make(dir_rule(root), scan_workers=2)
+    scanned.init()
+    point = standing.mount(root / "d1" / "s1")
+    standing.silent.add(point)
+    has_begun, is_dead = threading.Event(), threading.Event()
+    begun: list[bytes] = []
+
+    def stands_at(unit: Any, avoids: frozenset[bytes]) -> bool:
+        if unit.names == (b"large",):
+            begun.append(unit.directory)
+            has_begun.set()
+            is_dead.wait()
+        if b"s1" in unit.names and point not in avoids:
+            has_begun.wait()
+            return True
+        if point in avoids:
+            is_dead.set()
+        return False
+
+    standing.stands_at = stands_at
+    checker = scanned.checker()
+    scanned.take()
+    assert checker.full_check().is_complete
+    assert unread(scanned.take()) == {point: UNANSWERED}
+    assert begun == [bytes(root / "d0")]
+
+
 class NowAndThen:
     """Says yes at the given units, counted; to none twice, which would count as unreadable."""
 
@@ -363,7 +573,7 @@ def is_ignored(status: TextIO, number: int) -> bool:
 
 def test_a_killed_worker_is_named_with_its_signal() -> None:
     connection, process = REAL_START()
-    worker = scan_pool._Worker(connection, process)
+    worker = scan_pool._Worker(connection, process, frozenset())
     assert isinstance(process, subprocess.Popen)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(20)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from needfire_client import beginning, dead_mounts, left_behind, scan, scan_pool
 from needfire_client.attributes import ScanStoppedError, never
 from needfire_client.configuration import Baseline
 from needfire_client.logbook import Logbook
-from needfire_client.mounts import Mount
+from needfire_client.mounts import Mount, is_below, read_mounts
 from needfire_client.policy import EVERYTHING, Selection
 from needfire_client.position import PositionStore
 from needfire_client.reporter import Reporter
@@ -28,8 +28,9 @@ from needfire_client.standstill import LOOKS_EVERY_S, STANDSTILL_S, Standstill, 
 from needfire_client.walk import Rest, Walker
 from needfire_client.watching import Watching
 from needfire_protocol.event import Event
+from needfire_protocol.plain_classes import replace
 from needfire_protocol.rc.policies import Policy
-from needfire_testkit.mounting import dead_mount, deaf_mount
+from needfire_testkit.mounting import dead_mount, deaf_mount, mounted
 from needfire_testkit.scanner import (
     ADDED,
     MISSING,
@@ -327,12 +328,12 @@ def test_processes_go_on_beside_a_mount_that_died_after_the_check_began(
     monkeypatch.setattr(scan, "read_mounts", tuple)
     monkeypatch.setattr(beginning, "EFFORT", 0)
     tree = tmp_path / "tree"
-    for name in ("a", "b/dead", "c"):
+    for name in ("a", "b", "b/dead", "c"):
         (tree / name).mkdir(parents=True)
         (tree / name / "file").write_text("x")
     scanned = Scanned(settings_of(dir_rule(tree), scan_workers=2), tmp_path)
     scanned.init()
-    for name in ("a", "c"):
+    for name in ("a", "b", "c"):
         (tree / name / "file").write_text("other")
     scanned.take()
     with dead_mount(tree / "b" / "dead"):
@@ -341,15 +342,65 @@ def test_processes_go_on_beside_a_mount_that_died_after_the_check_began(
     scanned.close()
     assert result.is_complete
     paths = {event.path for event in events if event.code == MODIFIED and "C" in event.change}
-    assert paths == {bytes(tree / "a" / "file"), bytes(tree / "c" / "file")}
+    assert paths == {bytes(tree / name / "file") for name in ("a", "b", "c")}
     assert [event for event in events if event.code == MISSING] == []
     [unread] = [event for event in events if event.code == "FILE_UNREADABLE"]
     assert (unread.path, unread.fields["reason"]) == (
-        bytes(tree / "b"),
+        bytes(tree / "b" / "dead"),
         "the system does not answer",
     )
     deaths = [event for event in events if event.code == "SCAN_WORKER_DIED"]
     assert {event.fields["reason"] for event in deaths} == {"the system does not answer"}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_mount_that_dies_inside_of_another_one_takes_nothing_else_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    net, asked = tmp_path / "net", list[list[Path]]()
+    net.mkdir()
+    unanswered = dead_mounts.unanswered
+
+    def counted(mounts: Sequence[Mount], stop: Callable[[], bool]) -> frozenset[bytes]:
+        asked.append([Path(os.fsdecode(mount.point)) for mount in mounts])
+        # It dies when all have been asked before the check.
+        return frozenset() if len(asked) == 1 else unanswered(mounts, stop)
+
+    def as_of_a_network() -> tuple[Mount, ...]:
+        ours = (mount for mount in read_mounts() if is_below(mount.point, bytes(tmp_path)))
+        return tuple(replace(mount, kind="nfs4") for mount in ours)
+
+    for module in (scan, dead_mounts):
+        monkeypatch.setattr(module, "read_mounts", as_of_a_network)
+    with mounted("-t", "tmpfs", "needfire-test", str(net)):
+        places = [net / "a", net / "b", net / "b" / "live", net / "b" / "y", net / "c"]
+        for place in (*places, net / "b" / "dead"):
+            place.mkdir(parents=True)
+        with mounted("-t", "tmpfs", "needfire-test", str(net / "b" / "live")):
+            for place in (*places, net / "b" / "dead"):
+                (place / "file").write_text("x")
+            scanned = Scanned(settings_of(dir_rule(net), scan_workers=workers), tmp_path)
+            scanned.init()
+            for place in places:
+                (place / "file").write_text("other")
+            scanned.take()
+            monkeypatch.setattr(dead_mounts, "unanswered", counted)
+            with dead_mount(net / "b" / "dead"):
+                assert scanned.checker().full_check().is_complete
+    events = scanned.take()
+    scanned.close()
+    changed = {event.path for event in events if event.code == MODIFIED and "C" in event.change}
+    assert changed == {bytes(place / "file") for place in places}
+    assert [event.path for event in events if event.code == "FILE_UNREADABLE"] == [
+        bytes(net / "b" / "dead")
+    ]
+    assert [event for event in events if event.code == MISSING] == []
+    everywhere = [net, net / "b" / "dead", net / "b" / "live"]
+    assert sorted(asked[0]) == everywhere
+    assert sorted(path for paths in asked[1:] for path in paths) == everywhere
 
 
 @pytest.mark.root
