@@ -24,6 +24,7 @@ from needfire_client.mounts import Mount, is_below, read_mounts
 from needfire_client.policy import EVERYTHING, Selection
 from needfire_client.position import PositionStore
 from needfire_client.reporter import Reporter
+from needfire_client.scan import Scan
 from needfire_client.standstill import LOOKS_EVERY_S, STANDSTILL_S, Standstill, processor_ns
 from needfire_client.walk import Rest, Walker
 from needfire_client.watching import Watching
@@ -562,6 +563,49 @@ def test_where_too_many_have_not_ended_no_other_is_given_up_and_that_is_told(
     [died] = [event for event in scanned.take() if event.code == "SCAN_WORKER_DIED"]
     scanned.close()
     assert str(died.fields["reason"]).startswith("not yet: the system does not answer")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
+@pytest.mark.usefixtures("impatient_pool")
+def test_checks_beside_processes_that_do_not_end_send_nobody_after_them_until_they_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    for name in ("deaf", "other"):
+        (tree / name).mkdir(parents=True)
+    scanned = Scanned(settings_of(dir_rule(tree), scan_workers=1), tmp_path)
+    scanned.init()
+    left: list[Any] = []
+    monkeypatch.setattr(left_behind, "_left", left)
+    # A process that stood still, and the one that asked why.
+    monkeypatch.setattr(left_behind, "LEFT_MAX", 2)
+    with deaf_mount(tree / "deaf") as end:
+        with monkeypatch.context() as dies_later:
+            dies_later.setattr(Scan, "unanswered", lambda _scan: frozenset())
+            scanned.take()
+            assert scanned.checker().full_check().is_complete
+        told = [event.path for event in scanned.take() if event.code == "FILE_UNREADABLE"]
+        assert told == [bytes(tree / "deaf")]
+        processes = [process for process, _ in left]
+        assert len(processes) == left_behind.LEFT_MAX
+        for number in range(3):
+            (tree / "other" / f"new{number}").touch()
+            assert scanned.checker().full_check().is_complete
+            events = scanned.take()
+            # Nobody was given up.
+            assert {event.path: event.code for event in events if event.code != MODIFIED} == {
+                bytes(tree / "deaf"): "FILE_UNREADABLE",
+                **{bytes(tree / "other" / f"new{each}"): ADDED for each in range(number + 1)},
+            }
+        assert [process for process, _ in left] == processes
+        end()
+        for process in processes:
+            process.wait(60)
+    assert scanned.checker().full_check().unreadable == 0
+    scanned.close()
+    assert left_behind.waited_for() == frozenset()
+    assert left == []
 
 
 def test_a_root_that_comes_over_a_network_is_not_asked_before_each_check(
