@@ -322,6 +322,21 @@ def test_who_mounts_more_and_more_where_nobody_answers_keeps_a_check_only_for_a_
     assert len(standing.stood) == scan_pool._STANDSTILLS_MAX
 
 
+def test_a_directory_that_holds_everybody_is_left_once_what_is_mounted_in_it_is_no_more_asked(
+    root: Path, make: Make, standing: Standing
+) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    place = root / "d1" / "s1"
+    standing.mount(place / "innocent")
+    standing.stands_at = lambda unit, _avoids: b"s1" in unit.names
+    checker = scanned.checker()
+    scanned.take()
+    assert checker.full_check().is_complete
+    assert unread(scanned.take()) == {bytes(place): UNANSWERED}
+    assert len(standing.stood) == scan_pool._FAILURES_MAX + 1
+
+
 def test_a_mount_that_holds_everybody_is_left_although_it_answers_when_it_is_asked(
     root: Path, make: Make, standing: Standing
 ) -> None:
@@ -386,14 +401,23 @@ def test_a_process_that_stood_still_is_none_that_a_scan_does_not_survive(
 
 
 def test_what_a_process_has_in_hand_is_not_begun_anew_when_a_mount_is_found_dead(
-    root: Path, make: Make, standing: Standing
+    root: Path, make: Make, standing: Standing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scanned = make(dir_rule(root), scan_workers=2)
     scanned.init()
     point = standing.mount(root / "d1" / "s1")
     standing.silent.add(point)
-    has_begun, is_dead = threading.Event(), threading.Event()
+    has_begun, is_dead, is_renewed = threading.Event(), threading.Event(), threading.Event()
     begun: list[bytes] = []
+    start, started = scan_pool.start_worker, count(1)
+
+    def noted() -> tuple[socket.socket, Process]:
+        # Two at first, one for who stood still, and one for who was at the large file then.
+        if next(started) == 4:
+            is_renewed.set()
+        return start()
+
+    monkeypatch.setattr(scan_pool, "start_worker", noted)
 
     def stands_at(unit: Any, avoids: frozenset[bytes]) -> bool:
         if unit.names == (b"large",):
@@ -405,6 +429,7 @@ def test_what_a_process_has_in_hand_is_not_begun_anew_when_a_mount_is_found_dead
             return True
         if point in avoids:
             is_dead.set()
+            is_renewed.wait()
         return False
 
     standing.stands_at = stands_at

@@ -488,6 +488,26 @@ def test_of_several_mounts_those_are_known_that_do_not_answer(tmp_path: Path) ->
         assert dead_mounts.unanswered(mounts, never) == frozenset()
 
 
+def test_no_more_mounts_are_asked_at_once_than_the_manual_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[Any]] = []
+
+    def refuse(command: list[Any], **_how: object) -> None:
+        commands.append(command)
+        raise OSError(11, "Resource temporarily unavailable")
+
+    most = dead_mounts.ASKED_MAX
+    mounts = [mount_at(tmp_path / str(number), number) for number in range(most + 1)]
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    # Where nobody can be asked nothing is known, and so it is of what is beyond.
+    assert dead_mounts.unanswered(mounts, never) == frozenset()
+    [command] = commands
+    assert command[-most:] == [mount.point for mount in mounts[:most]]
+    manual = Path(__file__).parents[2] / "docs" / "operate.md"
+    assert f"up to {most} of them" in manual.read_text()
+
+
 def mount_at(place: Path, number: int = 1) -> Mount:
     return Mount(number, b"0:1", b"/", bytes(place), "fuse")
 

@@ -1,15 +1,20 @@
 """What a walk says of a tree that turns out to be another one than a moment ago."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from needfire_client import directory
+from needfire_client import directory, walk
 from needfire_client.attributes import Examiner
+from needfire_client.directory import UNANSWERED, Descent
 from needfire_client.judging import Severities
-from needfire_client.policy import Ruleset
+from needfire_client.packing import entries_of
+from needfire_client.policy import Place, Ruleset
+from needfire_client.record import DirectoryRecord
 from needfire_client.walk import Rest, Walker
+from needfire_protocol.baseline import FileEntry
 from needfire_protocol.severity import Severity
 from needfire_testkit.scanner import dir_rule, settings_of
 
@@ -35,6 +40,47 @@ def test_the_rest_of_a_walk_is_not_known_where_a_directory_cannot_be_listed(
     # To go on with what can be listed would leave the rest out without a word.
     with pytest.raises(OSError, match="Permission denied"):
         walker.rests_after(place)
+
+
+def test_nothing_is_opened_where_a_mount_does_not_answer_nor_on_the_way_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dead/in", "gone", "other/in"):
+        (tmp_path / name).mkdir(parents=True)
+    dead, gone, other = (bytes(tmp_path / name) for name in ("dead", "gone", "other"))
+    descent_into = directory.descent_into
+
+    def asked(fd: int, name: bytes, place: Place, entry: FileEntry | None) -> Descent | None:
+        assert name not in (b"dead", b"gone")
+        return descent_into(fd, name, place, entry)
+
+    monkeypatch.setattr(walk, "descent_into", asked)
+    walker = walker_of(tmp_path)
+    walker.avoid(frozenset((dead,)))
+    walker.avoid(frozenset((gone,)))
+    assert walker.avoids == {dead, gone}
+
+    def unread(records: Iterable[DirectoryRecord | None]) -> dict[bytes, object]:
+        found = [each for record in records if record is not None for each in record.findings]
+        assert {each.code for each in found} <= {"FILE_UNREADABLE"}
+        return {each.path: each.fields["reason"] for each in found}
+
+    assert unread(walker.walk_inside(dead, [b"in"])) == {dead + b"/in": UNANSWERED}
+    assert unread(walker.walk_from(dead + b"/in")) == {dead + b"/in": UNANSWERED}
+    assert unread([walker.reread(dead)]) == {dead: UNANSWERED}
+    with pytest.raises(OSError, match=UNANSWERED):
+        walker.scan(dead + b"/in")
+    # Not that it is gone: nobody can know.
+    assert walker.look(dead + b"/in") is None
+    assert unread(walker.walk_inside(bytes(tmp_path), [b"dead", b"gone", b"other"])) == {
+        dead: UNANSWERED,
+        gone: UNANSWERED,
+    }
+    assert unread(walker.walk_inside(other, [b"in"])) == {}
+    record = walker.reread(bytes(tmp_path))
+    assert record is not None
+    reasons = {name: entry.reason for name, entry in entries_of(record).items()}
+    assert reasons == {b"dead": UNANSWERED, b"gone": UNANSWERED, b"other": ""}
 
 
 def test_a_log_that_went_between_listing_and_reading_is_no_rotated_one(tmp_path: Path) -> None:
