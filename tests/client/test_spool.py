@@ -1,5 +1,6 @@
 """Reports wait on disk until they are acknowledged: in order, without gaps, through every crash."""
 
+import errno
 import os
 import signal
 import sqlite3
@@ -8,15 +9,21 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from needfire_client import spool as spool_module
 from needfire_client.spool import (
     REPORT_OVERHEAD_BYTES,
     VITAL_RESERVE_BYTES,
+    DiskRefusesError,
+    LastWords,
     NewReport,
     Spool,
     SpoolFullError,
@@ -228,15 +235,158 @@ def test_something_else_in_its_place_is_an_error(opened: Opener, tmp_path: Path)
             opened(path=tmp_path / name)
 
 
+def test_a_pipe_in_its_place_is_not_waited_for(opened: Opener, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(StorageError, match="is not a regular file"):
+        opened(path=tmp_path / "fifo")
+
+
+def sqlite_error(code: int | None) -> sqlite3.Error:
+    """Return what the library raises; without a code it is the module's own."""
+    error = sqlite3.OperationalError("it says why")
+    if code is not None:
+        error.sqlite_errorcode = code
+    return error
+
+
+def refusing(error: Exception) -> Callable[..., Any]:
+    """Return a step that fails."""
+
+    def refuse(*_given: object) -> None:
+        raise error
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("code", "may_pass"),
+    [
+        (sqlite3.SQLITE_FULL, True),
+        (sqlite3.SQLITE_IOERR, True),
+        (sqlite3.SQLITE_IOERR_WRITE, True),
+        (sqlite3.SQLITE_CANTOPEN, True),
+        (sqlite3.SQLITE_READONLY, True),
+        (sqlite3.SQLITE_BUSY, False),
+        (sqlite3.SQLITE_PERM, False),
+        (None, False),
+    ],
+)
+def test_a_file_that_cannot_be_used_now_is_another_error_than_one_that_no_time_mends(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, code: int | None, may_pass: bool
+) -> None:
+    spool = opened()
+    spool.append([report()])
+    with monkeypatch.context() as refused:
+        refused.setattr(spool, "_insert", refusing(sqlite_error(code)))
+        with pytest.raises(StorageError, match=r"spool\.sqlite: it says why") as told:
+            spool.append([report()])
+    assert isinstance(told.value, DiskRefusesError) == may_pass
+    assert (spool.waiting, spool.last_sequence) == (1, 1)
+    spool.append([report()])
+    assert sequences(spool) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("number", "may_pass"),
+    [
+        *((number, True) for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)),
+        (errno.EACCES, False),
+    ],
+)
+@pytest.mark.parametrize("step", ["made", "set aside", "made in its place"])
+def test_a_disk_that_refuses_a_file_is_told_from_one_where_no_file_can_be(
+    opened: Opener,
+    set_aside: list[tuple[Path, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    number: int,
+    may_pass: bool,
+) -> None:
+    spool = opened()
+    spool.append([report()])
+    refuse = refusing(OSError(number, os.strerror(number)))
+    if step == "set aside":
+        monkeypatch.setattr(os, "rename", refuse)
+    else:
+        monkeypatch.setattr(spool_module, "_make_private_file", refuse)
+    monkeypatch.setattr(spool, "_insert", refusing(sqlite_error(sqlite3.SQLITE_CORRUPT)))
+    refused = opened if step == "made" else partial(spool.append, [report()])
+    with pytest.raises(StorageError, match=os.strerror(number)) as told:
+        refused()
+    assert isinstance(told.value, DiskRefusesError) == may_pass
+    # Of the old file it is told although there is no new one.
+    assert len(set_aside) == (step == "made in its place")
+
+
+def test_a_new_file_that_is_damaged_at_once_is_not_replaced_for_ever(
+    opened: Opener,
+    tmp_path: Path,
+    set_aside: list[tuple[Path, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "spool.sqlite").write_bytes(b"this is no database" * 100)
+    monkeypatch.setattr(Spool, "_load", refusing(sqlite_error(sqlite3.SQLITE_CORRUPT)))
+    with pytest.raises(StorageError, match="a new spool is damaged at once: it says why"):
+        opened()
+    assert len(set_aside) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "is_full"),
+    [
+        (SimpleNamespace(f_bavail=0, f_favail=9, f_files=9), True),
+        (SimpleNamespace(f_bavail=9, f_favail=0, f_files=9), True),
+        (SimpleNamespace(f_bavail=9, f_favail=0, f_files=0), False),
+        (SimpleNamespace(f_bavail=9, f_favail=9, f_files=9), False),
+        (None, False),
+    ],
+)
+def test_a_full_disk_is_called_that_whatever_it_is_refused_as(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, state: Any, is_full: bool
+) -> None:
+    def statvfs(_path: Path) -> Any:
+        if state is None:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return state
+
+    spool = opened()
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    monkeypatch.setattr(spool, "_insert", refusing(sqlite_error(sqlite3.SQLITE_IOERR)))
+    with pytest.raises(DiskRefusesError) as refused:
+        spool.append([report()])
+    assert ("No space left on device" in str(refused.value)) == is_full
+    monkeypatch.setattr(spool, "_insert", refusing(sqlite_error(sqlite3.SQLITE_BUSY)))
+    with pytest.raises(StorageError, match="it says why"):
+        spool.append([report()])
+
+
+def test_what_is_asked_of_a_closed_spool_is_an_error_of_storage(opened: Opener) -> None:
+    spool = opened()
+    spool.close()
+    with pytest.raises(StorageError, match="closed database"):
+        spool.append([report()])
+
+
 def test_a_newer_format_is_refused_and_left_alone(opened: Opener, tmp_path: Path) -> None:
     opened().close()
     path = tmp_path / "spool.sqlite"
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA user_version=2")
     database.close()
-    with pytest.raises(StorageError, match="newer version"):
+    with pytest.raises(StorageError, match="newer version") as told:
         opened()
     assert path.exists()
+    # Whoever keeps the error keeps what raised it, but no file.
+    assert told.tb is not None
+    fds = Path("/proc/self/fd")
+    assert not [each for each in os.listdir(fds) if _target(fds / each).startswith(str(path))]
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:
+        return ""
 
 
 DAMAGES = {
@@ -433,6 +583,11 @@ def test_last_words_are_read_beside_their_owner_and_no_file_is_too_odd(
     spool.note_welcome()
     assert read_last_words(spool.path) == spool.last_words()
     assert spool.last_words().welcomed_us > 0
+    spool.close()
+    with sqlite3.connect(spool.path) as database:
+        database.execute("UPDATE meta SET value = 'x' WHERE name = 'welcomed_us'")
+    database.close()
+    assert read_last_words(spool.path) == LastWords(None, 0, 0)
     damaged = tmp_path / "damaged"
     damaged.write_bytes(b"rubbish" * 1000)
     for odd in (damaged, tmp_path, tmp_path / "missing"):
