@@ -146,11 +146,11 @@ class Spool:
         self._last_sequence = 0
         self._waiting = 0
         self._bytes_used = 0
-        with _as_storage_error(path):
-            try:
-                self._open()
-            except _DamagedError as error:
-                self._replace(str(error))
+        self._is_usable = False
+        """False: the file was damaged, and none could take its place."""
+        self._damage = ""
+        """What is wrong with a file that could not even be set aside."""
+        self._use()
 
     @property
     def path(self) -> Path:
@@ -277,6 +277,17 @@ class Spool:
         with self._lock:
             self._database.close()
 
+    def _use(self) -> None:
+        with _as_storage_error(self._path):
+            if self._damage:
+                # Its journal may be aside already: what can be read is older than what was sent.
+                self._replace(self._damage)
+                return
+            try:
+                self._open()
+            except _DamagedError as error:
+                self._replace(str(error))
+
     def _open(self) -> None:
         _make_private_file(self._path)
         self._database = sqlite3.connect(
@@ -290,6 +301,7 @@ class Spool:
             if isinstance(error, sqlite3.Error) and _primary_code(error) in _DAMAGED:
                 raise _DamagedError(str(error)) from None
             raise
+        self._is_usable = True
 
     def _prepare(self) -> None:
         run = self._database.execute
@@ -409,6 +421,9 @@ class Spool:
 
     def _guarded(self, step: Callable[[], _T]) -> _T:
         """Run one step; where the file turns out to be damaged, go on with a new one."""
+        if not self._is_usable:
+            # What the disk refused before it may take now.
+            self._use()
         try:
             return step()
         except sqlite3.Error as error:
@@ -416,8 +431,9 @@ class Spool:
             if code not in _DAMAGED:
                 raise _storage_error(self._path, error) from error
             with _as_storage_error(self._path):
+                self._is_usable, self._damage = False, str(error)
                 self._database.close()
-                self._replace(str(error))
+                self._replace(self._damage)
                 return step()
 
     def _replace(self, reason: str) -> None:
@@ -426,6 +442,7 @@ class Spool:
         for suffix in ("-wal", "-shm", ""):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
+        self._damage = ""
         # First: where the disk has no room for a new one, nobody else would tell of the old one.
         self._on_set_aside(aside, reason)
         try:

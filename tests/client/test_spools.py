@@ -1,9 +1,11 @@
 """What the disk refuses goes to the server from memory, and to the disk once it takes it again."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,6 +174,41 @@ def test_a_disk_that_fills_keeps_the_order_and_the_numberings_apart(disk: Disk) 
     assert bodies(spools) == [b"b"], "the file waits for memory's acknowledgement"
     spools.acknowledge(second.stream, 1)
     assert bodies(spools) == [b"c"]
+
+
+@pytest.mark.parametrize("refused", ["rename", "open"])
+def test_a_file_that_is_damaged_on_a_full_disk_is_replaced_once_there_is_room(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    spools = disk.spools()
+    spools.append([report(b"a")])
+    assert disk.spool is not None
+
+    def damaged(_reports: object) -> None:
+        error = sqlite3.DatabaseError("malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    def refuse(path: object, *given: Any, **named: Any) -> Any:
+        if str(path).startswith(str(disk.path)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return taken(path, *given, **named)
+
+    with monkeypatch.context() as full:
+        taken = getattr(os, refused)
+        full.setattr(os, refused, refuse)
+        full.setattr(disk.spool, "_insert", damaged)
+        spools.append([report(b"b")])
+        assert (spools.is_on_disk, spools.in_memory, len(disk.refused)) == (False, 1, 1)
+        disk.free()
+        assert not spools.mend()
+    disk.free()
+    assert spools.mend()
+    assert (spools.is_on_disk, spools.in_memory, disk.accepted) == (True, 0, [1])
+    spools.append([report(b"c")])
+    assert bodies(spools) == [b"b", b"c"]
+    [aside] = disk.path.parent.glob("*.damaged-5")
+    assert b"POLICY_ADDED" in aside.read_bytes()
 
 
 def test_each_trouble_has_a_stream_of_its_own(disk: Disk) -> None:
