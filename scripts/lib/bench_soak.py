@@ -14,6 +14,7 @@ import random
 import shutil
 import statistics
 import sys
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -42,7 +43,7 @@ STRANGERS = (
 )
 HEADINGS = (
     *("minute", "reports", "a second", "CPU %", "RSS MiB", "descriptors", "threads"),
-    *("tasks", "sessions", "p99 ms", "lost", "back", "strangers", "stolen %"),
+    *("tasks", "sessions", "p99 ms", "disk ms", "lost", "back", "strangers", "stolen %"),
 )
 
 
@@ -60,6 +61,8 @@ class Row:
     tasks: int
     sessions: int
     p99_ms: float
+    disk_ms: float
+    """The longest that the disk took to keep 4 KiB beside the store, asked four times a second."""
     lost: int
     back: int
     strangers: int
@@ -98,6 +101,36 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class DiskProbe(threading.Thread):
+    """Says how long the disk keeps somebody waiting who has nothing to do with the server.
+
+    A server that acknowledges what is durable is no faster than that.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(name="disk-probe", daemon=True)
+        self._path = directory / "probe"
+        self._longest_s = 0.0
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        with self._path.open("wb", buffering=0) as file:
+            while not self._stopped.wait(0.25):
+                began_s = time.monotonic()
+                file.seek(0)
+                file.write(os.urandom(4096))
+                os.fdatasync(file.fileno())
+                self._longest_s = max(self._longest_s, time.monotonic() - began_s)
+
+    def take_longest_s(self) -> float:
+        longest_s, self._longest_s = self._longest_s, 0.0
+        return longest_s
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+
 class Soak:
     """One run."""
 
@@ -115,10 +148,12 @@ class Soak:
         self.losses: Counter[str] = Counter()
         self.sent = self.back = self.strangers = 0
         self.rows: list[Row] = []
+        self.probe = DiskProbe(options.work)
 
     async def run(self) -> None:
         await self.server.know(self.agents, PASSWORD)
         self.server.start()
+        self.probe.start()
         try:
             await gather(self.connect(agent) for agent in self.agents)
             rate = self.options.rate or await self.storm_rate() / 2
@@ -129,10 +164,13 @@ class Soak:
             for agent in self.agents:
                 agent.close()
             self.server.kill()
+            self.probe.stop()
 
     async def storm_rate(self) -> float:
         """What the machine reaches at the moment, agents and server together."""
-        batch, each = self.bodies[:100], max(1, 100_000 // 100 // len(self.agents))
+        # In batches as they come later: small ones cost more.
+        batch = self.bodies[: self.options.batch]
+        each = max(1, 100_000 // len(batch) // len(self.agents))
 
         async def one(agent: SimulatedAgent) -> None:
             for _ in range(each):
@@ -141,7 +179,7 @@ class Soak:
 
         began_s = time.monotonic()
         await gather(one(agent) for agent in self.agents)
-        rate = each * 100 * len(self.agents) / (time.monotonic() - began_s)
+        rate = each * len(batch) * len(self.agents) / (time.monotonic() - began_s)
         print(f"a storm reaches {rate:.0f} reports a second; {machine(power_ms())}", flush=True)
         return rate
 
@@ -232,6 +270,7 @@ class Soak:
             int(metrics["needfire_tasks"]),
             int(metrics["needfire_sessions"]),
             1000 * latencies[int(0.99 * (len(latencies) - 1))] if latencies else 0.0,
+            1000 * self.probe.take_longest_s(),
             int(metrics["needfire_reports_lost"]),
             self.back,
             self.strangers,
