@@ -110,6 +110,7 @@ def serve_command(
 def check_config(file: str | None, as_json: bool) -> None:
     """Read FILE as the server would, and say what is wrong with it."""
     from needfire_server.admin.members import notices_of_host
+    from needfire_server.storage.opening import notices_of_store
 
     path = file or DEFAULT_CONFIG
     try:
@@ -117,7 +118,8 @@ def check_config(file: str | None, as_json: bool) -> None:
     except ConfigError as error:
         _tell_errors(path, error, as_json=as_json)
         sys.exit(ExitStatus.CONFIGURATION)
-    notices = [str(notice) for notice in (*settings.notices, *notices_of_host(settings))]
+    found = (*settings.notices, *notices_of_host(settings), *notices_of_store(settings))
+    notices = [str(notice) for notice in found]
     if as_json:
         _print_json({"path": path, "errors": [], "notices": notices})
         return

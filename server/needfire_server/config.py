@@ -146,7 +146,12 @@ def read_server_settings(path: str, facts: Facts, starter: Account | None = None
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
-        problem = Problem(path, None, f"cannot be read: {reason}", "give the file with --config")
+        problem = Problem(
+            path,
+            None,
+            f"cannot be read: {reason}",
+            "name the file: serve --config FILE, or check-config FILE",
+        )
         raise ConfigError([problem]) from None
     return load_server_settings(data, path, facts, None if _is_root(starter) else starter)
 

@@ -244,6 +244,16 @@ def test_set_password_from_standard_input(tmp_path: Path) -> None:
     assert (tmp_path / "password").exists()
 
 
+def test_check_config_says_that_nothing_was_fetched_yet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["check-config", "--server", "127.0.0.1:1", "--state-dir", str(tmp_path)]
+    assert main(words) == ExitStatus.CONFIGURATION
+    told = capsys.readouterr().err
+    assert f"none was fetched yet: {tmp_path}/cache/rc does not exist" in told
+    assert "hint: init, check and run fetch it" in told
+
+
 def test_check_config_of_a_good_file(rc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-config", str(rc)]) == ExitStatus.DONE
     assert "can be used; 3 rules" in capsys.readouterr().out

@@ -48,6 +48,25 @@ def test_check_config_tells_what_this_host_does_not_have(tmp_path: Path) -> None
     assert "output here" not in result.stderr
 
 
+def test_check_config_tells_what_would_keep_the_server_from_its_store(tmp_path: Path) -> None:
+    rc = tmp_path / "serverrc"
+    rc.write_text(
+        "[Misc]\nStoreURL=postgresql://needfire@db/needfire\n"
+        f"StorePasswordFile={tmp_path}/missing\n"
+    )
+    result = CliRunner().invoke(cli, ["check-config", str(rc)])
+    assert (result.exit_code, "no errors, 1 notice\n" in result.stdout) == (0, True)
+    assert f"the server would not start here: the password in {tmp_path}/missing" in result.stderr
+
+
+def test_a_configuration_that_is_not_there_is_to_be_named_as_each_verb_takes_it(
+    tmp_path: Path,
+) -> None:
+    result = CliRunner().invoke(cli, ["check-config", str(tmp_path / "none")])
+    assert result.exit_code == 3
+    assert "serve --config FILE, or check-config FILE" in result.stderr
+
+
 def test_check_config_ends_with_its_verdict_on_a_file_that_cannot_be_used(tmp_path: Path) -> None:
     rc = tmp_path / "serverrc"
     rc.write_text("[Misc]\nFoo=2\n[Log]\nPrintSeverity=loud\n")

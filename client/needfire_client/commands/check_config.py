@@ -53,7 +53,15 @@ def _path(options: Options) -> Path:
         return Path(options.arguments[0])
     if options.rc_source != REQ_FROM_SERVER:
         return Path(options.rc_source)
-    return StateDir(options.state_dir).cached_rc
+    path = StateDir(options.state_dir).cached_rc
+    if not path.exists():
+        raise CommandError(
+            ExitStatus.CONFIGURATION,
+            f"the configuration comes from the server, and none was fetched yet: {path} does not exist",
+            hint="init, check and run fetch it; or look at the server's own file of it: "
+            "check-config FILE",
+        )
+    return path
 
 
 def _tell_errors(path: Path, problems: Sequence[Problem], *, as_json: bool) -> ExitStatus:

@@ -264,21 +264,27 @@ def group_name(value: bytes) -> str:
     return text
 
 
-def _of_group(parse: Callable[[bytes], Any]) -> Callable[[bytes], tuple[str, Any]]:
-    def parse_both(value: bytes) -> tuple[str, Any]:
-        name, _, rest = value.replace(b"\t", b" ").partition(b" ")
-        return group_name(name), parse(rest.strip())
+def _of_group(kind: Kind) -> Kind:
+    """Return the kind of a group's name with something behind it."""
 
-    return parse_both
+    def parse(value: bytes) -> tuple[str, Any]:
+        name, _, rest = value.replace(b"\t", b" ").partition(b" ")
+        if not rest.strip():
+            raise FormatError(
+                f"{quoted(value)} is one word; expected the name of a group, and behind it "
+                + kind.words
+            )
+        return group_name(name), kind.parse(rest.strip())
+
+    return Kind(f"name of a group, and {kind.words}", parse)
 
 
 def group_duration(least_s: int, most_s: int) -> Kind:
     """Return the kind of a group's name with a time span behind it."""
-    kind = duration(least_s, most_s)
-    return Kind(f"name of a group, and {kind.words}", _of_group(kind.parse))
+    return _of_group(duration(least_s, most_s))
 
 
-GROUP_CRONTAB: Final = Kind(f"name of a group, and {CRONTAB.words}", _of_group(CRONTAB.parse))
+GROUP_CRONTAB: Final = _of_group(CRONTAB)
 
 
 def _crontab(text: str) -> object:

@@ -9,10 +9,11 @@ import importlib
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
-from needfire_protocol.errors import StorageError
+from needfire_protocol.errors import Problem, StorageError
+from needfire_server.config import ServerSettings
 from needfire_server.storage.engine import Engine
 from needfire_server.storage.migrations import KNOWN
 from needfire_server.storage.sqlite import SqliteEngine, SqliteStore
@@ -25,6 +26,7 @@ __all__ = [
     "how_to_open_again",
     "load_drivers",
     "load_migrations",
+    "notices_of_store",
     "reading_engine",
 ]
 
@@ -58,6 +60,17 @@ def how_to_open(data_directory: str, url: str | None, password_file: str | None)
     open_postgres = _postgres()
     content = json.dumps({"url": url, "password_file": password_file})
     return lambda: _noted(note, content, open_postgres(url, data_directory, password))
+
+
+def notices_of_store(settings: ServerSettings) -> Iterator[Problem]:
+    """Yield why this host could not open the store of a configuration that is right in itself.
+
+    The database is not asked: who looks at a file must not make the host connect anywhere.
+    """
+    try:
+        how_to_open("", settings.store_url, settings.store_password_file)
+    except StorageError as error:
+        yield Problem(settings.source, None, f"the server would not start here: {error}")
 
 
 def how_to_open_again(data_directory: str) -> OpenStore:

@@ -364,6 +364,12 @@ def test_rules_know_their_group_and_files_of_the_second_schedule_are_in_both() -
     assert found == {b"/a": SCHEDULE_TWO, b"/b": "", b"/c": "g"}
 
 
+@pytest.mark.parametrize("line", ["GroupFullInterval = 1d", "GroupSchedule=g", "GroupInterval =g "])
+def test_times_of_a_group_name_it(line: str) -> None:
+    with pytest.raises(ConfigError, match="is one word; expected the name of a group, and behind"):
+        agent_rc(f"[Misc]\n{line}\n")
+
+
 def test_times_of_groups() -> None:
     settings = agent_rc(
         "[Misc]\nGroupInterval = g 5m\nGroupSchedule=g 0 1 * * *\nGroupSchedule =\tg 0 2 * * *\n"
