@@ -10,14 +10,16 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from needfire_protocol.errors import Problem, StorageError
-from needfire_server.config import ServerSettings
 from needfire_server.storage.engine import Engine
 from needfire_server.storage.migrations import KNOWN
 from needfire_server.storage.sqlite import SqliteEngine, SqliteStore
 from needfire_server.storage.store import DatabaseStore
+
+if TYPE_CHECKING:
+    from needfire_server.config import ServerSettings
 
 __all__ = [
     "NOTE_NAME",
@@ -62,7 +64,7 @@ def how_to_open(data_directory: str, url: str | None, password_file: str | None)
     return lambda: _noted(note, content, open_postgres(url, data_directory, password))
 
 
-def notices_of_store(settings: ServerSettings) -> Iterator[Problem]:
+def notices_of_store(settings: "ServerSettings") -> Iterator[Problem]:
     """Yield why this host could not open the store of a configuration that is right in itself.
 
     The database is not asked: who looks at a file must not make the host connect anywhere.
