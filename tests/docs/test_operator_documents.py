@@ -149,6 +149,16 @@ def test_commands_in_the_documents_exist(path: Path) -> None:
             assert verb in known[program], f"{path.name}: {program} {verb}"
 
 
+def test_rules_that_an_example_quotes_stand_on_these_lines() -> None:
+    text = (ROOT / "docs/configuration.md").read_text()
+    quoted = re.findall(r"(etc/rc\.\w+):(\d+) \(([^)]+)\)", text)
+
+    assert quoted
+    for name, line, rule in quoted:
+        written = (ROOT / name).read_text().splitlines()[int(line) - 1]
+        assert written.replace(" ", "") == rule
+
+
 # ---- security ----------------------------------------------------------------------------------
 
 
