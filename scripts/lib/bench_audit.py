@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench_fleet import PASSWORD, gather, own_address, report_bodies
+from bench_options import bench_parser
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fleet.agent import SimulatedAgent
 from fleet.server import MeasuredServer
@@ -42,8 +43,14 @@ AGENTS = 20
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--records", type=int, nargs="+", default=[100_000, 1_000_000])
+    arguments = bench_parser("audit", __doc__)
+    arguments.add_argument(
+        "--records",
+        type=int,
+        nargs="+",
+        default=[100_000, 1_000_000],
+        help="records in each log that is verified",
+    )
     arguments.add_argument("--rounds", type=int, default=5, help="rounds of ingest, each both ways")
     arguments.add_argument("--batches", type=int, default=200, help="batches in a round")
     arguments.add_argument(

@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench_options import bench_parser
+
 from needfire_testkit.crash import CrashFigures, CrashPlan, run_crashes
 from needfire_testkit.postgres import find_postgres
 
@@ -42,13 +44,19 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench/crash", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
+    parser = bench_parser("crash", __doc__)
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=int.from_bytes(os.urandom(3), "big"),
+        help="of the first slice, one more for each further one; default: chosen at random",
+    )
     parser.add_argument("--rounds", type=int, default=25, help="disasters in a slice")
     parser.add_argument("--slices", type=int, default=4, help="of each scene")
-    parser.add_argument("--agents", type=int, default=2)
-    parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
+    parser.add_argument("--agents", type=int, default=2, help="agents that report")
+    parser.add_argument(
+        "--scenes", nargs="+", choices=SCENES, default=list(SCENES), help="what happens to them"
+    )
     return parser.parse_args()
 
 

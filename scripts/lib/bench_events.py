@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import sqlalchemy as sa
+from bench_options import bench_parser
 
 from needfire_protocol.event import FieldValue, event_id
 from needfire_protocol.severity import Severity
@@ -69,8 +70,8 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench/events", description=__doc__)
-    parser.add_argument("--events", type=int, default=1_000_000)
+    parser = bench_parser("events", __doc__)
+    parser.add_argument("--events", type=int, default=1_000_000, help="events in the store")
     parser.add_argument("--rounds", type=int, default=5, help="times that each question is put")
     parser.add_argument("--postgresql", action="store_true", help="instead of SQLite")
     parser.add_argument("--directory", help="where the database is made; 650 bytes an event")

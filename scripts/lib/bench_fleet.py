@@ -35,6 +35,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench_options import bench_parser
 from fleet.agent import SimulatedAgent
 from fleet.server import MeasuredServer, Usage
 
@@ -66,10 +67,11 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench/fleet", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--agents", type=int, default=1000)
-    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
+    parser = bench_parser("fleet", __doc__)
+    parser.add_argument("--agents", type=int, default=1000, help="simulated agents")
+    parser.add_argument(
+        "--phases", nargs="+", choices=PHASES, default=list(PHASES), help="what to measure"
+    )
     parser.add_argument(
         "--negotiate", type=int, default=500, help="agents that log in with a password at first"
     )
@@ -89,7 +91,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--strangers", type=int, default=400, help="at a time in 'hostile'")
     parser.add_argument("--deaf", type=int, default=20, help="agents that never read in 'hostile'")
     parser.add_argument("--hostile", type=float, default=15.0, help="seconds of 'hostile'")
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp/needfire-fleet"))
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("/var/tmp/needfire-fleet"),
+        help="directory of the server's files",
+    )
     parser.add_argument(
         "--server",
         type=Path,

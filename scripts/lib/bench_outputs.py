@@ -1,12 +1,18 @@
-"""Reports stored a second, without outputs and with some, in turns; prints ratios, asserts nothing."""
+"""Reports stored a second, without outputs and with some, in turns; prints ratios, asserts nothing.
 
-import argparse
+Eight clients store batches of 50 in one SQLite store while its outputs send on what is stored: none,
+one file, or two files and a syslog receiver over TCP. Of each stands how fast reports were stored, this
+as a share of that without outputs, the CPU time, and when all had been sent.
+"""
+
 import asyncio
 import os
 import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+
+from bench_options import bench_parser
 
 from needfire_protocol.event import FieldValue, make_event
 from needfire_server.outputs.engine import OutputEngine
@@ -83,9 +89,9 @@ async def discard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--events", type=int, default=8_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = bench_parser("outputs", __doc__)
+    parser.add_argument("--events", type=int, default=8_000, help="events stored in each run")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind, in turns")
     options = parser.parse_args()
     receiver = await asyncio.start_server(discard, "127.0.0.1", 0)
     address = receiver.sockets[0].getsockname()

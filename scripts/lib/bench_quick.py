@@ -4,11 +4,11 @@ Prints medians of runs that take turns, and the ratios; the load of the machine 
 times can be trusted.
 """
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
 
+from bench_options import bench_parser
 from bench_scan import AGENT, Tool, center, prepare_with, ratio, run
 
 _RUNS = 5
@@ -17,7 +17,7 @@ _FORMAT = r"%p %m %U %G %s %T@ %C@ %A@ %i %D %n %l\n"
 
 def main() -> None:
     """Measure the tree that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = bench_parser("quick", __doc__)
     parser.add_argument("tree", nargs="?", type=Path, default=Path("/usr"), help="default: /usr")
     tree: Path = parser.parse_args().tree
     with tempfile.TemporaryDirectory() as directory:

@@ -1,6 +1,9 @@
-"""Reports passed on a second, from a full store to a server above; prints figures, asserts nothing."""
+"""Reports passed on a second, from a full store to a server above; prints figures, asserts nothing.
 
-import argparse
+The lower server is started with reports of eight clients in its store and passes them all on over
+loopback. Printed are reports a second of time, and a second of the CPU of each of the two servers.
+"""
+
 import asyncio
 import os
 import sqlite3
@@ -8,6 +11,8 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
+
+from bench_options import bench_parser
 
 from needfire_protocol.event import make_event
 from needfire_server.storage.base import IncomingReport
@@ -64,8 +69,13 @@ def relays_to(home: ServerHome, upper: ServerHome) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--reports", type=int, default=16_000)
+    parser = bench_parser("relay", __doc__)
+    parser.add_argument(
+        "--reports",
+        type=int,
+        default=16_000,
+        help="reports that the lower server has stored; rounded down to whole batches",
+    )
     options = parser.parse_args()
     count = options.reports // (CLIENTS * BATCH) * CLIENTS * BATCH
     with tempfile.TemporaryDirectory() as directory:

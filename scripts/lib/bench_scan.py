@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from bench_options import bench_parser
+
 from needfire_client.baseline import BaselineWriter
 from needfire_protocol.baseline import FileEntry
 from needfire_testkit.samhain import samhain_command, samhain_rc
@@ -66,16 +68,30 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench/scan", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = bench_parser("scan", __doc__)
     parser.add_argument("--size", choices=SIZES, default="small", help="small: about a minute")
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp/needfire-bench"))
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("/var/tmp/needfire-bench"),
+        help="directory of all that is made",
+    )
     parser.add_argument("--usr", type=Path, help="directory to copy (full: /usr)")
     parser.add_argument("--files", type=int, help="number of small files")
     parser.add_argument("--large-mib", type=int, help="MiB of large files")
-    parser.add_argument("--trees", nargs="+", default=["etc", "usr", "small", "large", "million"])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--workers", nargs="+", default=["1", "auto"], help="of this agent")
+    parser.add_argument(
+        "--trees",
+        nargs="+",
+        default=["etc", "usr", "small", "large", "million"],
+        help="trees to check",
+    )
+    parser.add_argument("--runs", type=int, default=3, help="of each program")
+    parser.add_argument(
+        "--workers",
+        nargs="+",
+        default=["1", "auto"],
+        help="ScanWorkers of the agent, one program for each",
+    )
     parser.add_argument("--cold", action="store_true", help="empty the page cache before each run")
     parser.add_argument("--skip", nargs="+", default=[], help="programs to leave out")
     options = parser.parse_args()

@@ -31,6 +31,7 @@ from bench_fleet import (
     raise_descriptor_limit,
     report_bodies,
 )
+from bench_options import bench_parser
 from fleet.agent import SimulatedAgent
 from fleet.server import MeasuredServer
 
@@ -85,18 +86,25 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench/soak", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--minutes", type=float, default=20.0)
+    parser = bench_parser("soak", __doc__)
+    parser.add_argument("--minutes", type=float, default=20.0, help="how long")
     parser.add_argument("--interval", type=float, default=60.0, help="seconds of a row")
-    parser.add_argument("--agents", type=int, default=500)
+    parser.add_argument("--agents", type=int, default=500, help="simulated agents")
     parser.add_argument("--rate", type=float, help="reports a second; half of a storm without")
     parser.add_argument("--batch", type=int, default=20, help="reports in a batch")
     parser.add_argument("--churn", type=float, default=2.0, help="agents a second that come back")
     parser.add_argument("--strangers", type=float, default=2.0, help="strangers a second")
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp/needfire-soak"))
     parser.add_argument(
-        "--server", type=Path, default=Path(sys.executable).with_name("needfire-server")
+        "--work",
+        type=Path,
+        default=Path("/var/tmp/needfire-soak"),
+        help="directory of the server's files; it is removed in the end",
+    )
+    parser.add_argument(
+        "--server",
+        type=Path,
+        default=Path(sys.executable).with_name("needfire-server"),
+        help="the program to measure",
     )
     return parser.parse_args()
 

@@ -21,6 +21,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench_options import bench_parser
+
 from needfire_protocol.event import Event, make_event
 from needfire_server.states import ClientState
 from needfire_server.storage.base import IncomingReport
@@ -58,12 +60,12 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench/store", description=__doc__)
+    parser = bench_parser("store", __doc__)
     parser.add_argument("--reports", type=int, default=20_000, help="in each round")
     parser.add_argument("--batch", type=int, default=100, help="reports in one batch")
-    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--clients", type=int, default=200, help="clients that the batches are of")
     parser.add_argument("--at-once", type=int, default=50, help="batches under way")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of each engine, in turns")
     parser.add_argument("--directory", help="where the databases are made")
     parser.add_argument("--url", help="a PostgreSQL database, instead of a server of our own")
     return parser.parse_args()

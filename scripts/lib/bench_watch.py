@@ -4,7 +4,6 @@ Runs in this process what the agent runs, on trees that it makes and removes. Fi
 that does other things as well are upper bounds.
 """
 
-import argparse
 import os
 import shutil
 import statistics
@@ -16,6 +15,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+from bench_options import bench_parser
 
 from needfire_client.dirty import DirtyPaths
 from needfire_client.fanotify_watch import FanotifyWatcher
@@ -262,9 +263,14 @@ def who(root: Path, rounds: int = 200) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--method", choices=("fanotify", "inotify"), default="fanotify")
-    parser.add_argument("--directories", type=int, default=20_000)
+    parser = bench_parser("watch", __doc__)
+    parser.add_argument(
+        "--method",
+        choices=("fanotify", "inotify"),
+        default="fanotify",
+        help="how changes are heard",
+    )
+    parser.add_argument("--directories", type=int, default=20_000, help="directories to arm")
     parser.add_argument("--directory", type=Path, default=None, help="where trees are made")
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="a tmpfs")
     options = parser.parse_args()

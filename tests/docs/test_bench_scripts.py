@@ -17,5 +17,5 @@ def test_it_begins_and_explains_itself(script: Path) -> None:
         [script, "--help"], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout.startswith("usage: ")
+    assert told.stdout.startswith(f"usage: scripts/bench/{script.name} ")
     assert len(told.stdout.split("\n\n")[1]) > 40
