@@ -18,6 +18,7 @@ from needfire_server.storage.base import (
     Told,
     TooManyCommandsError,
 )
+from needfire_server.storage.engine import Transaction
 from needfire_server.storage.ingesting import KeptSession, KeptStates, store_all
 from needfire_server.storage.store import DatabaseStore
 from needfire_testkit.server_store import NOW_US, event, verifier
@@ -135,6 +136,41 @@ async def test_the_facts_of_many_are_those_of_each(store: DatabaseStore) -> None
     assert web2 == ClientFacts(records["web2"], state, ())
     owners = [store.client_of_session(row.session_id) for row in (old, session("web3", 3), new)]
     assert await asyncio.gather(*owners) == ["web1", None, "web1"]
+
+
+async def test_a_damaged_state_is_the_trouble_of_its_client_alone(store: DatabaseStore) -> None:
+    names = ("web1", "web2", "odd word", "no object", "a number", "well")
+    for name in names:
+        await store.register(name, verifier(name), now_us=1, user="root")
+    await store.save_client_states([ClientState(name) for name in names])
+    damages = {
+        "web1": {"status": "Levitating"},
+        "web2": {"latest": "{"},
+        "odd word": {"latest": '{"Levitating": 1}'},
+        "no object": {"latest": "[]"},
+        "a number": {"latest": "1"},
+    }
+
+    def damage(transaction: Transaction) -> None:
+        for name, values in damages.items():
+            which = tables.client_states.c.name == name
+            transaction.connection.execute(
+                sa.update(tables.client_states).where(which).values(values)
+            )
+
+    store.write_now(damage)
+    found = await asyncio.gather(
+        *(store.client_facts(name) for name in names), return_exceptions=True
+    )
+    for name, facts in zip(names, found, strict=True):
+        if name == "well":
+            assert isinstance(facts, ClientFacts)
+            assert facts.state == ClientState("well")
+        else:
+            assert isinstance(facts, StorageError)
+            assert str(facts).startswith(f"the state of {name} is damaged")
+    with pytest.raises(StorageError, match="is damaged"):
+        await store.load_client_states()
 
 
 async def test_a_command_is_pending_until_it_is_acknowledged(store: DatabaseStore) -> None:

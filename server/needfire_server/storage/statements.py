@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
+from needfire_protocol.errors import StorageError
 from needfire_protocol.srp import Verifier
 from needfire_server.states import ClientState, ClientStatus
 from needfire_server.storage import tables
@@ -221,11 +222,18 @@ def load_client_states(connection: sa.Connection) -> dict[str, ClientState]:
     return {row[0]: _client_state(row) for row in rows}
 
 
-def client_states(connection: sa.Connection, names: Sequence[str]) -> dict[str, ClientState]:
-    """Return the states of some clients by name."""
+def client_states(
+    connection: sa.Connection, names: Sequence[str]
+) -> dict[str, ClientState | StorageError]:
+    """Return the states of some clients by name; of one that is damaged, what is wrong with it."""
     table = tables.client_states
-    rows = connection.execute(sa.select(table).where(among(table.c.name, names)))
-    return {row[0]: _client_state(row) for row in rows}
+    found: dict[str, ClientState | StorageError] = {}
+    for row in connection.execute(sa.select(table).where(among(table.c.name, names))):
+        try:
+            found[row[0]] = _client_state(row)
+        except StorageError as error:
+            found[row[0]] = error
+    return found
 
 
 def save_client_states(transaction: Transaction, states: Sequence[ClientState]) -> None:
@@ -257,15 +265,19 @@ _SAVE_STATE: Final = (
 
 def _client_state(row: Sequence[Any]) -> ClientState:
     name, status, instance, last_seen_us, address, is_overdue, latest = row
-    return ClientState(
-        name=name,
-        status=ClientStatus(status),
-        instance=instance,
-        last_seen_us=last_seen_us,
-        address=address,
-        is_overdue=bool(is_overdue),
-        latest={ClientStatus(word): time_us for word, time_us in json.loads(latest).items()},
-    )
+    try:
+        return ClientState(
+            name=name,
+            status=ClientStatus(status),
+            instance=instance,
+            last_seen_us=last_seen_us,
+            address=address,
+            is_overdue=bool(is_overdue),
+            latest={ClientStatus(word): at_us for word, at_us in json.loads(latest).items()},
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        # Not what we have written; perhaps a newer server has.
+        raise StorageError(f"the state of {name} is damaged: {error}") from error
 
 
 # ---- commands ----------------------------------------------------------------------------------

@@ -619,12 +619,16 @@ def _client_facts(
     sessions: dict[str, list[SealedSession]] = {}
     for session in session_rows.sessions_of(connection, names):
         sessions.setdefault(session.client, []).append(session)
-    return {
-        name: record
-        if isinstance(record := records.get(name), StorageError)
-        else ClientFacts(record, states.get(name), tuple(sessions.get(name, ())))
-        for name in names
-    }
+    facts: dict[str, ClientFacts | StorageError] = {}
+    for name in names:
+        record, state = records.get(name), states.get(name)
+        if isinstance(record, StorageError):
+            facts[name] = record
+        elif isinstance(state, StorageError):
+            facts[name] = state
+        else:
+            facts[name] = ClientFacts(record, state, tuple(sessions.get(name, ())))
+    return facts
 
 
 def _clients_of_sessions(
