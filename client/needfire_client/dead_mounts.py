@@ -114,6 +114,7 @@ class Suspects:
         ]
         # Nearest to the root first: who stood still was not far below the directory.
         asked.sort(key=lambda mount: mount.point.count(b"/"))
+        del asked[ASKED_MAX:]
         self._asked.update(asked)
         return unanswered(asked, self._stop)
 

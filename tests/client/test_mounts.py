@@ -121,6 +121,27 @@ def test_those_are_suspected_that_are_around_or_inside_and_each_is_asked_once(
     assert dead_mounts.mounts_inside(b"/net/a") == inside
 
 
+def test_a_suspect_for_whom_there_was_no_room_in_a_question_is_asked_in_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    most = dead_mounts.ASKED_MAX
+    # Whoever may mount by FUSE has as many of them as they like, and nearer to the root.
+    mounts = [Mount(each, b"", b"/", b"/net/%d" % each, "fuse.x") for each in range(most)]
+    dead = Mount(most, b"", b"/", b"/net/far/dead", "nfs4")
+    asked: list[list[Mount]] = []
+
+    def silent(mounts: list[Mount], _stop: object) -> frozenset[Mount]:
+        asked.append(mounts)
+        return frozenset((dead,)).intersection(mounts)
+
+    monkeypatch.setattr(dead_mounts, "read_mounts", lambda: [*mounts, dead])
+    monkeypatch.setattr(dead_mounts, "_silent", silent)
+    suspects = dead_mounts.Suspects(lambda: False)
+    assert suspects.silent(b"/", [b"/net"], frozenset()) == frozenset()
+    assert suspects.silent(b"/", [b"/net"], frozenset()) == {dead.point}
+    assert asked == [mounts, [dead]]
+
+
 def test_below_goes_by_components() -> None:
     assert is_below(b"/a/b", b"/a")
     assert is_below(b"/a", b"/")
