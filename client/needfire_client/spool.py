@@ -432,6 +432,7 @@ class Spool:
                 raise _storage_error(self._path, error) from error
             with _as_storage_error(self._path):
                 self._is_usable, self._damage = False, str(error)
+                self._waiting = self._bytes_used = 0
                 self._database.close()
                 self._replace(self._damage)
                 return step()

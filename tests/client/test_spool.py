@@ -318,6 +318,27 @@ def test_a_disk_that_refuses_a_file_is_told_from_one_where_no_file_can_be(
     assert len(set_aside) == (step == "made in its place")
 
 
+def test_what_was_in_a_damaged_file_neither_waits_any_more_nor_takes_room(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b"b" * 1_000
+    spool = opened(size_max_bytes=len(body) + REPORT_OVERHEAD_BYTES)
+    spool.append([report(body)])
+    with pytest.raises(SpoolFullError):
+        spool.append([report(body)])
+    with monkeypatch.context() as refused:
+        refused.setattr(spool, "_select", refusing(sqlite_error(sqlite3.SQLITE_CORRUPT)))
+        refused.setattr(os, "rename", refusing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+        with pytest.raises(DiskRefusesError):
+            spool.read_batch(0, MANY, LARGE)
+        assert (spool.waiting, spool.bytes_used) == (0, 0)
+        # It is not full: it takes nothing at all, and memory is to keep the report.
+        with pytest.raises(DiskRefusesError):
+            spool.append([report(body)])
+    spool.append([report(body)])
+    assert (spool.waiting, sequences(spool)) == (1, [1])
+
+
 def test_a_new_file_that_is_damaged_at_once_is_not_replaced_for_ever(
     opened: Opener,
     tmp_path: Path,
