@@ -13,7 +13,7 @@ from typing import Final
 
 from needfire_client.attributes import ScanStoppedError
 from needfire_client.left_behind import has_room, leave, waited_for
-from needfire_client.mounts import Mount, is_below, is_network, may_hang, read_mounts
+from needfire_client.mounts import Mount, is_below, is_by_anybody, is_network, may_hang, read_mounts
 from needfire_client.standstill import STANDSTILL_S
 
 __all__ = ["ASKED_MAX", "Suspects", "mount_around", "mounts_inside", "unanswered"]
@@ -69,9 +69,20 @@ def mount_around(directory: bytes) -> bytes | None:
     return max(around, key=len, default=None)
 
 
-def mounts_inside(path: bytes) -> frozenset[bytes]:
-    """Return where, at a path and below it, something is mounted that may not answer."""
-    return frozenset(mount.point for mount in _risky() if is_below(mount.point, path))
+def mounts_inside(path: bytes, known: AbstractSet[bytes]) -> frozenset[bytes]:
+    """Return where, at a path and below it, something is mounted that may not answer.
+
+    Where an account without privileges may have mounted some of it, that alone: whoever keeps a
+    mount of theirs from answering is not to have the others left alone that lie beside it.
+
+    Args:
+        known: those that are left alone already.
+    """
+    inside = [
+        mount for mount in _risky() if is_below(mount.point, path) and mount.point not in known
+    ]
+    by_anybody = [mount for mount in inside if is_by_anybody(mount)]
+    return frozenset(mount.point for mount in by_anybody or inside)
 
 
 class Suspects:

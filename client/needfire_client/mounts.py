@@ -19,6 +19,7 @@ __all__ = [
     "Mount",
     "concerned",
     "is_below",
+    "is_by_anybody",
     "is_network",
     "may_hang",
     "parse_mountinfo",
@@ -132,6 +133,11 @@ def read_mounts() -> tuple[Mount, ...]:
 def is_network(mount: Mount) -> bool:
     """True where changes may be made that this kernel does not see."""
     return mount.kind in NETWORK_KINDS or mount.kind.startswith("fuse.")
+
+
+def is_by_anybody(mount: Mount) -> bool:
+    """True where an account without privileges may have mounted it, and a process answers for it."""
+    return mount.kind == "fuse" or mount.kind.startswith("fuse.")
 
 
 def may_hang(mount: Mount) -> bool:

@@ -478,7 +478,7 @@ class ScanPool:
         if not silent and failures >= _FAILURES_MAX:
             # All have answered that question. Without those in there the directory itself may be
             # seen, and nothing of them would be seen without the directory.
-            silent = mounts_inside(paths[0]) - known
+            silent = mounts_inside(paths[0], known)
         self._walker.avoid(silent)
         return bool(silent)
 

@@ -296,6 +296,31 @@ def test_a_mount_that_answers_one_question_and_no_other_takes_nothing_else_with_
     assert (set(standing.asked), len(standing.asked)) == (wanted, len(wanted))
 
 
+def test_who_mounts_something_that_holds_everybody_has_no_mount_beside_it_left_alone(
+    root: Path, make: Make, standing: Standing
+) -> None:
+    scanned = make(dir_rule(root))
+    scanned.init()
+    standing.mount(root / "d1" / "s1", "autofs")
+    theirs = standing.mount(root / "d1" / "s5", "fuse.mine")
+    standing.mount(root / "d1" / "s9")
+    # It answers who asks for it, and nobody who lists the directory that it lies in.
+    standing.stands_at = lambda unit, avoids: (
+        unit.directory == bytes(root) and b"d1" in unit.names and theirs not in avoids
+    )
+    checker = scanned.checker()
+    for name in ("s1", "s9"):
+        (root / "d1" / name / "a").write_bytes(b"other")
+    scanned.take()
+    assert checker.full_check().is_complete
+    events = scanned.take()
+    assert unread(events) == {theirs: UNANSWERED}
+    assert [event.path for event in events if event.code.startswith("POLICY")] == [
+        bytes(root / "d1" / name / "a") for name in ("s1", "s9")
+    ]
+    assert len(standing.stood) == scan_pool._FAILURES_MAX
+
+
 def test_who_mounts_more_and_more_where_nobody_answers_keeps_a_check_only_for_a_while(
     root: Path, make: Make, standing: Standing
 ) -> None:
