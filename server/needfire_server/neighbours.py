@@ -157,13 +157,18 @@ class Neighbours:
         for name in self._registry.stored_names() | records.keys():
             self._take_record(name, records.get(name))
         clients = self._keeper.table.clients()
+        failed: list[BaseException] = []
         for start in range(0, len(clients), _TOGETHER):
             portion = clients[start : start + _TOGETHER]
             # One at a time, each would cost a round trip; ten thousand of them, a minute's work.
             looks = (self._look_at_session(client) for client in portion)
-            for error in await asyncio.gather(*looks, return_exceptions=True):
-                if error is not None:
-                    raise error
+            errors = [each for each in await asyncio.gather(*looks, return_exceptions=True) if each]
+            failed += errors
+            if len(errors) == len(portion):
+                # It is not the row of one client that is damaged.
+                break
+        if failed:
+            raise failed[0]
 
     async def _look_at_session(self, client: str) -> None:
         async with self.changing(client):

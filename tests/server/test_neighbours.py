@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from needfire_protocol.connection_events import ConnectionEvent, Established, Refused
+from needfire_protocol.errors import StorageError
 from needfire_protocol.keys import SessionKeys
 from needfire_protocol.messages import Acknowledge, Goodbye, RefusalCode
 from needfire_protocol.srp import make_verifier
+from needfire_server import neighbours as neighbours_module
 from needfire_server.clock import now_us
 from needfire_server.silence import Watchman
 from needfire_server.storage.postgresql import PostgresStore
@@ -311,4 +313,44 @@ async def test_what_was_missed_while_nobody_listened_is_made_up_for(
         server.runtime.neighbours.heard(None)
         await peer.until_closed()
         assert server.runtime.registry.names() == ("web9",)
+        task.cancel()
+
+
+async def test_what_was_missed_of_many_is_looked_at_together_and_again_where_that_fails(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresStore.open(postgres.emptied_database(), str(tmp_path))
+    async with live_server(tmp_path, store=store) as server:
+        neighbours = server.runtime.neighbours
+        damaged, is_gone = {"web1"}, False
+        at_once, most, looked = 0, 0, list[str]()
+
+        async def look(client: str) -> None:
+            nonlocal at_once, most
+            looked.append(client)
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(0.001)
+            at_once -= 1
+            if is_gone or client in damaged:
+                raise StorageError(f"{client} cannot be read")
+
+        clients = tuple(f"web{number}" for number in range(5))
+        monkeypatch.setattr(neighbours_module, "_TOGETHER", 2)
+        monkeypatch.setattr(neighbours_module, "_RETRY_S", 0.001)
+        monkeypatch.setattr(neighbours, "_look_at_session", look)
+        monkeypatch.setattr(server.runtime.keeper.table, "clients", lambda: clients)
+        # One that is damaged keeps nobody from being looked at.
+        with pytest.raises(StorageError, match="web1"):
+            await neighbours._look_at_all()
+        assert (most, looked) == (2, list(clients))
+        # Where there is no answer at all, nobody else is asked about.
+        is_gone = True
+        with pytest.raises(StorageError, match="web0"):
+            await neighbours._look_at_all()
+        assert looked[5:] == ["web0", "web1"]
+        is_gone = False
+        task = asyncio.create_task(neighbours.follow())
+        neighbours.heard(None)
+        await until(lambda: len(looked) >= 5 + 2 + 2 * 5, "another attempt")
         task.cancel()
