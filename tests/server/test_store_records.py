@@ -173,6 +173,11 @@ async def test_a_damaged_state_is_the_trouble_of_its_client_alone(store: Databas
         await store.load_client_states()
 
 
+async def test_a_name_that_no_database_can_hold_is_a_storage_error(store: DatabaseStore) -> None:
+    with pytest.raises(StorageError):
+        await store.client_facts("web\udc80")
+
+
 async def test_a_command_is_pending_until_it_is_acknowledged(store: DatabaseStore) -> None:
     first = await store.queue_command("web1", "reload", "root", 1)
     second = await store.queue_command("web1", "scan", "ann", 2)

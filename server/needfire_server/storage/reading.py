@@ -29,8 +29,9 @@ def read_now(
     try:
         with engine.readers.connect() as connection:
             return function(connection, *args, **kw)
-    # SQLite quotes a damaged schema in its messages, and Python takes those for UTF-8.
-    except (sa.exc.SQLAlchemyError, UnicodeDecodeError) as error:
+    # SQLite quotes a damaged schema in its messages, and Python takes those for UTF-8. Nor has every
+    # text that Python can hold a form there.
+    except (sa.exc.SQLAlchemyError, UnicodeError) as error:
         text = " ".join(str(getattr(error, "orig", None) or error).split())
         raise StorageError(f"{engine.name}: {text}") from error
 
