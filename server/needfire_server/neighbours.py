@@ -157,18 +157,19 @@ class Neighbours:
         for name in self._registry.stored_names() | records.keys():
             self._take_record(name, records.get(name))
         clients = self._keeper.table.clients()
-        failed: list[BaseException] = []
         for start in range(0, len(clients), _TOGETHER):
             portion = clients[start : start + _TOGETHER]
             # One at a time, each would cost a round trip; ten thousand of them, a minute's work.
             looks = (self._look_at_session(client) for client in portion)
-            errors = [each for each in await asyncio.gather(*looks, return_exceptions=True) if each]
-            failed += errors
-            if len(errors) == len(portion):
-                # It is not the row of one client that is damaged.
-                break
-        if failed:
-            raise failed[0]
+            found = await asyncio.gather(*looks, return_exceptions=True)
+            failed = {client: error for client, error in zip(portion, found, strict=True) if error}
+            for error in failed.values():
+                # Where nobody of several can be read, it is not the row of one that is damaged.
+                if not isinstance(error, StorageError) or 1 < len(portion) == len(failed):
+                    raise error
+            for client in failed:
+                # Alone: it is tried each second, and the whole fleet would be asked about so often.
+                self.heard(client)
 
     async def _look_at_session(self, client: str) -> None:
         async with self.changing(client):
