@@ -56,6 +56,9 @@ class Decision:
     """What an administrator should know about the lists; the same ones at each connection."""
 
 
+_NOTHING_SAID: Final = Decision(True)
+
+
 class PeerNames(Protocol):
     """Where the name of a peer comes from, if a pattern asks for it."""
 
@@ -93,7 +96,7 @@ async def check_access(
     peer = plain_address(peer_address)
     if not (_says_anything(allow_text) or _says_anything(deny_text)):
         # As they are on most hosts: there, or not there, and without a rule.
-        return Decision(True, notes=tuple(notes))
+        return Decision(True, notes=tuple(notes)) if notes else _NOTHING_SAID
     found = PeerName(None)
     if any(patterns_need_name(text, daemon_names) for text in (allow_text, deny_text)):
         found = await names.peer_name(peer_address)
@@ -157,6 +160,8 @@ def patterns_need_name(text: str, daemon_names: Sequence[str] = DAEMON_NAMES) ->
 
 
 def _says_anything(text: str) -> bool:
+    if not text:
+        return False
     parsed = parse_rules(text)
     return bool(parsed.rules or parsed.notes)
 

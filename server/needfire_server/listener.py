@@ -7,7 +7,7 @@ import socket
 import traceback
 from collections.abc import Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from needfire_protocol.connection import ServerConnection
 from needfire_protocol.errors import StorageError
@@ -46,13 +46,21 @@ next speaks; one that only drips bytes never does, and each log-in would leave o
 _ACCESS_NOTES_MAX: Final = 1_000
 
 
+class _Newcomer(NamedTuple):
+    """A connection as the kernel gave it to us."""
+
+    connected: socket.socket
+    address: str
+    port: int
+
+
 class Listener:
     """Accepts connections on the bound sockets and serves each in a task of its own."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._doors: list[socket.socket] = []
-        self._porch: Porch[socket.socket] = Porch()
+        self._porch: Porch[_Newcomer] = Porch()
         self._pumping: asyncio.Handle | None = None
         self._overflow_told_s = -_OVERFLOW_EVERY_S
         self._open: set[Wire] = set()
@@ -78,6 +86,9 @@ class Listener:
         self._with_commands |= await self._runtime.store.clients_with_commands()
         for bound in sockets:
             bound.setblocking(False)
+            # What is accepted inherits it. An acknowledgement must not wait until the one before it has
+            # been confirmed by the peer's kernel, which may take 40 ms.
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             bound.listen(_BACKLOG)
             self._doors.append(bound)
             self._open_door(bound)
@@ -92,7 +103,7 @@ class Listener:
             bound.close()
         self._doors.clear()
         while self._porch:
-            _reset(self._porch.take()[1])
+            _reset(self._porch.take()[1].connected)
         for wire in list(self._open):
             wire.abort()
         if self._serving:
@@ -142,7 +153,7 @@ class Listener:
         """Take connections from the kernel. Strangers wait on the porch, the familiar do not."""
         for _ in range(_ACCEPT_BURST):
             try:
-                peer, address = bound.accept()
+                connected, address = bound.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:
@@ -150,7 +161,8 @@ class Listener:
             except OSError as error:
                 self._pause(bound, error)
                 return
-            self._arrived(peer, address[0])
+            connected.setblocking(False)
+            self._arrived(_Newcomer(connected, address[0], address[1]))
 
     def _pause(self, bound: socket.socket, error: OSError) -> None:
         """Descriptors or memory ran out: the door stays ready, and would be tried without end."""
@@ -159,8 +171,8 @@ class Listener:
         loop.remove_reader(bound)
         loop.call_later(_ACCEPT_PAUSE_S, self._open_door, bound)
 
-    def _arrived(self, peer: socket.socket, address: str) -> None:
-        runtime = self._runtime
+    def _arrived(self, newcomer: _Newcomer) -> None:
+        runtime, address = self._runtime, newcomer.address
         runtime.metrics.accepted()
         source = _source(address)
         is_familiar = runtime.familiar.spend(source, monotonic_s())
@@ -169,20 +181,20 @@ class Listener:
         ):
             runtime.metrics.refused("connection_limit")
             runtime.journal.raise_event("TOO_MANY_CONNECTIONS", peer=address, limit=limit)
-            _reset(peer)
+            _reset(newcomer.connected)
         elif is_familiar:
-            self._let_in(peer, source, is_familiar=True)
-        elif self._porch.wait(source, peer):
+            self._let_in(newcomer, source, is_familiar=True)
+        elif self._porch.wait(source, newcomer):
             self._pump_soon()
         else:
             runtime.metrics.refused("handshake_limit")
             self._tell_overflow(address)
-            _reset(peer)
+            _reset(newcomer.connected)
 
     def _makes_room(self) -> bool:
         """Send a stranger away for a peer that comes first, where there is one."""
         if self._porch:
-            _reset(self._porch.take()[1])
+            _reset(self._porch.take()[1].connected)
             return True
         return self._runtime.anteroom.make_room()
 
@@ -201,42 +213,25 @@ class Listener:
         """Let some strangers in, and more of them with the next turn of the loop."""
         self._pumping = None
         for _ in range(min(_STRANGERS_PER_TURN, len(self._porch))):
-            source, peer = self._porch.take()
-            self._let_in(peer, source, is_familiar=False)
+            source, newcomer = self._porch.take()
+            self._let_in(newcomer, source, is_familiar=False)
         if self._porch:
             self._pump_soon()
 
-    def _let_in(self, peer: socket.socket, source: str, *, is_familiar: bool) -> None:
+    def _let_in(self, newcomer: _Newcomer, source: str, *, is_familiar: bool) -> None:
         connection = ServerConnection(
             random_bytes=os.urandom,
             fake_salt_key=self._runtime.fake_salt_key,
             features=FEATURE_AUDIT,
         )
-        wire = Wire(connection)
+        wire = Wire(connection, *newcomer)
         visit = Visit(source, wire.reset, is_familiar)
-        self._open.add(wire)
-        self._spawn(self._connect(peer, wire, visit))
+        if self._enters(visit):
+            self._open.add(wire)
+            self._spawn(self._serve_wire(wire, visit))
 
-    async def _connect(self, peer: socket.socket, wire: Wire, visit: Visit) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: wire, peer)
-        except BaseException as error:
-            self._open.discard(wire)
-            peer.close()
-            if isinstance(error, OSError):
-                return
-            raise
-        if self._enters(wire, visit):
-            await self._serve_wire(wire, visit)
-        else:
-            self._open.discard(wire)
-
-    def _enters(self, wire: Wire, visit: Visit) -> bool:
+    def _enters(self, visit: Visit) -> bool:
         """Return whether a peer may say something; a closed connection costs no more."""
-        if not wire.has_address:
-            # It was gone before we asked who it is.
-            wire.abort()
-            return False
         places = self._runtime.settings.handshake_limit
         displaced = self._runtime.anteroom.enter(visit, places, monotonic_s())
         if displaced is not None:
@@ -318,8 +313,7 @@ class Listener:
             wire.reset()
             return None
         try:
-            async with asyncio.timeout(HANDSHAKE_LIMIT_S):
-                return await log_in(wire, self._runtime, visit)
+            return await log_in(wire, self._runtime, visit, HANDSHAKE_LIMIT_S)
         except TimeoutError:
             self._runtime.metrics.handshake("timed_out")
             self._runtime.journal.raise_event(

@@ -4,6 +4,7 @@ What a stranger sees of a failed log-in is the same whatever the reason: the sam
 bytes, the same arithmetic. The reason is only in the log.
 """
 
+import asyncio
 from dataclasses import dataclass
 from functools import partial
 
@@ -56,8 +57,13 @@ class Login:
 
 @dataclass(slots=True)
 class _Claim:
-    """What is known of the peer so far."""
+    """What is known of the peer so far.
 
+    Attributes:
+        until_s: when our patience ends, by the clock of ``monotonic_s``.
+    """
+
+    until_s: float
     client: str = ""
     takeover: bool = False
     resumed: Session | None = None
@@ -65,21 +71,27 @@ class _Claim:
     is_lookup_refused: bool = False
     """The name checks refused it (RequireLookup), which has been logged already."""
 
+    def left_s(self) -> float:
+        """Return for how long we are still patient."""
+        return max(0.0, self.until_s - monotonic_s())
 
-async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
+
+async def log_in(wire: Wire, runtime: Runtime, visit: Visit, limit_s: float) -> Login | None:
     """Drive the handshake to its end; return None where it failed, with the reason logged.
 
-    The caller sets the time limit.
+    Args:
+        limit_s: for all of it.
 
     Raises:
         OSError: the connection broke.
+        TimeoutError: it was not over within the limit.
     """
-    claim = _Claim()
-    events = await wire.receive()
+    claim = _Claim(until_s=monotonic_s() + limit_s)
+    events = await wire.receive(limit_s)
     while True:
         if not events:
             # What went wrong while we calculated is told first: no byte may ever follow it.
-            events = wire.connection.untold() or await wire.receive()
+            events = wire.connection.untold() or await wire.receive(claim.left_s())
             continue
         event, *events = events
         match event:
@@ -89,8 +101,10 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
                 if not runtime.anteroom.negotiate(visit, places, monotonic_s()):
                     await _no_place(wire, runtime, places)
                     return None
-                if not await _negotiate(wire, runtime, claim, event, _rank(visit, Rank.HELLO)):
-                    return None
+                async with asyncio.timeout(claim.left_s()):
+                    rank = _rank(visit, Rank.HELLO)
+                    if not await _negotiate(wire, runtime, claim, event, rank):
+                        return None
                 visit.owes_since_s = monotonic_s()
             case ResumptionRequested():
                 if not await _resume(wire, runtime, claim, event):
@@ -98,7 +112,9 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit) -> Login | None:
             case ProofReceived():
                 visit.owes_since_s = None
                 rank = _rank(visit, Rank.PROOF)
-                events = [*await runtime.calculate(wire.connection.verify_proof, rank), *events]
+                async with asyncio.timeout(claim.left_s()):
+                    verified = await runtime.calculate(wire.connection.verify_proof, rank)
+                events = [*verified, *events]
                 await wire.flush()
             case Established(keys=keys):
                 await wire.flush()
@@ -176,7 +192,7 @@ async def _resume(wire: Wire, runtime: Runtime, claim: _Claim, event: Resumption
     """Answer a client that brings a session's key; False where the connection is over."""
     sessions = runtime.sessions
     try:
-        session = await runtime.neighbours.find(event.session_id)
+        session = await runtime.neighbours.find(event.session_id, claim.left_s())
     except StorageError as error:
         # Not that the session is unknown: a whole fleet would log in with passwords then.
         runtime.journal.store_failed(error)

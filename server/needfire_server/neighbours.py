@@ -70,18 +70,23 @@ class Neighbours:
         await self._keeper.restore(self._registry, self._lifetime_limit_s())
         self._tell_unreadable()
 
-    async def find(self, session_id: bytes) -> Session | None:
+    async def find(self, session_id: bytes, limit_s: float) -> Session | None:
         """Return a session that an agent brings, current or superseded, as the store has it now.
+
+        Args:
+            limit_s: how long the store may take to answer.
 
         Raises:
             StorageError: the store cannot be asked.
+            TimeoutError: it did not answer within the limit.
         """
         if self._store.is_shared:
-            client = await self._keeper.client_of(session_id)
-            if client is None:
-                return None
-            async with self.changing(client):
-                await self.refresh(client)
+            async with asyncio.timeout(limit_s):
+                client = await self._keeper.client_of(session_id)
+                if client is None:
+                    return None
+                async with self.changing(client):
+                    await self.refresh(client)
         return self._keeper.table.find(session_id)
 
     def changing(self, client: str) -> AbstractAsyncContextManager[object]:

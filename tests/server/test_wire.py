@@ -1,6 +1,7 @@
-"""How long a connection waits: each time for as long as was asked, whatever was asked before."""
+"""A connection: how long it waits, what the kernel does not take at once, and how it ends."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -8,8 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from needfire_protocol.connection import ServerConnection
+from needfire_protocol.connection_events import Closed, Failed
 from needfire_protocol.framing import FrameType
-from needfire_server.wire import Wire
+from needfire_server import wire as wire_module
+from needfire_server.wire import RESET_ON_CLOSE, Wire
 from needfire_testkit.server import until
 
 SHORT_S = 0.05
@@ -22,12 +25,27 @@ PART_OF_A_FRAME = bytes((FrameType.HELLO,))
 async def pair() -> AsyncIterator[tuple[Wire, socket.socket]]:
     """A wire, and the peer's end of it."""
     ours, theirs = socket.socketpair()
-    wire = Wire(ServerConnection(random_bytes=os.urandom, fake_salt_key=bytes(32)))
-    await asyncio.get_running_loop().connect_accepted_socket(lambda: wire, ours)
     with theirs:
+        wire = wire_on(ours)
         yield wire, theirs
-    wire.abort()
-    await until(lambda: wire.is_lost, "the connection to be gone")
+        wire.abort()
+
+
+@pytest.fixture
+async def tcp_pair() -> AsyncIterator[tuple[Wire, socket.socket]]:
+    """The same over TCP, which knows resets."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        theirs = socket.create_connection(door.getsockname())
+        with theirs:
+            wire = wire_on(door.accept()[0])
+            yield wire, theirs
+            wire.abort()
+
+
+def wire_on(ours: socket.socket) -> Wire:
+    ours.setblocking(False)
+    connection = ServerConnection(random_bytes=os.urandom, fake_salt_key=bytes(32))
+    return Wire(connection, ours, "192.0.2.1", 1)
 
 
 async def hear_something(wire: Wire, peer: socket.socket, limit_s: float | None) -> None:
@@ -94,15 +112,30 @@ async def test_what_comes_while_nobody_waits_is_held_back_and_not_lost(
     pair: tuple[Wire, socket.socket],
 ) -> None:
     wire, peer = pair
-    transport = wire._transport
-    assert transport is not None
-    peer.send(PART_OF_A_FRAME)
-    await until(lambda: not transport.is_reading(), "the connection to be held back")
+    await hear_something(wire, peer, ENOUGH_S)
+    peer.send(b"\0")
+    await until(lambda: not wire._is_reading, "the connection to be held back")
     peer.send(b"\0")
 
-    for expected_bytes in (1, 2):
+    for expected_bytes in (2, 3):
         assert await wire.receive(ENOUGH_S) == []
         assert wire.connection._reader.buffered_bytes == expected_bytes
+
+
+async def test_what_came_for_one_that_was_cancelled_is_not_lost(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    waiting = asyncio.create_task(wire.receive())
+    await asyncio.sleep(0)
+    peer.send(PART_OF_A_FRAME)
+    wire._read()
+    waiting.cancel()
+    await asyncio.wait((waiting,))
+    peer.send(b"\0")
+    await until(lambda: not wire._is_reading, "the rest")
+    assert await wire.receive(ENOUGH_S) == []
+    assert wire.connection._reader.buffered_bytes == 2
 
 
 async def test_a_connection_that_is_lost_leaves_no_timer(
@@ -115,3 +148,252 @@ async def test_a_connection_that_is_lost_leaves_no_timer(
     wire.abort()
     await until(lambda: wire.is_lost, "the connection to be gone")
     assert timer.cancelled()
+
+
+# ---- what the kernel does not take at once
+
+
+MUCH_BYTES = 4 * 1024 * 1024
+"""More than the buffers of both ends of a socket pair hold."""
+
+
+def much() -> bytes:
+    return os.urandom(MUCH_BYTES // 64) * 64
+
+
+async def send(wire: Wire, data: bytes) -> None:
+    wire.connection._out += data
+    await wire.flush()
+
+
+async def taken(peer: socket.socket, size: int) -> bytes:
+    peer.setblocking(False)
+    loop, data = asyncio.get_running_loop(), b""
+    while len(data) < size and (piece := await loop.sock_recv(peer, size - len(data))):
+        data += piece
+    return data
+
+
+async def is_waiting(task: asyncio.Task[None]) -> bool:
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return not task.done()
+
+
+async def test_what_the_kernel_does_not_take_follows_in_order(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    first, second = much(), b"and what was sent while it waited"
+    sending = [asyncio.create_task(send(wire, data)) for data in (first, second)]
+    assert await is_waiting(sending[0])
+    assert await is_waiting(sending[1])
+    expected = first + second
+    assert await taken(peer, len(expected)) == expected
+    await asyncio.wait_for(asyncio.gather(*sending), ENOUGH_S)
+
+
+async def test_who_sends_little_more_does_not_wait(pair: tuple[Wire, socket.socket]) -> None:
+    wire, peer = pair
+    connected = wire._socket
+    assert connected is not None
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += connected.send(bytes(1024))
+    await asyncio.wait_for(send(wire, b"little"), ENOUGH_S)
+    assert wire._backlog == b"little"
+    assert await taken(peer, filled + 6) == bytes(filled) + b"little"
+
+
+async def test_a_sender_is_told_that_the_connection_was_lost_while_it_waited(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, _ = pair
+    sending = asyncio.create_task(send(wire, much()))
+    assert await is_waiting(sending)
+    wire.abort(ConnectionAbortedError("for a reason"))
+    with pytest.raises(ConnectionAbortedError, match="for a reason"):
+        await sending
+
+
+async def test_one_that_is_cancelled_leaves_the_others_waiting(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    sending = [asyncio.create_task(send(wire, data)) for data in (much(), b"more")]
+    assert await is_waiting(sending[1])
+    sending[0].cancel()
+    assert await is_waiting(sending[1])
+    await taken(peer, MUCH_BYTES + 4)
+    await asyncio.wait_for(sending[1], ENOUGH_S)
+
+
+async def test_a_peer_that_takes_nothing_is_given_up(
+    pair: tuple[Wire, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "_WRITE_LIMIT_S", SHORT_S)
+    with pytest.raises(ConnectionAbortedError, match="takes nothing"):
+        await send(pair[0], much())
+
+
+async def test_a_close_sends_first_what_waits(
+    pair: tuple[Wire, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "_LINGER_LIMIT_S", LONG_S)
+    wire, peer = pair
+    data = much()
+    sending = asyncio.create_task(send(wire, data))
+    assert await is_waiting(sending)
+    closing = asyncio.create_task(wire.close())
+    assert await taken(peer, len(data) + 1) == data, "and then the end"
+    assert not wire.is_lost, "it lingers"
+    peer.shutdown(socket.SHUT_WR)
+    await asyncio.wait_for(asyncio.gather(closing, sending), ENOUGH_S)
+
+
+async def test_a_close_sends_first_what_waits_for_a_peer_that_says_no_more(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    peer.shutdown(socket.SHUT_WR)
+    assert [type(event) for event in await wire.receive(ENOUGH_S)] == [Closed]
+    data = much()
+    sending = asyncio.create_task(send(wire, data))
+    assert await is_waiting(sending)
+    closing = asyncio.create_task(wire.close())
+    assert await taken(peer, len(data) + 1) == data
+    await asyncio.wait_for(asyncio.gather(closing, sending), ENOUGH_S)
+
+
+async def test_a_close_does_not_wait_for_ever_for_what_is_not_taken(
+    pair: tuple[Wire, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "_WRITE_LIMIT_S", SHORT_S)
+    monkeypatch.setattr(wire_module, "_LINGER_LIMIT_S", SHORT_S)
+    wire, _ = pair
+    with pytest.raises(ConnectionAbortedError):
+        await send(wire, much())
+    await asyncio.wait_for(wire.close(), ENOUGH_S)
+    assert wire.is_lost
+
+
+# ---- how it ends
+
+
+async def test_the_end_of_the_peer_is_told_and_it_can_be_answered_still(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    peer.shutdown(socket.SHUT_WR)
+    assert [type(event) for event in await wire.receive(ENOUGH_S)] == [Closed]
+    assert not wire._is_reading, "it is readable without end"
+    await send(wire, b"farewell")
+    assert peer.recv(100) == b"farewell"
+
+
+async def test_what_came_before_the_end_is_told_first(pair: tuple[Wire, socket.socket]) -> None:
+    wire, peer = pair
+    peer.send(PART_OF_A_FRAME)
+    peer.shutdown(socket.SHUT_WR)
+    assert await wire.receive(ENOUGH_S) == []
+    assert [type(event) for event in await wire.receive(ENOUGH_S)] == [Failed]
+
+
+async def test_who_waits_is_told_why_it_was_aborted(pair: tuple[Wire, socket.socket]) -> None:
+    wire, _ = pair
+    waiting = asyncio.create_task(wire.receive())
+    await asyncio.sleep(0)
+    wire.abort(ConnectionAbortedError("for a reason"))
+    for _ in range(2):
+        with pytest.raises(ConnectionAbortedError, match="for a reason"):
+            await waiting
+        waiting = asyncio.create_task(wire.receive())
+    with pytest.raises(ConnectionAbortedError, match="for a reason"):
+        await wire.flush()
+
+
+async def test_a_connection_that_broke_says_how_and_keeps_no_frames(
+    tcp_pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = tcp_pair
+    waiting = asyncio.create_task(wire.receive())
+    await asyncio.sleep(0)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    peer.close()
+    with pytest.raises(ConnectionResetError):
+        await waiting
+    assert wire._lost is not None
+    assert wire._lost.__traceback__ is None
+
+
+async def test_a_send_to_a_peer_that_is_gone_raises(tcp_pair: tuple[Wire, socket.socket]) -> None:
+    wire, peer = tcp_pair
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    peer.close()
+    with pytest.raises(ConnectionResetError):
+        await send(wire, b"too late")
+    assert wire.is_lost
+
+
+async def test_a_reset_is_what_the_peer_sees(tcp_pair: tuple[Wire, socket.socket]) -> None:
+    wire, peer = tcp_pair
+    wire.reset()
+    with pytest.raises(ConnectionResetError):
+        peer.recv(1)
+
+
+@pytest.mark.parametrize("end", ["abort", "reset"])
+async def test_the_loop_forgets_a_connection_that_has_ended(
+    pair: tuple[Wire, socket.socket], end: str
+) -> None:
+    """Else it would take whoever gets the same number next for this one."""
+    wire, _ = pair
+    assert wire._socket is not None
+    number, loop = wire._socket.fileno(), asyncio.get_running_loop()
+    waiting = asyncio.create_task(wire.receive())
+    sending = asyncio.create_task(send(wire, much()))
+    assert await is_waiting(sending)
+    getattr(wire, end)()
+    assert (loop.remove_reader(number), loop.remove_writer(number)) == (False, False)
+    with pytest.raises(OSError):
+        os.fstat(number)
+    await asyncio.wait((waiting, sending))
+    assert isinstance(sending.exception(), OSError)
+    assert [type(event) for event in waiting.result()] == [Closed]
+
+
+async def test_after_a_close_only_so_much_is_listened_to(
+    pair: tuple[Wire, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "_LINGER_BYTES_MAX", 1_000)
+    monkeypatch.setattr(wire_module, "_LINGER_LIMIT_S", LONG_S)
+    wire, peer = pair
+    closing = asyncio.create_task(wire.close())
+    peer.send(bytes(1_000))
+    assert await is_waiting(closing)
+    peer.send(b"\0")
+    await asyncio.wait_for(closing, ENOUGH_S)
+    assert wire.is_lost
+
+
+async def test_a_close_ends_our_direction_and_waits_for_the_other(
+    pair: tuple[Wire, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "_LINGER_LIMIT_S", LONG_S)
+    wire, peer = pair
+    closing = asyncio.create_task(wire.close())
+    assert await taken(peer, 1) == b""
+    assert await is_waiting(closing)
+    peer.shutdown(socket.SHUT_WR)
+    await asyncio.wait_for(closing, ENOUGH_S)
+    assert wire.is_lost
+
+
+async def test_a_peer_that_lingers_is_left_after_a_while(
+    pair: tuple[Wire, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "_LINGER_LIMIT_S", SHORT_S)
+    await asyncio.wait_for(pair[0].close(), ENOUGH_S)
+    assert pair[0].is_lost
+    assert pair[1].recv(1) == b""
