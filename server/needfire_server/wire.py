@@ -32,6 +32,10 @@ _BACKLOG_BYTES_MAX: Final = 65_536
 _WRITE_LIMIT_S: Final = 60
 """A peer that does not take what we send within this time is gone, or means harm."""
 
+_TIMER_LATE_S: Final = 0.01
+"""A timer that goes off so much after a deadline need not be set anew for it: the waits of a log-in have
+one deadline, which each of them counts from another moment."""
+
 _LINGER_LIMIT_S: Final = 2
 _LINGER_BYTES_MAX: Final = 4 * 1024 * 1024
 """What a peer may still send after we have ended; more than a window of reports."""
@@ -258,7 +262,7 @@ class Wire:
         self._deadline_s = None
         if limit_s is not None:
             self._deadline_s = deadline_s = self._loop.time() + limit_s
-            if self._timer is None or self._timer.when() > deadline_s:
+            if self._timer is None or self._timer.when() > deadline_s + _TIMER_LATE_S:
                 self._set_timer(deadline_s)
         try:
             await self._awaited
