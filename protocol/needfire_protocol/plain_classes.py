@@ -100,7 +100,12 @@ def _made(cls: _Class, *, frozen: bool, eq: bool, kw_only: bool) -> _Class:
     setters = [getattr(made, each.name).__set__ for each in every]
     made.__setstate__ = _setter_of_all(setters)
     if "__init__" not in body:
-        made.__init__ = _initializer(every, setters, has_more="__post_init__" in body)
+        has_more = "__post_init__" in body
+        made.__init__ = (
+            _initializer(every, setters, has_more=has_more)
+            if has_more or len(every) not in _OF_SO_MANY or not all(map(_has_to_be_given, every))
+            else _direct_initializer(made, every, setters)
+        )
     finished: _Class = made
     return finished
 
@@ -118,8 +123,97 @@ def _read(name: str, kind: object, value: object, keyword_only: bool) -> _Field:
     return _Field(name, kind, value, None, True, keyword_only)
 
 
-_Setters = list[Callable[[object, object], None]]
+_Setter = Callable[[object, object], None]
+_Setters = list[_Setter]
 """Of the slots: they go past the refusal of a frozen class."""
+
+
+def _has_to_be_given(each: _Field) -> bool:
+    has_default = each.default is not _NOT_GIVEN or each.default_factory is not None
+    return not has_default and not each.keyword_only
+
+
+def _direct_initializer(
+    cls: type, every: tuple[_Field, ...], setters: _Setters
+) -> Callable[..., None]:
+    """Return an initializer whose parameters are the fields: a call sorts them, and not a loop.
+
+    It takes half the instructions of ``_initializer``, and nothing has to be compiled.
+    """
+    made = _OF_SO_MANY[len(every)](*setters)
+    names = ("self", *(each.name for each in every))
+    made.__code__ = made.__code__.replace(co_varnames=names)
+    made.__qualname__ = f"{cls.__qualname__}.__init__"
+    return made
+
+
+def _of_one(set_a: _Setter) -> Any:
+    def initialize(self: Any, a: Any) -> None:
+        set_a(self, a)
+
+    return initialize
+
+
+def _of_two(set_a: _Setter, set_b: _Setter) -> Any:
+    def initialize(self: Any, a: Any, b: Any) -> None:
+        set_a(self, a)
+        set_b(self, b)
+
+    return initialize
+
+
+def _of_three(set_a: _Setter, set_b: _Setter, set_c: _Setter) -> Any:
+    def initialize(self: Any, a: Any, b: Any, c: Any) -> None:
+        set_a(self, a)
+        set_b(self, b)
+        set_c(self, c)
+
+    return initialize
+
+
+def _of_four(set_a: _Setter, set_b: _Setter, set_c: _Setter, set_d: _Setter) -> Any:
+    def initialize(self: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+        set_a(self, a)
+        set_b(self, b)
+        set_c(self, c)
+        set_d(self, d)
+
+    return initialize
+
+
+def _of_five(set_a: _Setter, set_b: _Setter, set_c: _Setter, set_d: _Setter, set_e: _Setter) -> Any:
+    def initialize(self: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> None:
+        set_a(self, a)
+        set_b(self, b)
+        set_c(self, c)
+        set_d(self, d)
+        set_e(self, e)
+
+    return initialize
+
+
+def _of_six(
+    set_a: _Setter, set_b: _Setter, set_c: _Setter, set_d: _Setter, set_e: _Setter, set_f: _Setter
+) -> Any:
+    def initialize(self: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> None:
+        set_a(self, a)
+        set_b(self, b)
+        set_c(self, c)
+        set_d(self, d)
+        set_e(self, e)
+        set_f(self, f)
+
+    return initialize
+
+
+_OF_SO_MANY: Final[dict[int, Callable[..., Any]]] = {
+    1: _of_one,
+    2: _of_two,
+    3: _of_three,
+    4: _of_four,
+    5: _of_five,
+    6: _of_six,
+}
 
 
 def _initializer(

@@ -55,6 +55,21 @@ PAIRS = list(
 NAMES = st.sampled_from(["first", "second", "third", "hidden", "other"])
 
 
+NAMES_OF_MANY = tuple("abcdefgh")
+
+
+def _of_required(make: Any) -> tuple[type[Any], ...]:
+    """Return classes of none up to eight fields that all have to be given."""
+    bodies = [dict.fromkeys(NAMES_OF_MANY[:count], int) for count in range(9)]
+    return tuple(
+        make(frozen=True, slots=True)(type("Required", (), {"__annotations__": body}))
+        for body in bodies
+    )
+
+
+REQUIRED = list(zip(_of_required(dataclass), _of_required(dataclasses.dataclass), strict=True))
+
+
 def _outcome(cls: type[Any], given_values: list[int], named: dict[str, int]) -> object:
     try:
         made = cls(*given_values, **named)
@@ -75,6 +90,26 @@ def test_takes_and_refuses_the_same_values(
 ) -> None:
     ours, standard = which
     assert _outcome(ours, values, named) == _outcome(standard, values, named)
+
+
+@given(st.data(), st.sampled_from(REQUIRED))
+def test_of_any_number_of_fields_each_takes_its_own_value(
+    data: st.DataObject, which: tuple[type[Any], type[Any]]
+) -> None:
+    names = which[1].__match_args__
+    by_position = data.draw(st.integers(0, len(names)))
+    surplus = data.draw(st.sampled_from([(), (8,), (8, 9)]))
+    left_out = data.draw(st.sets(st.sampled_from(NAMES_OF_MANY), max_size=1))
+    values = [*range(by_position), *surplus]
+    named = {name: ord(name) for name in names[by_position:] if name not in left_out}
+
+    def made(cls: type[Any]) -> object:
+        try:
+            return [getattr(cls(*values, **named), name) for name in names]
+        except TypeError:
+            return TypeError
+
+    assert made(which[0]) == made(which[1])
 
 
 @given(which=st.sampled_from(PAIRS[:3]), left=st.integers(0, 1), right=st.integers(0, 1))
