@@ -23,7 +23,7 @@ from typing import Final
 
 from needfire_protocol.errors import RemoteProtocolError
 from needfire_protocol.handshake_frames import PlainRefusal, encode_frame
-from needfire_protocol.keys import KeyLabel, SessionKeys, TrafficKeys, finished_value
+from needfire_protocol.keys import KeyLabel, Master, SessionKeys, TrafficKeys, finished_value
 from needfire_protocol.limits import RANDOM_BYTES
 from needfire_protocol.messages import RefusalCode
 from needfire_protocol.plain_classes import dataclass
@@ -72,7 +72,7 @@ AUTHENTICATION_REFUSAL: Final = plain_refusal(RefusalCode.AUTHENTICATION_FAILED)
 
 
 def check_server_finished(
-    received: bytes, master: bytes, label: KeyLabel, transcript: bytes
+    received: bytes, master: Master, label: KeyLabel, transcript: bytes
 ) -> None:
     """Compare in constant time what the server sent with what it should have sent.
 

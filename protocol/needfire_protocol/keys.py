@@ -10,7 +10,7 @@ the hash of all that both sides have sent, so two peers that saw different bytes
 import hmac
 import struct
 from enum import Enum
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
@@ -19,6 +19,7 @@ from needfire_protocol.plain_classes import dataclass, field
 
 __all__ = [
     "KeyLabel",
+    "Master",
     "ReportVerifier",
     "SessionKeys",
     "TrafficKeys",
@@ -36,7 +37,7 @@ KEY_BYTES: Final = 32
 SESSION_ID_BYTES: Final = 16
 
 
-class KeyLabel(Enum):
+class KeyLabel(bytes, Enum):
     """What a derived key is for; the text goes into its derivation. No two uses share one."""
 
     AGENT_FINISHED = b"needfire 1 agent finished"
@@ -83,22 +84,28 @@ class TrafficKeys:
     server: bytes = field(repr=False)
 
 
-def extract(secret: bytes, transcript: bytes) -> bytes:
+Master: TypeAlias = HMAC
+"""The master key of a handshake, hashed already for all that is made of it. Never updated itself."""
+
+
+def extract(secret: bytes, transcript: bytes) -> Master:
     """Return the master key of a handshake (HKDF-Extract with the transcript as salt)."""
-    return _mac(transcript, secret)
+    return HMAC(_mac(transcript, secret), _SHA256)
 
 
 def derive(
-    master: bytes, label: KeyLabel, transcript: bytes, length_bytes: int = KEY_BYTES
+    master: Master, label: KeyLabel, transcript: bytes, length_bytes: int = KEY_BYTES
 ) -> bytes:
     """Return the key for one purpose (HKDF-Expand over label, a zero byte, and transcript)."""
     assert length_bytes <= KEY_BYTES
-    # HKDF-Expand of one block (RFC 5869 2.3). Four keys are made for each connection.
-    block = b"".join((label.value, b"\0", transcript, b"\1"))
-    return _mac(master, block)[:length_bytes]
+    # HKDF-Expand of one block (RFC 5869 2.3). Four keys are made for each connection, and a copy
+    # takes half of what it takes to begin with the key again.
+    mac = master.copy()
+    mac.update(b"".join((label, b"\0", transcript, b"\1")))
+    return mac.finalize()[:length_bytes]
 
 
-def finished_value(master: bytes, label: KeyLabel, transcript: bytes) -> bytes:
+def finished_value(master: Master, label: KeyLabel, transcript: bytes) -> bytes:
     """Return the proof that its sender has the master key and saw this transcript."""
     return _mac(derive(master, label, b""), transcript)
 
@@ -115,7 +122,7 @@ def _mac(key: bytes, data: bytes) -> bytes:
 
 
 def derive_session_keys(
-    master: bytes, transcript: bytes, *, version: int, suite: int, features: int
+    master: Master, transcript: bytes, *, version: int, suite: int, features: int
 ) -> SessionKeys:
     """Return the keys of a new session."""
     return SessionKeys(
@@ -128,7 +135,7 @@ def derive_session_keys(
     )
 
 
-def derive_traffic_keys(master: bytes, transcript: bytes, *, resumed: bool) -> TrafficKeys:
+def derive_traffic_keys(master: Master, transcript: bytes, *, resumed: bool) -> TrafficKeys:
     """Return the keys of one connection; fresh, since the transcript has both sides' randoms."""
     if resumed:
         agent, server = KeyLabel.RESUMED_AGENT_TRAFFIC, KeyLabel.RESUMED_SERVER_TRAFFIC

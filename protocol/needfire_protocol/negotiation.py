@@ -26,6 +26,7 @@ from needfire_protocol.handshake_frames import (
 )
 from needfire_protocol.keys import (
     KeyLabel,
+    Master,
     derive_session_keys,
     derive_traffic_keys,
     extract,
@@ -205,7 +206,7 @@ def _listed(numbers: Collection[int]) -> str:
     return ", ".join(map(str, sorted(numbers)))
 
 
-def _negotiated(master: bytes, transcript: bytes, chosen: Challenge) -> Outcome:
+def _negotiated(master: Master, transcript: bytes, chosen: Challenge) -> Outcome:
     keys = derive_session_keys(
         master,
         transcript,

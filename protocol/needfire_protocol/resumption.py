@@ -25,6 +25,7 @@ from needfire_protocol.handshake_frames import (
 )
 from needfire_protocol.keys import (
     KeyLabel,
+    Master,
     SessionKeys,
     derive_traffic_keys,
     extract,
@@ -150,7 +151,7 @@ def _refusal_mac(keys: SessionKeys, transcript: Transcript, code: RefusalCode) -
 
 
 def _resumed(
-    keys: SessionKeys, master: bytes, transcript: Transcript, proof_frame: bytes
+    keys: SessionKeys, master: Master, transcript: Transcript, proof_frame: bytes
 ) -> Outcome:
     transcript.add(proof_frame)
     return Outcome(keys, derive_traffic_keys(master, transcript.digest(), resumed=True))

@@ -5,6 +5,7 @@ import hmac
 
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from needfire_protocol.keys import (
     sign_report,
 )
 
-MASTER = bytes(range(32))
+MASTER = HMAC(bytes(range(32)), SHA256())
 TRANSCRIPT = bytes(range(32, 64))
 KEYS = derive_session_keys(MASTER, TRANSCRIPT, version=1, suite=1, features=0)
 STREAM = bytes(range(16))
@@ -47,6 +48,14 @@ def test_extract_and_derive_are_hkdf_of_rfc_5869() -> None:
     assert derive(extract(b"shared secret", TRANSCRIPT), label, TRANSCRIPT) == expected
 
 
+def test_what_is_derived_does_not_depend_on_what_was_derived_before() -> None:
+    used, label = extract(b"shared secret", TRANSCRIPT), KeyLabel.RESUMED_AGENT_TRAFFIC
+    finished_value(used, KeyLabel.RESUMED_AGENT_FINISHED, TRANSCRIPT)
+    derive(used, KeyLabel.RESUMED_SERVER_TRAFFIC, TRANSCRIPT)
+    fresh = extract(b"shared secret", TRANSCRIPT)
+    assert derive(used, label, TRANSCRIPT) == derive(fresh, label, TRANSCRIPT)
+
+
 def test_every_purpose_has_another_key() -> None:
     derived = {derive(MASTER, label, TRANSCRIPT) for label in KeyLabel}
     assert len(derived) == len(KeyLabel)
@@ -64,7 +73,7 @@ def test_every_purpose_has_another_key() -> None:
 def test_every_key_depends_on_master_and_transcript(label: KeyLabel) -> None:
     key = derive(MASTER, label, TRANSCRIPT)
     assert key != derive(MASTER, label, bytes(32))
-    assert key != derive(bytes(32), label, TRANSCRIPT)
+    assert key != derive(HMAC(bytes(32), SHA256()), label, TRANSCRIPT)
     assert finished_value(MASTER, label, TRANSCRIPT) != finished_value(MASTER, label, bytes(32))
     assert finished_value(MASTER, label, TRANSCRIPT) != key
 

@@ -1,8 +1,10 @@
 """What stands in the files of the test vectors, for other implementations too."""
 
+import hmac
 import sys
 from pathlib import Path
 
+from needfire_protocol.handshake import Transcript
 from needfire_testkit.pairs import FAKE_SALT_KEY, NAME, PASSWORD, verifier_of
 from needfire_testkit.vector_receivers import KEYS, Vector, challenged
 from needfire_testkit.vectors import all_vectors
@@ -32,7 +34,12 @@ def secrets_text() -> str:
     agent, server = challenged()
     assert agent._negotiation is not None
     assert server._negotiation is not None
-    agent.receive_data(server.data_to_send())
+    challenge = server.data_to_send()
+    agent.receive_data(challenge)
+    transcript = Transcript()
+    transcript.add(agent._negotiation.hello)
+    transcript.add(challenge)
+    shared = agent._negotiation._srp._user.K
     verifier = verifier_of()
     rows: dict[str, str] = {
         "name": NAME,
@@ -42,8 +49,8 @@ def secrets_text() -> str:
         "verifier": verifier.verifier.hex(),
         "a": agent._negotiation._srp._user.get_ephemeral_secret().hex(),
         "b": server._negotiation._srp._verifier.get_ephemeral_secret().hex(),
-        "K": agent._negotiation._srp._user.K.hex(),
-        "master key": agent._negotiation._master.hex(),
+        "K": shared.hex(),
+        "master key": hmac.digest(transcript.digest(), shared, "sha256").hex(),
         "session id": KEYS.session_id.hex(),
         "resumption key": KEYS.resumption_key.hex(),
         "signing key": KEYS.signing_key.hex(),
