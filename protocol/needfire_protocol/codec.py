@@ -42,7 +42,7 @@ def encode(value: object) -> bytes:
         FormatError: text holds half of a surrogate pair, or a number has more than 64 bits.
     """
     try:
-        packed: bytes = msgpack.packb(value, use_bin_type=True)
+        packed: bytes = _packer()(value)
     except (ValueError, OverflowError) as error:
         raise FormatError(f"a value cannot be encoded: {error}") from error
     return packed

@@ -77,8 +77,8 @@ def pack_fields(record: object, table: RecordTable, limits: DecodingLimits) -> b
     return data
 
 
-def unpack_fields(data: bytes, table: RecordTable, limits: DecodingLimits) -> dict[str, Any]:
-    """Return the checked values of an encoded array, by name.
+def unpack_fields(data: bytes, table: RecordTable, limits: DecodingLimits) -> list[Any]:
+    """Return the checked values of an encoded array, in wire order.
 
     Raises:
         FormatError: not such an array.
@@ -89,15 +89,14 @@ def unpack_fields(data: bytes, table: RecordTable, limits: DecodingLimits) -> di
     if type(values) is not list or len(values) != len(table):
         decode(data, limits=limits)  # What is wrong with all of it is told before that.
         raise FormatError(f"expected an array of {len(table)} fields")
-    fields = {}
-    name = ""
+    fields: list[Any] = []
     # In one go, and not by a call for each field: every frame and every message passes here.
     try:
-        for (name, kind), value in zip(table.items(), values, strict=True):
-            fields[name] = kind.unpack(value)
+        for kind, value in zip(table.values(), values):  # noqa: B905  # of one length
+            fields.append(kind.unpack(value))
     except FormatError as error:
         decode(data, limits=limits)
-        raise _about_field(name, error) from error
+        raise _about_field(list(table)[len(fields)], error) from error
     return fields
 
 

@@ -236,4 +236,4 @@ def decode_frame(frame: Frame, expected: type[_Frame]) -> _Frame:
         fields = unpack_fields(frame.body[1:], table, HANDSHAKE_DECODING)
     except FormatError as error:
         raise RemoteProtocolError(f"a {frame_type.name} frame is malformed: {error}") from error
-    return expected(**fields)
+    return expected(*fields)

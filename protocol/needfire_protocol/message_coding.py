@@ -223,5 +223,5 @@ def decode_message(data: bytes, allowed: MessageTables) -> Message:
     if data[1] != _VERSION:
         raise FormatError(f"{kind.__name__} has version {data[1]}, expected {_VERSION}")
     fields = unpack_fields(data[2:], allowed[kind], MESSAGE_DECODING)
-    message: Message = kind(**fields)
+    message: Message = kind(*fields)
     return message
