@@ -20,6 +20,9 @@ VERSIONS: Final = (1,)
 SUITES: Final = (int(Suite.CHACHA20_POLY1305), int(Suite.AES_256_GCM))
 """The suites that this code has, best first."""
 
+_KNOWN_SUITES: Final = frozenset(SUITES)
+_FROM_SERVER: Final = Direction.SERVER_TO_AGENT
+
 _State = TypeVar("_State", bound=AgentState | ServerState)
 
 
@@ -159,17 +162,15 @@ class Connection(Generic[_State]):
         return Failed(error)
 
     def _establish(self, outcome: Outcome, *, resumed: bool) -> Established:
-        suite = Suite(outcome.keys.suite)
-        traffic = {
-            Direction.AGENT_TO_SERVER: outcome.traffic.agent,
-            Direction.SERVER_TO_AGENT: outcome.traffic.server,
-        }
-        ours, theirs = self._send_direction, self._receive_direction
-        self._sealer = Sealer(suite, traffic[ours], ours)
-        self._opener = Opener(suite, traffic[theirs], theirs)
-        self._keys = outcome.keys
+        keys, traffic = outcome.keys, outcome.traffic
+        sent, received = traffic.agent, traffic.server
+        if self._send_direction is _FROM_SERVER:
+            sent, received = received, sent
+        self._sealer = Sealer(keys.suite, sent, self._send_direction)
+        self._opener = Opener(keys.suite, received, self._receive_direction)
+        self._keys = keys
         self._forget_handshake()
-        return Established(outcome.keys, resumed)
+        return Established(keys, resumed)
 
     def _open(self, frame: Frame) -> Message:
         assert self._opener is not None
@@ -182,5 +183,5 @@ class Connection(Generic[_State]):
 
 def check_suites(suites: Collection[int]) -> None:
     """What is offered must be there when the other side chooses it."""
-    if not set(suites) <= set(SUITES):
+    if not _KNOWN_SUITES.issuperset(suites):
         raise LocalProtocolError(f"only the suites {SUITES} exist")

@@ -43,9 +43,11 @@ class FrameType(IntEnum):
     @property
     def frame_bytes_max(self) -> int:
         """Bytes of a whole frame of this type."""
-        if self is FrameType.SEALED:
-            return SEALED_FRAME_BYTES_MAX
-        return HANDSHAKE_FRAME_BYTES_MAX
+        return SEALED_FRAME_BYTES_MAX if self is _SEALED else HANDSHAKE_FRAME_BYTES_MAX
+
+
+_SEALED: Final = FrameType.SEALED
+"""An enumeration takes long to find its own members."""
 
 
 class Frame(NamedTuple):

@@ -35,6 +35,13 @@ from needfire_protocol.states import SERVER_TRANSITIONS, Answer, Machine, Server
 
 __all__ = ["ServerConnection"]
 
+# Found once: an enumeration takes long to find its own members, and servers make many connections.
+_FIRST: Final = ServerState.AWAIT_FIRST_FRAME
+_OPEN: Final = ServerState.OPEN
+_CLOSED: Final = ServerState.CLOSED
+_SENDS: Final = (Direction.SERVER_TO_AGENT, SERVER_MESSAGES)
+_RECEIVES: Final = (Direction.AGENT_TO_SERVER, AGENT_MESSAGES)
+
 
 class ServerConnection(Connection[ServerState]):
     """The server's end."""
@@ -68,10 +75,7 @@ class ServerConnection(Connection[ServerState]):
         assert len(fake_salt_key) == 32
         check_suites(suites)
         super().__init__(
-            Machine(ServerState.AWAIT_FIRST_FRAME, SERVER_TRANSITIONS, ServerState.CLOSED),
-            ServerState.OPEN,
-            sends=(Direction.SERVER_TO_AGENT, SERVER_MESSAGES),
-            receives=(Direction.AGENT_TO_SERVER, AGENT_MESSAGES),
+            Machine(_FIRST, SERVER_TRANSITIONS, _CLOSED), _OPEN, sends=_SENDS, receives=_RECEIVES
         )
         self._random_bytes = random_bytes
         self._fake_salt_key = fake_salt_key
