@@ -11,6 +11,7 @@ Only what we use is there: always slots, no ordering, no ``InitVar``, no ``Class
 
 from collections.abc import Callable
 from functools import lru_cache
+from types import FunctionType
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar, dataclass_transform
 
 __all__ = ["dataclass", "field", "field_types", "replace"]
@@ -206,7 +207,7 @@ def _of_six(
     return initialize
 
 
-_OF_SO_MANY: Final[dict[int, Callable[..., Any]]] = {
+_OF_SO_MANY: Final[dict[int, Callable[..., FunctionType]]] = {
     1: _of_one,
     2: _of_two,
     3: _of_three,
