@@ -350,3 +350,10 @@ def test_arrays_come_back_as_tuples_where_that_is_asked_for() -> None:
     assert decode(encode(value), limits=WIDE) == value
     read = decode(encode(value), limits=WIDE, is_only_compared=True, as_tuples=True)
     assert read == {"a": (1, (2, "x"))}
+
+
+@pytest.mark.parametrize("bad", [[1, "a", "\ud800"], [b"x" * 300_000, 2**64], ["a", object()]])
+def test_what_could_not_be_encoded_leaves_nothing_to_what_comes_next(bad: object) -> None:
+    with pytest.raises((FormatError, TypeError)):
+        encode(bad)
+    assert encode([1, "a"]) == b"\x92\x01\xa1a"
