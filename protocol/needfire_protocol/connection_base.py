@@ -97,9 +97,9 @@ class Connection(Generic[_State]):
     def receive_data(self, data: bytes) -> list[ConnectionEvent]:
         """Take bytes of the peer and return what they mean. Never raises on what they hold."""
         events = self.untold()
-        if self.is_closed:
-            return events
         reader, machine = self._reader, self._machine
+        if machine.is_closed:
+            return events
         reader.feed(data)
         try:
             # Whatever closes the connection leaves nothing to be read.

@@ -43,11 +43,14 @@ class FrameType(IntEnum):
     @property
     def frame_bytes_max(self) -> int:
         """Bytes of a whole frame of this type."""
-        return SEALED_FRAME_BYTES_MAX if self is _SEALED else HANDSHAKE_FRAME_BYTES_MAX
+        return _BYTES_MAX[self]
 
 
-_SEALED: Final = FrameType.SEALED
-"""An enumeration takes long to find its own members."""
+_TYPES: Final = {int(each): each for each in FrameType}
+_BYTES_MAX: Final = {
+    **dict.fromkeys(FrameType, HANDSHAKE_FRAME_BYTES_MAX),
+    FrameType.SEALED: SEALED_FRAME_BYTES_MAX,
+}
 
 
 class Frame(NamedTuple):
@@ -69,8 +72,8 @@ def frame_header(frame_type: FrameType, body_bytes: int) -> bytes:
 
 def frame_bytes(frame_type: FrameType, body: bytes) -> bytes:
     """Return the whole frame."""
-    assert FRAME_HEADER_BYTES + len(body) <= frame_type.frame_bytes_max
-    return frame_header(frame_type, len(body)) + body
+    assert FRAME_HEADER_BYTES + len(body) <= _BYTES_MAX[frame_type]
+    return _HEADER.pack(frame_type, len(body)) + body
 
 
 class FrameReader:
@@ -104,11 +107,13 @@ class FrameReader:
         buffer = self._buffer
         if not buffer:
             return None
-        frame_type = _frame_type(buffer[0], allowed)
+        frame_type = _TYPES.get(buffer[0])
+        if frame_type is None or frame_type not in allowed:
+            raise _not_allowed(buffer[0], allowed)
         if len(buffer) < FRAME_HEADER_BYTES:
             return None
         end = FRAME_HEADER_BYTES + _HEADER.unpack_from(buffer)[1]
-        if end > frame_type.frame_bytes_max:
+        if end > _BYTES_MAX[frame_type]:
             raise RemoteProtocolError(
                 f"a {frame_type.name} frame of {end} bytes exceeds the limit of "
                 f"{frame_type.frame_bytes_max} bytes"
@@ -120,15 +125,9 @@ class FrameReader:
         return Frame(frame_type, body)
 
 
-_TYPES: Final = {int(each): each for each in FrameType}
-
-
-def _frame_type(number: int, allowed: Collection[FrameType]) -> FrameType:
-    found = _TYPES.get(number)
-    if found is None or found not in allowed:
-        names = ", ".join(sorted(each.name for each in allowed)) or "none"
-        known = "unknown" if found is None else found.name
-        raise RemoteProtocolError(
-            f"a frame of type {number:#04x} ({known}) is not allowed now; expected: {names}"
-        )
-    return found
+def _not_allowed(number: int, allowed: Collection[FrameType]) -> RemoteProtocolError:
+    names = ", ".join(sorted(each.name for each in allowed)) or "none"
+    known = _TYPES[number].name if number in _TYPES else "unknown"
+    return RemoteProtocolError(
+        f"a frame of type {number:#04x} ({known}) is not allowed now; expected: {names}"
+    )

@@ -50,6 +50,8 @@ class Outcome:
 class Transcript:
     """The hash of everything that was sent so far, each part with its length before it."""
 
+    __slots__ = ("_hash",)
+
     def __init__(self) -> None:
         self._hash = hashlib.sha256(b"needfire 1 transcript\0")
 

@@ -86,6 +86,8 @@ class AgentResumption:
 class ServerResumption:
     """The server's side of a resumption."""
 
+    __slots__ = ("_keys", "_master", "_request", "_transcript", "session_id")
+
     def __init__(self, frame: Frame) -> None:
         """Take the agent's request.
 

@@ -194,11 +194,12 @@ class ServerConnection(Connection[ServerState]):
 
     def _awaits(self, state: ServerState) -> bool:
         """False if the connection ended while its owner was busy."""
-        if self._machine.state is not state and not self.is_closed:
-            raise LocalProtocolError(
-                f"{state.value} is not awaited, but {self._machine.state.value}"
-            )
-        return not self.is_closed
+        found = self._machine.state
+        if found is state:
+            return True
+        if found is not _CLOSED:
+            raise LocalProtocolError(f"{state.value} is not awaited, but {found.value}")
+        return False
 
     def _fail(self, error: RemoteProtocolError) -> Failed:
         # A record that does not open is not answered: whoever sent it has no key to read with.
