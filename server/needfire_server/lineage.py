@@ -17,7 +17,7 @@ may have waited in a buffer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = ["Clone", "Lineage", "Process"]
 
@@ -32,9 +32,8 @@ waited in a buffer while its sender was gone already."""
 _TURNS_MAX: Final = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One run of an agent, as it announced itself."""
+class Process(NamedTuple):
+    """One run of an agent, as it announced itself. A tuple, because each connection makes one."""
 
     instance: bytes
     boot_id: str
@@ -50,8 +49,7 @@ class Clone:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
+class _Turn(NamedTuple):
     process: Process
     stream: bytes
     at_s: float
@@ -75,7 +73,10 @@ class Lineage:
             # The same one again. Its first word counts: how long ago another one was here.
             return None
         self._announced = turns = (*turns, _Turn(process, b"", now_s))[-_TURNS_MAX:]
-        if not _alternates([turn.process.instance for turn in turns], 6):
+        # As a rule there are fewer turns than it takes, of a fleet that comes back one each.
+        if len(turns) < _TURNS_MAX:
+            return None
+        if not _alternates([turn.process.instance for turn in turns], _TURNS_MAX):
             return None
         if now_s - turns[-4].at_s > WINDOW_S:
             return None

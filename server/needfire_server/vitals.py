@@ -6,7 +6,7 @@ in memory: after a restart of the server agents are back within a minute and tel
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from needfire_protocol.event import Event, format_time
 from needfire_protocol.messages import Announce, Heartbeat
@@ -30,9 +30,8 @@ the audit log keep each event; what is beyond is counted."""
 _CLOCK_COUNTED_S: Final = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """One connection on which a client speaks."""
+class Voice(NamedTuple):
+    """One connection on which a client speaks. A tuple, because each connection makes one."""
 
     client: str
     process: Process
