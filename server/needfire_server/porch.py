@@ -8,7 +8,7 @@ kernel, whose queue knows no order but that of arrival.
 Pure but for the sockets that it holds, of which it asks nothing.
 """
 
-from collections import Counter, deque
+from collections import deque
 from typing import Final, Generic, TypeVar
 
 from needfire_server.anteroom import share_of_one_source
@@ -28,7 +28,8 @@ class Porch(Generic[_T]):
     def __init__(self, places: int = PORCH_MAX) -> None:
         self._places = places
         self._waiting: deque[tuple[str, _T]] = deque()
-        self._of: Counter[str] = Counter()
+        # Not a Counter: nearly every stranger begins a count, and ends it.
+        self._of: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -37,10 +38,11 @@ class Porch(Generic[_T]):
         """Let a peer wait; False where there is no place for it."""
         if len(self._waiting) >= self._places:
             return False
-        if self._of[source] >= share_of_one_source(self._places):
+        known = self._of.get(source, 0)
+        if known >= share_of_one_source(self._places):
             return False
         self._waiting.append((source, peer))
-        self._of[source] += 1
+        self._of[source] = known + 1
         return True
 
     def take(self) -> tuple[str, _T]:
