@@ -9,7 +9,7 @@ confirmed, and asks only what is to be kept of it (``kept_of``).
 import asyncio
 import logging
 import os
-from collections import Counter
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -74,8 +74,14 @@ class Journal:
         self.has_no_room = False
         """Whether the store failed because it is full, and has not worked since."""
         # Bounded by ``_has_room``.
-        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
-        self._shares: Counter[str] = Counter()
+        # Not a Queue, and no Counter below: each log-in leaves something here, and they cost it three
+        # times as much.
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        """Set while something waits."""
+        self._stored = asyncio.Event()
+        """Set where something has been stored since it was cleared."""
+        self._shares: dict[str, int] = {}
         """Events that wait, by client; holds none of those of whom none waits."""
         self._lost = 0
         self._storing = 0
@@ -141,15 +147,16 @@ class Journal:
             self._lost += 1
             _logger.debug("the store is behind; %s is in the log only", event.code)
             return
-        self._waiting.put_nowait((kept, client))
+        self._waiting.append((kept, client))
+        self._arrived.set()
         if client:
-            self._shares[client] += 1
+            self._shares[client] = self._shares.get(client, 0) + 1
 
     def _has_room(self, client: str, event_class: EventClass) -> bool:
         if client:
-            return self._waiting.qsize() < _WAITING_MAX and self._shares[client] < _SHARE_MAX
+            return len(self._waiting) < _WAITING_MAX and self._shares.get(client, 0) < _SHARE_MAX
         is_alarm = event_class is EventClass.ALARM
-        return self._waiting.qsize() < _WAITING_MAX + _RESERVED * (1 + is_alarm)
+        return len(self._waiting) < _WAITING_MAX + _RESERVED * (1 + is_alarm)
 
     @property
     def is_store_failing(self) -> bool:
@@ -159,7 +166,7 @@ class Journal:
     @property
     def waiting(self) -> int:
         """Events that wait for the store."""
-        return self._waiting.qsize()
+        return len(self._waiting)
 
     @property
     def warning(self) -> Warned | None:
@@ -223,9 +230,11 @@ class Journal:
         is at the head waits with it: order is kept.
         """
         while True:
-            taken = [await self._waiting.get()]
-            while len(taken) < _TOGETHER_MAX and not self._waiting.empty():
-                taken.append(self._waiting.get_nowait())
+            await self._arrived.wait()
+            count = min(len(self._waiting), _TOGETHER_MAX)
+            taken = [self._waiting.popleft() for _ in range(count)]
+            if not self._waiting:
+                self._arrived.clear()
             items = [item for item, _ in taken]
             self._storing = len(items)
             while True:
@@ -238,17 +247,18 @@ class Journal:
                     await asyncio.sleep(1)
             self._storing = 0
             for _, client in taken:
-                self._waiting.task_done()
                 self._leave(client)
+            self._stored.set()
             self._tell_lost()
             self._on_recorded()
-            if self._waiting.qsize() < _TOGETHER_MAX:
+            if len(self._waiting) < _TOGETHER_MAX:
                 await asyncio.sleep(_GATHERING_S)
 
     def _leave(self, client: str) -> None:
-        self._shares[client] -= 1
-        if self._shares[client] <= 0:
-            del self._shares[client]
+        # Of what is about no client there is no share.
+        left = self._shares.pop(client, 0) - 1
+        if left > 0:
+            self._shares[client] = left
 
     def _tell_lost(self) -> None:
         if self._lost and self._has_room("", EventClass.ALARM):
@@ -263,9 +273,11 @@ class Journal:
         """
         try:
             async with asyncio.timeout(limit_s):
-                await self._waiting.join()
+                while self._waiting or self._storing:
+                    self._stored.clear()
+                    await self._stored.wait()
         except TimeoutError:
-            count = self._waiting.qsize() + self._storing + self._lost
+            count = len(self._waiting) + self._storing + self._lost
             _logger.warning("%d events did not reach the store; they are in the log only", count)
             event = make_event(
                 "EVENTS_NOT_STORED", time_us=now_us(), random_10_bytes=os.urandom(10), count=count

@@ -167,6 +167,52 @@ async def test_how_many_events_do_not_reach_the_store_before_the_end_is_told(
         assert caplog.text == ""
 
 
+async def test_the_store_is_asked_for_nothing_while_nothing_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_GATHERING_S", 0)
+    asked: list[int] = []
+
+    class CountingStore(ListedStore):
+        async def record_all(self, items: list[Kept]) -> None:
+            asked.append(len(items))
+
+    with lone_journal(tmp_path) as lone:
+        task = asyncio.create_task(lone.store_waiting(CountingStore()))  # type: ignore[arg-type]
+        for count in (2, 1):
+            for _ in range(count):
+                lone.raise_event("CLIENT_RETURNED", client="web1")
+            await lone.flush(15)
+            for _ in range(10):
+                await _sleep(0)
+        task.cancel()
+    assert asked == [2, 1]
+
+
+async def test_of_the_share_of_a_client_as_much_is_free_again_as_was_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_SHARE_MAX", 3)
+    monkeypatch.setattr(journal, "_TOGETHER_MAX", 2)
+    asked: list[int] = []
+
+    class SlowStore(ListedStore):
+        async def record_all(self, items: list[Kept]) -> None:
+            asked.append(len(items))
+            if len(asked) > 1:
+                await asyncio.Event().wait()
+
+    with lone_journal(tmp_path) as lone:
+        for _ in range(3):
+            lone.raise_event("CLIENT_RETURNED", client="web1")
+        task = asyncio.create_task(lone.store_waiting(SlowStore()))  # type: ignore[arg-type]
+        await until(lambda: len(asked) == 2, "the second write")
+        for _ in range(3):
+            lone.raise_event("CLIENT_RETURNED", client="web1")
+        assert lone.waiting == 2, "with the one that is being stored"
+        task.cancel()
+
+
 async def test_events_that_cannot_wait_for_the_store_are_counted_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
