@@ -165,7 +165,9 @@ def make_event(
             server's own events name the client that they are about in the field ``client``.
     """
     entry = CATALOGUE[code]
-    shown = {name: "" if value is None else str(value) for name, value in fields.items()}
+    shown = fields
+    if None in fields.values():
+        shown = {name: "" if value is None else value for name, value in fields.items()}
     clean: dict[str, FieldValue] = {
         name: printable(value, FIELD_TEXT_MAX) if isinstance(value, str) else value
         for name, value in fields.items()

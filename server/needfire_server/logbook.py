@@ -217,7 +217,7 @@ class Logbook:
         )
 
     def _write_own(self, event: Event) -> None:
-        if event.severity in self._settings.print_severity:
+        if self._console is not None and event.severity in self._settings.print_severity:
             self._print(event)
         if event.severity in self._settings.log_severity:
             self._append(self._main, self._line(event))
@@ -272,8 +272,10 @@ def _without_domain(client: str) -> str:
 
 def _stranger(event: Event) -> str | None:
     """Return who caused an event that takes no password to cause; None for all others."""
+    if event.event_class is not EventClass.TRAFFIC:
+        return None
     peer = event.fields.get("peer")
-    if event.event_class is not EventClass.TRAFFIC or not isinstance(peer, str):
+    if not isinstance(peer, str):
         return None
     address = _address_of(peer)
     return None if address is None else neighbourhood(address)

@@ -46,16 +46,10 @@ def draft_of_event(event: Event) -> Draft | None:
     if event.client is not None or not has_record(event.code, event.event_class):
         return None
     fields = dict(event.fields)
-    client, user = fields.pop("client", None), fields.pop("user", None)
-    request = fields.pop("request", None)
-    return Draft(
-        event.code,
-        is_success=is_success(event.code, event.severity, event.fields.get("outcome")),
-        subject=_text(user) or _text(client),
-        client=_text(client) or None,
-        request=_text(request) or None,
-        fields=fields,
-    )
+    client, user = _text(fields.pop("client", None)), _text(fields.pop("user", None))
+    request = _text(fields.pop("request", None))
+    succeeded = is_success(event.code, event.severity, fields.get("outcome"))
+    return Draft(event.code, succeeded, user or client, client or None, request or None, fields)
 
 
 def reports_draft(
