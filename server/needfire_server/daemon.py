@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ from needfire_server.upkeep import Upkeep
 __all__ = ["ServeOptions", "serve"]
 
 _FLUSH_LIMIT_S: Final = 5
+_SWITCH_INTERVAL_S: Final = 0.000_5
+"""After so long the thread that stores makes way for the event loop. The loop lets Python's lock go with
+each read, write and seal, dozens of times for a batch; with Python's own 5 ms each of them waited as
+long as that for a commit in preparation, more came meanwhile, and the next commit took longer still."""
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
@@ -289,6 +294,7 @@ class _Server:
             await upkeep.serve_monitoring(bound)
         await listener.start(self._sockets)
         spare_the_collector()
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         upkeep.health.service = "ok"
         self._announce_start(runtime)
         await runtime.provisioning.started(runtime.settings)
