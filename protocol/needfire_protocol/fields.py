@@ -53,7 +53,7 @@ class FieldKind(Protocol):
 
 
 RecordTable = Mapping[str, FieldKind]
-"""Field kinds by attribute name, in wire order."""
+"""Field kinds by attribute name, in wire order, which is that of the fields of the record's class."""
 
 
 def pack_fields(record: object, table: RecordTable, limits: DecodingLimits) -> bytes:

@@ -1,6 +1,7 @@
 """One logged-in client on one connection: from its announcement to its goodbye."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Final
@@ -442,9 +443,11 @@ class AgentSession:
         if status is ClientStatus.EXITED:
             await self._settle_stops("it said goodbye")
         await self._runtime.keeper.end(session)
-        await self._send(GoodbyeAccepted())
+        # Told before it is answered: an agent in a hurry may be gone by then.
         self._raise("CONNECTION_CLOSED", reason=f"goodbye: {reason}")
         self._is_over = True
+        with contextlib.suppress(OSError):
+            await self._send(GoodbyeAccepted())
 
     async def _command_done(self, result: CommandResult) -> None:
         command = await self._runtime.store.acknowledge_command(

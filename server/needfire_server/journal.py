@@ -73,10 +73,10 @@ class Journal:
         """Called when it is found that there is no room, once until there is some again."""
         self.has_no_room = False
         """Whether the store failed because it is full, and has not worked since."""
-        # Bounded by ``_has_room``.
-        # Not a Queue, and no Counter below: each log-in leaves something here, and they cost it three
-        # times as much.
+        # Neither a Queue nor a Counter: each log-in leaves an event here, and they cost it three times as
+        # much as these.
         self._waiting: deque[_Waiting] = deque()
+        """Bounded by ``_has_room``."""
         self._arrived = asyncio.Event()
         """Set while something waits."""
         self._stored = asyncio.Event()

@@ -73,7 +73,7 @@ class Lineage:
             # The same one again. Its first word counts: how long ago another one was here.
             return None
         self._announced = turns = (*turns, _Turn(process, b"", now_s))[-_TURNS_MAX:]
-        # As a rule there are fewer turns than it takes, of a fleet that comes back one each.
+        # Most agents have had one turn only.
         if len(turns) < _TURNS_MAX:
             return None
         if not _alternates([turn.process.instance for turn in turns], _TURNS_MAX):

@@ -231,7 +231,7 @@ class Listener:
             self._spawn(self._serve_wire(wire, visit))
 
     def _enters(self, visit: Visit) -> bool:
-        """Return whether a peer may say something; a closed connection costs no more."""
+        """Return whether a peer may say something; tell who had to make room."""
         places = self._runtime.settings.handshake_limit
         displaced = self._runtime.anteroom.enter(visit, places, monotonic_s())
         if displaced is not None:

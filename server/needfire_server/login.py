@@ -5,6 +5,7 @@ bytes, the same arithmetic. The reason is only in the log.
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 
@@ -91,7 +92,13 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit, limit_s: float) -> 
     while True:
         if not events:
             # What went wrong while we calculated is told first: no byte may ever follow it.
-            events = wire.connection.untold() or await wire.receive(claim.left_s())
+            events = wire.connection.untold()
+            if not events:
+                left_s = claim.left_s()
+                if not left_s:
+                    # One that always has a byte ready would never let the wait end.
+                    raise TimeoutError
+                events = await wire.receive(left_s)
             continue
         event, *events = events
         match event:
@@ -114,8 +121,8 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit, limit_s: float) -> 
                 rank = _rank(visit, Rank.PROOF)
                 async with asyncio.timeout(claim.left_s()):
                     verified = await runtime.calculate(wire.connection.verify_proof, rank)
+                # What it makes us say is sent with what it means.
                 events = [*verified, *events]
-                await wire.flush()
             case Established(keys=keys):
                 await wire.flush()
                 runtime.metrics.handshake("resumed" if claim.resumed else "negotiated")
@@ -132,7 +139,7 @@ async def log_in(wire: Wire, runtime: Runtime, visit: Visit, limit_s: float) -> 
                 runtime.journal.raise_event(
                     "PROTOCOL_ERROR", client=claim.client, peer=wire.peer, reason=str(error)
                 )
-                await wire.flush()
+                await _farewell(wire)
                 return None
             case Closed():
                 runtime.metrics.handshake("closed")
@@ -221,11 +228,20 @@ async def _resume(wire: Wire, runtime: Runtime, claim: _Claim, event: Resumption
     return False
 
 
+async def _farewell(wire: Wire) -> None:
+    """Send the last there is to say, if the peer is there to hear it.
+
+    What it did is logged in any case: who tries passwords would else stay out of the log by a reset.
+    """
+    with contextlib.suppress(OSError):
+        await wire.flush()
+
+
 async def _authentication_failed(
     wire: Wire, runtime: Runtime, claim: _Claim, reason: AuthenticationFailure
 ) -> None:
     # Send first: what we log must not be measurable in the time of the answer.
-    await wire.flush()
+    await _farewell(wire)
     if claim.is_lookup_refused:
         runtime.metrics.handshake("lookup_refused")
         return

@@ -93,11 +93,12 @@ class Wire:
         self._deadline_s: float | None = None
         """Until when it is awaited, by the loop's clock; None: for as long as it takes."""
         self._timer: asyncio.TimerHandle | None = None
-        """Goes off at the deadline or before it."""
+        """Goes off at the deadline, before it, or ``_TIMER_LATE_S`` after it."""
         self._backlog = b""
         """What the kernel has not taken yet."""
         self._writable: asyncio.Future[None] | None = None
-        """Done when the kernel has taken all of the backlog; exists while somebody waits for that."""
+        """Done when the kernel has taken all of the backlog, or the connection is lost; None where nobody
+        has waited for that since."""
         self._is_sending_over = False
         """We end our direction when the backlog is gone."""
         self._discarded_bytes: int | None = None
@@ -173,9 +174,11 @@ class Wire:
         self._end_sending()
         self._discarded_bytes, self._received = 0, b""
         if not self._has_ended and self._lost is None:
-            with contextlib.suppress(OSError, TimeoutError):
+            with contextlib.suppress(OSError):  # Or that it took too long.
                 await self._until_something(_LINGER_LIMIT_S)
         if self._backlog:
+            # It has been listened to long enough: one that takes nothing could go on for a minute.
+            self._stop_reading()
             await self._is_taken()
         self._end(None)
 
@@ -185,9 +188,7 @@ class Wire:
         Args:
             reason: what the task that receives is told; without one, that the connection has ended.
         """
-        if self._lost is None:
-            self._lost = reason
-        self._end(None)
+        self._end(reason)
 
     def reset(self) -> None:
         """Close at once with a reset, so that the peer sees "Connection reset by peer".
@@ -213,6 +214,9 @@ class Wire:
         except OSError as error:
             self._end(error)
             return
+        except MemoryError:
+            self._end(_no_memory())
+            return
         if not data:
             # A socket that has ended stays readable. We may have something to say still.
             self._stop_reading()
@@ -234,12 +238,16 @@ class Wire:
             return
         try:
             sent = connected.send(self._backlog)
+            self._backlog = self._backlog[sent:]
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._end(error)
             return
-        self._backlog = self._backlog[sent:]
+        except MemoryError:
+            # What was sent already must not be sent again.
+            self._end(_no_memory())
+            return
         if not self._backlog:
             self._loop.remove_writer(connected.fileno())
             self._end_waiting_for_room()
@@ -254,7 +262,7 @@ class Wire:
             TimeoutError: nothing came within the limit.
         """
         assert self._awaited is None, "one task receives"
-        if not self._is_reading and self._socket is not None and not self._has_ended:
+        if not self._is_reading and self._socket is not None:
             self._is_reading = True
             # By its number: for a socket the loop would put its addresses into words, two system calls.
             self._loop.add_reader(self._socket.fileno(), self._read)
@@ -362,6 +370,11 @@ class Wire:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _no_memory() -> ConnectionAbortedError:
+    """The loop would only tell of it, and find the socket ready again at once."""
+    return ConnectionAbortedError("there is no memory for it")
 
 
 def _host_port(host: str, port: int) -> str:

@@ -42,7 +42,21 @@ def _classes(make: Any, a_field: Any) -> tuple[type[Any], ...]:
         third: list[int] = a_field(default_factory=list)
         hidden: bytes = a_field(default_factory=bytes, repr=False)
 
-    return Frozen, Open, Named, Unequal
+    @make(slots=True, kw_only=True)
+    class NamedOnly:
+        first: int
+        second: str
+        third: list[int]
+        hidden: bytes = a_field(repr=False)
+
+    @make(slots=True)
+    class Made:
+        first: list[int] = a_field(default_factory=list)
+        second: list[int] = a_field(default_factory=list)
+        third: list[int] = a_field(default_factory=list)
+        hidden: bytes = a_field(default_factory=bytes, repr=False)
+
+    return Frozen, Open, Named, Unequal, NamedOnly, Made
 
 
 PAIRS = list(

@@ -17,7 +17,13 @@ import pytest
 
 from needfire_protocol.codec import encode
 from needfire_protocol.connection import AgentConnection
-from needfire_protocol.connection_events import Closed, Established, Failed, Refused
+from needfire_protocol.connection_events import (
+    Closed,
+    ConnectionEvent,
+    Established,
+    Failed,
+    Refused,
+)
 from needfire_protocol.handshake_frames import Hello, encode_frame
 from needfire_protocol.limits import HANDSHAKE_FRAME_BYTES_MAX, SEALED_FRAME_BYTES_MAX
 from needfire_protocol.messages import (
@@ -38,9 +44,11 @@ from needfire_protocol.messages import (
 )
 from needfire_protocol.srp import make_verifier
 from needfire_server import listener as listener_module
+from needfire_server import login as login_module
 from needfire_server import wire as wire_module
 from needfire_server.clock import now_us
 from needfire_server.logbook import STRANGER_BURST
+from needfire_server.wire import RESET_ON_CLOSE
 from needfire_testkit.live_server import NAME, PASSWORD, LiveServer, Peer, event_body, live_server
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -246,6 +254,61 @@ async def test_who_resumes_with_another_suite_is_not_waited_for(server: LiveServ
 
     assert "PROTOCOL_ERROR" in server.codes()
     assert "CONNECTION_TIMEOUT" not in server.codes()
+
+
+@pytest.mark.parametrize("ends_first", [False, True])
+@pytest.mark.parametrize(
+    ("name", "code"), [(NAME, "SESSION_KEY_MISMATCH"), ("nobody", "NOT_IN_CLIENT_LIST")]
+)
+async def test_a_wrong_password_is_logged_also_where_the_peer_is_gone_by_then(
+    server: LiveServer, name: str, code: str, ends_first: bool
+) -> None:
+    peer = await server.connect()
+    asked = AgentConnection.negotiate(name, "a guess", takeover=True, random_bytes=os.urandom)
+    peer.writer.write(asked.data_to_send())
+    proof = b""
+    while not proof:
+        asked.receive_data(await peer.reader.read(4096))
+        proof = asked.data_to_send()
+    peer.writer.write(proof)
+    if ends_first:
+        peer.writer.write_eof()
+    connected = peer.writer.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    peer.writer.transport.abort()
+    await server.until_said(code)
+
+
+async def test_who_always_has_a_byte_ready_is_not_waited_for_beyond_the_limit(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = 0
+
+    async def always_a_byte(wire: object, limit_s: float) -> list[ConnectionEvent]:
+        nonlocal waits
+        waits += 1
+        assert waits < 100
+        await asyncio.sleep(0)
+        return []
+
+    monkeypatch.setattr(login_module._Claim, "left_s", lambda claim: 0.0)
+    monkeypatch.setattr(wire_module.Wire, "receive", always_a_byte)
+    peer = await server.connect()
+    await server.until_said("CONNECTION_TIMEOUT")
+    await peer.until_closed()
+
+
+async def test_a_goodbye_is_told_as_one_also_where_the_agent_is_gone_by_then(
+    server: LiveServer,
+) -> None:
+    peer = await server.log_in()
+    await peer.send(Goodbye("exit"))
+    peer.writer.write_eof()
+    connected = peer.writer.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    peer.writer.transport.abort()
+    closed = await server.until_said("CONNECTION_CLOSED")
+    assert closed.fields["reason"] == "goodbye: exit"
 
 
 def hello_of(name: str) -> bytes:

@@ -376,3 +376,37 @@ async def test_what_was_left_out_of_the_log_is_stored_in_a_bounded_number_of_eve
         ("others", 3),
     ]
     assert sum("messages suppressed" in line for line in logged(tmp_path)) == 5
+
+
+async def test_a_flush_waits_for_what_is_on_its_way_to_the_disk(tmp_path: Path) -> None:
+    class SlowStore(ListedStore):
+        may_end = asyncio.Event()
+
+        async def record_all(self, items: list[Kept]) -> None:
+            await self.may_end.wait()
+            await super().record_all(items)
+
+    with lone_journal(tmp_path) as journal:
+        store = SlowStore()
+        task = asyncio.create_task(journal.store_waiting(store))  # type: ignore[arg-type]
+        journal.raise_event("CLIENT_RETURNED", client="web1")
+        await until(lambda: journal._storing, "the write")
+        flushing = asyncio.create_task(journal.flush(15))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert journal.waiting == 0
+        assert not flushing.done()
+        store.may_end.set()
+        await flushing
+        task.cancel()
+    assert store.codes() == ["CLIENT_RETURNED"]
+
+
+async def test_no_name_is_kept_of_whom_nothing_waits(tmp_path: Path) -> None:
+    """They are names of strangers, too."""
+    with lone_journal(tmp_path) as journal:
+        for number in (1, 1, 2, 3):
+            journal.raise_event("NOT_IN_CLIENT_LIST", client=f"web{number}", peer="192.0.2.1:1")
+        assert journal._shares == {"web1": 2, "web2": 1, "web3": 1}
+        await emptied(journal, ListedStore())
+        assert journal._shares == {}

@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from needfire_server import listener as listener_module
 from needfire_server.clock import monotonic_s
 from needfire_server.familiar import SOURCES_OF_ONE_MAX
 from needfire_server.porch import Porch
+from needfire_server.runtime import Runtime
+from needfire_server.turnstile import Rank
 from needfire_testkit.live_server import (
     NAME,
     PASSWORD,
@@ -116,6 +118,52 @@ async def test_a_stranger_who_says_nothing_is_closed(
     peer = await server.connect()
     await server.until_said("CONNECTION_TIMEOUT")
     await peer.until_closed()
+
+
+@pytest.mark.parametrize("calculations", [0, 1])
+async def test_a_log_in_that_we_do_not_get_to_is_over_in_time(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, calculations: int
+) -> None:
+    """Who waits for its turn has the same limit as who is waited for."""
+    left, calculate = [None] * calculations, type(server.runtime).calculate
+
+    async def stand_still(runtime: Runtime, work: Callable[[], object], rank: Rank) -> object:
+        if left:
+            left.pop()
+            return await calculate(runtime, work, rank)
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(listener_module, "HANDSHAKE_LIMIT_S", 1.0)
+    monkeypatch.setattr(type(server.runtime), "calculate", stand_still)
+    peer = await server.connect()
+    negotiating = asyncio.create_task(peer.negotiate(NAME, PASSWORD))
+    await server.until_said("CONNECTION_TIMEOUT")
+    assert not left
+    await until(lambda: not server.listener.open_connections(), "the end of the connection")
+    negotiating.cancel()
+    await asyncio.wait((negotiating,))
+
+
+async def test_a_store_that_stands_still_holds_no_log_in_for_ever(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stand_still(session_id: bytes) -> str | None:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    neighbours = server.runtime.neighbours
+    monkeypatch.setattr(type(server.runtime.store), "is_shared", True)
+    monkeypatch.setattr(neighbours._keeper, "client_of", stand_still)
+    with pytest.raises(TimeoutError):
+        await neighbours.find(bytes(16), 0.05)
+
+
+async def test_an_acknowledgement_does_not_wait_for_the_one_before_it(server: LiveServer) -> None:
+    await server.log_in()
+    await server.until_connected()
+    (session,) = server.listener._sessions.values()
+    assert session.wire._socket is not None
+    assert session.wire._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_client_that_never_announces_itself_is_closed(

@@ -21,3 +21,12 @@ def test_one_source_has_a_quarter_of_them_and_gets_them_back(count: int) -> None
     assert porch.wait("192.0.2.2", 99)
     assert porch.take() == ("192.0.2.1", 0)
     assert porch.wait("192.0.2.1", 100)
+
+
+def test_it_remembers_no_source_of_which_nobody_waits() -> None:
+    porch: Porch[int] = Porch(20)
+    for number in range(4):
+        porch.wait(f"192.0.2.{number % 2}", number)
+    while porch:
+        porch.take()
+    assert porch._of == {}

@@ -397,3 +397,86 @@ async def test_a_peer_that_lingers_is_left_after_a_while(
     await asyncio.wait_for(pair[0].close(), ENOUGH_S)
     assert pair[0].is_lost
     assert pair[1].recv(1) == b""
+
+
+async def test_who_takes_nothing_is_not_listened_to_after_the_farewell(
+    pair: tuple[Wire, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could send for a minute, as much as it likes."""
+    monkeypatch.setattr(wire_module, "_LINGER_LIMIT_S", SHORT_S)
+    wire, _ = pair
+    sending = asyncio.create_task(send(wire, much()))
+    assert await is_waiting(sending)
+    closing = asyncio.create_task(wire.close())
+    await until(lambda: wire._is_reading, "it to linger")
+    await until(lambda: not wire._is_reading, "it to stop listening")
+    assert not wire.is_lost
+    wire.abort()
+    await asyncio.wait((sending, closing))
+
+
+async def test_a_reason_from_elsewhere_keeps_no_frames_either(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, _ = pair
+    try:
+        raise ConnectionAbortedError("for a reason")
+    except OSError as error:
+        wire.abort(error)
+    assert wire._lost is not None
+    assert wire._lost.__traceback__ is None
+
+
+class WithoutMemory:
+    """A socket of a machine that has no memory left."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._connected = connected
+
+    def fileno(self) -> int:
+        return self._connected.fileno()
+
+    def close(self) -> None:
+        self._connected.close()
+
+    def recv(self, size: int) -> bytes:
+        raise MemoryError
+
+    def send(self, data: bytes) -> int:
+        raise MemoryError
+
+
+async def test_without_memory_a_connection_ends(pair: tuple[Wire, socket.socket]) -> None:
+    wire, peer = pair
+    connected = wire._socket
+    assert connected is not None
+    wire._socket = WithoutMemory(connected)  # type: ignore[assignment]
+    waiting = asyncio.create_task(wire.receive())
+    await asyncio.sleep(0)
+    peer.send(b"\0")
+    with pytest.raises(ConnectionAbortedError, match="memory"):
+        await waiting
+
+
+async def test_without_memory_nothing_is_sent_twice(pair: tuple[Wire, socket.socket]) -> None:
+    wire, _ = pair
+    sending = asyncio.create_task(send(wire, much()))
+    assert await is_waiting(sending)
+    connected = wire._socket
+    assert connected is not None
+    wire._socket = WithoutMemory(connected)  # type: ignore[assignment]
+    wire._write()
+    with pytest.raises(ConnectionAbortedError, match="memory"):
+        await sending
+
+
+async def test_a_timer_is_only_so_much_late(pair: tuple[Wire, socket.socket]) -> None:
+    wire, peer = pair
+    await hear_something(wire, peer, SHORT_S + 1)
+    waiting = asyncio.create_task(wire.receive(SHORT_S))
+    await asyncio.sleep(0)
+    assert wire._timer is not None
+    assert wire._deadline_s is not None
+    assert wire._timer.when() <= wire._deadline_s + 0.01
+    await asyncio.wait((waiting,))
+    assert isinstance(waiting.exception(), TimeoutError)
