@@ -42,7 +42,9 @@ def encode(value: object) -> bytes:
         FormatError: text holds half of a surrogate pair, or a number has more than 64 bits.
     """
     try:
-        packed: bytes = _packer()(value)
+        # Not the packer that the thread keeps (``_packer``): it would hold 256 KiB in each thread of an
+        # agent for the little that is said now and then.
+        packed: bytes = msgpack.packb(value, use_bin_type=True)
     except (ValueError, OverflowError) as error:
         raise FormatError(f"a value cannot be encoded: {error}") from error
     return packed
