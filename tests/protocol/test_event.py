@@ -20,6 +20,7 @@ from needfire_protocol.event import (
     FIELD_TEXT_MAX,
     MSG_TEXT_MAX,
     Event,
+    FieldValue,
     event_id,
     event_to_json,
     format_time,
@@ -196,6 +197,16 @@ def test_braces_in_a_value_are_not_filled_in() -> None:
         "CONNECTION_ERROR", time_us=1, random_10_bytes=RANDOM, server="s", reason="{server} {0}"
     )
     assert event.msg == "Connection error: {server} {0}"
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"), [(None, ""), ("late", "late"), (7, "7"), (True, "True")]
+)
+def test_a_text_shows_what_its_field_holds_and_nothing_for_nothing(
+    reason: FieldValue, shown: str
+) -> None:
+    event = make_event("CONNECTION_ERROR", time_us=1, random_10_bytes=RANDOM, reason=reason)
+    assert (event.msg, event.fields["reason"]) == (f"Connection error: {shown}", reason)
 
 
 def test_configuration_can_decide_the_severity() -> None:

@@ -422,6 +422,12 @@ def test_one_address_cannot_fill_the_log(book: _Book) -> None:
     assert book.logbook.write(_attempt("192.0.2.2")), "others are not affected"
 
 
+def test_what_takes_a_password_to_cause_is_never_left_out(book: _Book) -> None:
+    for port in range(logbook_module.STRANGER_BURST + 1):
+        told = _event("RESTART_WITHOUT_EXIT", client="web1", peer=f"192.0.2.1:{port}")
+        assert book.logbook.write(told)
+
+
 def test_what_was_left_out_is_said(book: _Book) -> None:
     for _ in range(logbook_module.STRANGER_BURST + 7):
         book.logbook.write(_attempt("[2001:db8::1]:5000"))

@@ -2,12 +2,14 @@
 
 import hashlib
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from needfire_protocol.audit.record import Draft
+from needfire_protocol.event import make_event
 from needfire_protocol.messages import EVENT_REPORT, Report
-from needfire_server.audit.drafts import batch_digest, reports_draft
+from needfire_server.audit.drafts import batch_digest, draft_of_event, reports_draft
 from needfire_server.storage.base import IngestResult
 
 
@@ -45,3 +47,22 @@ def test_a_batch_is_told_with_its_numbers_and_its_digest() -> None:
 
 def test_a_batch_of_which_nothing_was_new_leaves_no_record() -> None:
     assert reports_draft("web1", bytes(16), reports([b"a"]), IngestResult((), None)) is None
+
+
+@pytest.mark.parametrize(
+    ("about", "subject", "client"),
+    [
+        ({"client": "web1", "user": "eve"}, "eve", "web1"),
+        ({"client": "web1"}, "web1", "web1"),
+        ({"user": "eve"}, "eve", None),
+        ({}, "", None),
+    ],
+)
+def test_the_subject_of_a_record_is_the_person_and_else_the_client(
+    about: dict[str, str], subject: str, client: str | None
+) -> None:
+    event = make_event("CLIENT_RESUMED", time_us=1, random_10_bytes=bytes(10), **about)
+    draft = draft_of_event(event)
+    assert draft is not None
+    assert (draft.subject, draft.client) == (subject, client)
+    assert not {"client", "user"} & draft.fields.keys()
