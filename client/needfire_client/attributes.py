@@ -31,6 +31,7 @@ from needfire_client.inode import (
     Times,
     statx_buffer,
 )
+from needfire_client.read_buffer import read_buffer
 from needfire_protocol.baseline import (
     FileEntry,
     Looked,
@@ -170,7 +171,7 @@ class Examiner:
         self._drop_from_bytes = _DROP_FROM_BYTES if drops_cache else CONTENT_BYTES_MAX + 1
         # One buffer for everything: a block for each chunk of a large file would be mapped, and
         # each of its pages faulted in, again and again.
-        self._buffer = memoryview(bytearray(_CHUNK_BYTES))
+        self._buffer = read_buffer(_CHUNK_BYTES)
         self._buffers = (self._buffer,)
         self._before, self._before_at = statx_buffer()
         self._after, self._after_at = statx_buffer()
