@@ -20,6 +20,7 @@ from needfire_protocol.severity import Severity
 __all__ = [
     "Event",
     "FieldValue",
+    "clean_fields",
     "event_data",
     "event_id",
     "event_to_json",
@@ -168,10 +169,6 @@ def make_event(
     shown = fields
     if None in fields.values():
         shown = {name: "" if value is None else value for name, value in fields.items()}
-    clean: dict[str, FieldValue] = {
-        name: printable(value, FIELD_TEXT_MAX) if isinstance(value, str) else value
-        for name, value in fields.items()
-    }
     return sealed_event(
         event_id(time_us, random_10_bytes),
         time_us,
@@ -179,10 +176,18 @@ def make_event(
         entry.event_class,
         entry.severity if severity is None else severity,
         printable(entry.msg.format_map(shown), MSG_TEXT_MAX),
-        clean,
+        clean_fields(fields),
         None,
         None,
     )
+
+
+def clean_fields(fields: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
+    """Return the fields as an event has them: all text printable, and not too long."""
+    return {
+        name: printable(value, FIELD_TEXT_MAX) if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
 
 
 def format_time(time_us: int) -> str:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from needfire_protocol.catalogue import CATALOGUE
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.errors import StorageError, StorageFullError
-from needfire_protocol.event import Event, FieldValue, make_event
+from needfire_protocol.event import Event, FieldValue, clean_fields, make_event
 from needfire_protocol.severity import Severity
-from needfire_server.audit.drafts import draft_of_event, has_record
+from needfire_server.audit.drafts import draft_of, draft_of_event, has_record
 from needfire_server.clock import now_us
 from needfire_server.event_classes import SWITCHABLE, ClassSettings
 from needfire_server.storage.audit_base import AuditWriteError, Kept
@@ -92,23 +92,26 @@ class Journal:
     ) -> Event | None:
         """Log an event of the server's own and hand it to the store; return it.
 
-        None where nobody wants it: neither log nor store nor audit log takes it.
-        What each of thousands of connections would say is then not even put into words.
-        A class that is switched off is kept from log and store only: who can change the
+        None where neither takes it. What each of thousands of connections would say is then not even
+        put into words. A class that is switched off is kept from log and store only: who can change the
         configuration must not be able to choose what goes on record.
         """
         entry = CATALOGUE[code]
-        level = entry.severity if severity is None else severity
-        is_wanted = self.classes.takes(entry.event_class)
-        is_kept = is_wanted and self.classes.persists(entry.event_class, level)
-        is_recorded = has_record(code, entry.event_class)
-        if not (is_kept or is_recorded or (is_wanted and self._logbook.takes(level))):
+        event_class, level = entry.event_class, entry.severity if severity is None else severity
+        is_wanted = self.classes.takes(event_class)
+        is_kept = is_wanted and self.classes.persists(event_class, level)
+        if not (is_kept or (is_wanted and self._logbook.takes(level))):
+            if has_record(code, event_class) and self._logbook.admits(
+                event_class, fields.get("peer")
+            ):
+                draft = draft_of(code, level, clean_fields(fields))
+                self._enqueue((None, draft), code, event_class, draft.client or "")
             return None
         event = make_event(
             code, severity, time_us=now_us(), random_10_bytes=os.urandom(10), **fields
         )
-        if self._logbook.write(event) if is_wanted else self._logbook.admits(event):
-            self._enqueue((event if is_kept else None, draft_of_event(event)), event)
+        if self._logbook.write(event):
+            self._enqueue_event((event if is_kept else None, draft_of_event(event)), event)
         return event
 
     def kept_of(self, event: Event) -> Kept:
@@ -128,10 +131,10 @@ class Journal:
         """Log an event that the store did not take, and keep trying, as with those that are raised."""
         if self.classes.takes(event.event_class):
             self._logbook.write(event)
-        self._enqueue(self.kept_of(event), event)
+        self._enqueue_event(self.kept_of(event), event)
 
     def _store_what_the_log_says(self, event: Event) -> None:
-        self._enqueue(self.kept_of(event), event)
+        self._enqueue_event(self.kept_of(event), event)
 
     def _is_kept(self, event: Event) -> bool:
         classes = self.classes
@@ -139,13 +142,15 @@ class Journal:
             event.event_class, event.severity
         )
 
-    def _enqueue(self, kept: Kept, event: Event) -> None:
-        if kept == (None, None):
-            return
-        client = str(event.fields.get("client") or "")
-        if not self._has_room(client, event.event_class):
+    def _enqueue_event(self, kept: Kept, event: Event) -> None:
+        if kept != (None, None):
+            client = event.fields.get("client")
+            self._enqueue(kept, event.code, event.event_class, str(client or ""))
+
+    def _enqueue(self, kept: Kept, code: str, event_class: EventClass, client: str) -> None:
+        if not self._has_room(client, event_class):
             self._lost += 1
-            _logger.debug("the store is behind; %s is in the log only", event.code)
+            _logger.debug("the store is behind; %s is in the log only", code)
             return
         self._waiting.append((kept, client))
         self._arrived.set()

@@ -134,15 +134,19 @@ class Logbook:
 
         False where the address that caused it has caused too many: then do not store it either.
         """
-        if not self.admits(event):
+        if not self.admits(event.event_class, event.fields.get("peer")):
             return False
         self._write_own(event)
         return True
 
-    def admits(self, event: Event) -> bool:
-        """Count an event; False where the address that caused it has caused too many."""
+    def admits(self, event_class: EventClass, peer: FieldValue) -> bool:
+        """Count an event; False where the address that caused it has caused too many.
+
+        Args:
+            peer: its field of that name.
+        """
         self.tell_suppressed()
-        source = _stranger(event)
+        source = _stranger(event_class, peer)
         return source is None or self._limiter.admit(source, self._clock())
 
     def tell_suppressed(self) -> None:
@@ -270,12 +274,9 @@ def _without_domain(client: str) -> str:
     )
 
 
-def _stranger(event: Event) -> str | None:
+def _stranger(event_class: EventClass, peer: FieldValue) -> str | None:
     """Return who caused an event that takes no password to cause; None for all others."""
-    if event.event_class is not EventClass.TRAFFIC:
-        return None
-    peer = event.fields.get("peer")
-    if not isinstance(peer, str):
+    if event_class is not EventClass.TRAFFIC or not isinstance(peer, str):
         return None
     address = _address_of(peer)
     return None if address is None else neighbourhood(address)

@@ -261,6 +261,34 @@ async def test_a_class_that_is_switched_off_is_on_record_all_the_same(
         assert not set(refusals) & {event.code for event in await live.stored()}
 
 
+async def test_what_only_the_audit_log_takes_is_recorded_as_if_it_were_an_event(
+    tmp_path: Path,
+) -> None:
+    """Each resumption of a fleet is one of these, and its event would be for nobody."""
+    about = {"client": "web1", "peer": "192.0.2.1:5000", "reason": "odd \x1b[2J" + "y" * 30_000}
+    kept = list[Kept]()
+    for wanted in ("notice", "*"):
+        directory = tmp_path / wanted.replace("*", "all")
+        directory.mkdir()
+        settings = ServerSettings(log_severity=SeverityFilter.parse(wanted))
+        logbook = Logbook.from_settings(settings, str(directory), is_foreground=False)
+        journal = Journal(logbook, store_path="the store", on_recorded=lambda: None)
+        event = journal.raise_event("CLIENT_RESUMED", **about)
+        assert (event is None) == (wanted == "notice")
+        store = ListedStore()
+        await emptied(journal, store)
+        assert not journal._shares
+        logbook.close()
+        kept += store.kept
+        assert bool(logged(directory)) == (wanted == "*")
+    (nothing, draft), (_, same) = kept
+    assert nothing is None
+    assert draft is not None
+    assert draft == same
+    assert (draft.code, draft.is_success, draft.client) == ("CLIENT_RESUMED", True, "web1")
+    assert str(draft.fields["reason"]).startswith("odd \\x1b")
+
+
 async def test_what_is_switched_off_and_not_recorded_is_nothing(tmp_path: Path) -> None:
     async with live_server(tmp_path) as live:
         speaker = live.runtime.journal

@@ -10,11 +10,13 @@ from needfire_protocol.catalogue import is_success
 from needfire_protocol.catalogue_entry import EventClass
 from needfire_protocol.event import Event, FieldValue
 from needfire_protocol.messages import Report
+from needfire_protocol.severity import Severity
 from needfire_server.storage.base import Command, IngestResult
 
 __all__ = [
     "acknowledgement_draft",
     "batch_digest",
+    "draft_of",
     "draft_of_event",
     "has_record",
     "reports_draft",
@@ -45,11 +47,19 @@ def draft_of_event(event: Event) -> Draft | None:
     """Return the record of one of the server's own events; None where it has none."""
     if event.client is not None or not has_record(event.code, event.event_class):
         return None
-    fields = dict(event.fields)
+    return draft_of(event.code, event.severity, dict(event.fields))
+
+
+def draft_of(code: str, severity: Severity, fields: dict[str, FieldValue]) -> Draft:
+    """Return the record of one of the server's own events, without the event.
+
+    Args:
+        fields: the event's, printable; they are taken over.
+    """
     client, user = _text(fields.pop("client", None)), _text(fields.pop("user", None))
     request = _text(fields.pop("request", None))
-    succeeded = is_success(event.code, event.severity, fields.get("outcome"))
-    return Draft(event.code, succeeded, user or client, client or None, request or None, fields)
+    succeeded = is_success(code, severity, fields.get("outcome"))
+    return Draft(code, succeeded, user or client, client or None, request or None, fields)
 
 
 def reports_draft(
