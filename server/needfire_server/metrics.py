@@ -3,12 +3,15 @@
 No label ever holds what a peer chose: the number of series does not depend on who connects.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from needfire_server.clock import now_us
 
@@ -31,21 +34,20 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self.started_s = time.time()
         self.connections = 0
         """Connections that were accepted since the start."""
         self.last_connection_us: int | None = None
-        self._connections = Counter(
-            "needfire_connections", "Connections that were accepted.", registry=registry
-        )
         refused = Counter(
             "needfire_connections_refused",
             "Connections that were closed before a byte was read.",
             ["reason"],
             registry=registry,
         )
-        handshakes = Counter(
-            "needfire_handshakes", "Handshakes that ended.", ["outcome"], registry=registry
-        )
+        # Plain numbers: a fleet that comes back counts two things for each agent, and a counter of the
+        # library takes a lock each time.
+        self._handshakes = dict.fromkeys(HANDSHAKE_OUTCOMES, 0)
+        registry.register(_LogIns(self))
         reports = Counter(
             "needfire_reports",
             "Reports that came; refused ones come again.",
@@ -54,7 +56,6 @@ class Metrics:
         )
         # Made now, so that each series is there from the start: a rate needs its first zero.
         self._refused = {word: refused.labels(word) for word in REFUSAL_REASONS}
-        self._handshakes = {word: handshakes.labels(word) for word in HANDSHAKE_OUTCOMES}
         self._reports = {word: reports.labels(word) for word in REPORT_RESULTS}
         self._waiting = Gauge(
             "needfire_batches_waiting",
@@ -78,7 +79,6 @@ class Metrics:
         """A connection was accepted."""
         self.connections += 1
         self.last_connection_us = now_us()
-        self._connections.inc()
 
     def refused(self, reason: str) -> None:
         """A connection was closed at once; one of ``REFUSAL_REASONS``."""
@@ -86,7 +86,11 @@ class Metrics:
 
     def handshake(self, outcome: str) -> None:
         """A handshake ended; one of ``HANDSHAKE_OUTCOMES``."""
-        self._handshakes[outcome].inc()
+        self._handshakes[outcome] += 1
+
+    def handshakes(self) -> Mapping[str, int]:
+        """Return how many handshakes had each outcome."""
+        return self._handshakes
 
     def reports(self, result: str, count: int) -> None:
         """Reports were dealt with; one of ``REPORT_RESULTS``."""
@@ -106,3 +110,26 @@ class Metrics:
             self._commits.observe(perf_counter() - began_s)
         finally:
             self._waiting.dec()
+
+
+class _LogIns(Collector):
+    """What is counted of connections and handshakes, as Prometheus wants it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the counters as they are now."""
+        metrics = self._metrics
+        yield CounterMetricFamily(
+            "needfire_connections",
+            "Connections that were accepted.",
+            value=metrics.connections,
+            created=metrics.started_s,
+        )
+        handshakes = CounterMetricFamily(
+            "needfire_handshakes", "Handshakes that ended.", labels=["outcome"]
+        )
+        for outcome, count in metrics.handshakes().items():
+            handshakes.add_metric([outcome], count, created=metrics.started_s)
+        yield handshakes

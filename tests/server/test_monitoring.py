@@ -100,9 +100,11 @@ async def test_the_figures_agree_with_what_happened(monitored: Monitored) -> Non
         await stranger.negotiate(name, password)
     await server.until_said("NOT_IN_CLIENT_LIST")
     await server.until_connected()
+    assert before[label("needfire_connections_total")] == 0
     after = await monitored.figures()
     for outcome in ("negotiated", "wrong_password", "unknown_name"):
         assert after[label("needfire_handshakes_total", outcome=outcome)] == 1, outcome
+    assert after[label("needfire_connections_total")] == 3
     assert after[label("needfire_reports_total", result="accepted")] == 3
     assert after[label("needfire_reports_total", result="duplicate")] == 2
     assert after[label("needfire_reports_lost")] == 6
