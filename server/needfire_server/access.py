@@ -28,6 +28,7 @@ from needfire_server.lookup import PeerName
 
 __all__ = [
     "DAEMON_NAMES",
+    "AccessLists",
     "Client",
     "Decision",
     "check_access",
@@ -88,27 +89,72 @@ async def check_access(
     Raises:
         FormatError: an address is none.
     """
-    notes: list[str] = []
-    try:
-        allow_text, deny_text = _read_list(allow_file, notes), _read_list(deny_file, notes)
-    except StorageError as error:
-        return Decision(False, str(error), tuple(notes))
-    peer = plain_address(peer_address)
-    if not (_says_anything(allow_text) or _says_anything(deny_text)):
-        # As they are on most hosts: there, or not there, and without a rule.
-        return Decision(True, notes=tuple(notes)) if notes else _NOTHING_SAID
-    found = PeerName(None)
-    if any(patterns_need_name(text, daemon_names) for text in (allow_text, deny_text)):
-        found = await names.peer_name(peer_address)
-    decision = decide(
-        allow_text,
-        deny_text,
-        daemon_names,
-        Client(peer, found.name, found.is_paranoid),
-        server=Client(server_address and plain_address(server_address)),
-        read_patterns=lambda path: _read_patterns(path, notes),
+    decision = AccessLists(allow_file, deny_file).check_at_once(
+        peer_address, daemon_names=daemon_names, server_address=server_address
     )
-    return Decision(decision.allowed, decision.rule, (*notes, *decision.notes))
+    if decision is None:
+        found = await names.peer_name(peer_address)
+        # Read again: that may have taken a while.
+        decision = AccessLists(allow_file, deny_file).check_at_once(
+            peer_address, found, daemon_names=daemon_names, server_address=server_address
+        )
+        assert decision is not None
+    return decision
+
+
+class AccessLists:
+    """Both lists as they are when the first peer is checked; for peers that come at one stroke."""
+
+    def __init__(
+        self, allow_file: str | os.PathLike[str], deny_file: str | os.PathLike[str]
+    ) -> None:
+        self._files = allow_file, deny_file
+        self._texts: tuple[str, str] | None = None
+        self._notes: list[str] = []
+        self._too_large: str | None = None
+
+    def check_at_once(
+        self,
+        peer_address: str,
+        found: PeerName | None = None,
+        *,
+        daemon_names: Sequence[str] = DAEMON_NAMES,
+        server_address: str | None = None,
+    ) -> Decision | None:
+        """As ``check_access``; None where the name of the peer is needed for it.
+
+        Args:
+            found: the name, where it was looked up.
+        """
+        if self._texts is None:
+            self._texts = self._read()
+        notes = list(self._notes)
+        if self._too_large is not None:
+            return Decision(False, self._too_large, tuple(notes))
+        peer = plain_address(peer_address)
+        if not any(map(_says_anything, self._texts)):
+            # As they are on most hosts: there, or not there, and without a rule.
+            return Decision(True, notes=tuple(notes)) if notes else _NOTHING_SAID
+        if found is None:
+            if any(patterns_need_name(text, daemon_names) for text in self._texts):
+                return None
+            found = PeerName(None)
+        decision = decide(
+            *self._texts,
+            daemon_names,
+            Client(peer, found.name, found.is_paranoid),
+            server=Client(server_address and plain_address(server_address)),
+            read_patterns=lambda path: _read_patterns(path, notes),
+        )
+        return Decision(decision.allowed, decision.rule, (*notes, *decision.notes))
+
+    def _read(self) -> tuple[str, str]:
+        allow_file, deny_file = self._files
+        try:
+            return _read_list(allow_file, self._notes), _read_list(deny_file, self._notes)
+        except StorageError as error:
+            self._too_large = str(error)
+            return "", ""
 
 
 def decide(

@@ -143,7 +143,7 @@ class AgentSession:
                 # Nearly all of the time is spent here, by thousands of connections: so no more
                 # coroutines stand between this one and the socket than needs be.
                 try:
-                    events = await self._wire.receive(self._limit_s())
+                    events = await self._wire.receive(monotonic_s() + self._limit_s())
                 except TimeoutError:
                     self._timed_out()
         finally:

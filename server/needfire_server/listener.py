@@ -10,14 +10,16 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from needfire_protocol.connection import ServerConnection
+from needfire_protocol.connection_events import ConnectionEvent
 from needfire_protocol.errors import StorageError
 from needfire_protocol.messages import FEATURE_AUDIT
-from needfire_server.access import check_access
+from needfire_server.access import AccessLists, Decision, check_access
 from needfire_server.addresses import neighbourhood, plain_address
 from needfire_server.agent_session import AgentSession
 from needfire_server.anteroom import SILENT_FACTOR, Visit
 from needfire_server.clock import monotonic_s
-from needfire_server.login import Login, log_in
+from needfire_server.login import Claim, Login, log_in, resumes_at_once
+from needfire_server.poller import Poller
 from needfire_server.porch import PORCH_MAX, Porch
 from needfire_server.runtime import Runtime
 from needfire_server.wire import RESET_ON_CLOSE, Wire
@@ -55,11 +57,13 @@ class _Newcomer(NamedTuple):
 
 
 class Listener:
-    """Accepts connections on the bound sockets and serves each in a task of its own."""
+    """Accepts connections on the bound sockets and serves each, once it needs one, in a task of its own."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._doors: list[socket.socket] = []
+        self._poller: Poller | None = None
+        """There from ``start`` on."""
         self._porch: Porch[_Newcomer] = Porch()
         self._pumping: asyncio.Handle | None = None
         self._overflow_told_s = -_OVERFLOW_EVERY_S
@@ -84,6 +88,7 @@ class Listener:
             StorageError: it is not known which clients have commands waiting.
         """
         self._with_commands |= await self._runtime.store.clients_with_commands()
+        self._poller = Poller()
         for bound in sockets:
             bound.setblocking(False)
             # What is accepted inherits it. An acknowledgement must not wait until the one before it has
@@ -108,6 +113,8 @@ class Listener:
             wire.abort()
         if self._serving:
             await asyncio.wait(self._serving, timeout=_STOP_LIMIT_S)
+        if self._poller is not None:
+            self._poller.close()
 
     def connected(self) -> dict[str, str]:
         """Return the address of each client that has a session open."""
@@ -151,6 +158,7 @@ class Listener:
 
     def _accept(self, bound: socket.socket) -> None:
         """Take connections from the kernel. Strangers wait on the porch, the familiar do not."""
+        lists = self._access_lists()
         for _ in range(_ACCEPT_BURST):
             try:
                 connected, address = bound.accept()
@@ -162,7 +170,7 @@ class Listener:
                 self._pause(bound, error)
                 return
             connected.setblocking(False)
-            self._arrived(_Newcomer(connected, address[0], address[1]))
+            self._arrived(_Newcomer(connected, address[0], address[1]), lists)
 
     def _pause(self, bound: socket.socket, error: OSError) -> None:
         """Descriptors or memory ran out: the door stays ready, and would be tried without end."""
@@ -171,7 +179,7 @@ class Listener:
         loop.remove_reader(bound)
         loop.call_later(_ACCEPT_PAUSE_S, self._open_door, bound)
 
-    def _arrived(self, newcomer: _Newcomer) -> None:
+    def _arrived(self, newcomer: _Newcomer, lists: AccessLists) -> None:
         runtime, address = self._runtime, newcomer.address
         runtime.metrics.accepted()
         source = _source(address)
@@ -183,7 +191,7 @@ class Listener:
             runtime.journal.raise_event("TOO_MANY_CONNECTIONS", peer=address, limit=limit)
             _reset(newcomer.connected)
         elif is_familiar:
-            self._let_in(newcomer, source, is_familiar=True)
+            self._let_in(newcomer, source, lists, is_familiar=True)
         elif self._porch.wait(source, newcomer):
             self._pump_soon()
         else:
@@ -212,23 +220,31 @@ class Listener:
     def _pump(self) -> None:
         """Let some strangers in, and more of them with the next turn of the loop."""
         self._pumping = None
+        lists = self._access_lists()
         for _ in range(min(_STRANGERS_PER_TURN, len(self._porch))):
             source, newcomer = self._porch.take()
-            self._let_in(newcomer, source, is_familiar=False)
+            self._let_in(newcomer, source, lists, is_familiar=False)
         if self._porch:
             self._pump_soon()
 
-    def _let_in(self, newcomer: _Newcomer, source: str, *, is_familiar: bool) -> None:
+    def _let_in(
+        self, newcomer: _Newcomer, source: str, lists: AccessLists, *, is_familiar: bool
+    ) -> None:
         connection = ServerConnection(
             random_bytes=os.urandom,
             fake_salt_key=self._runtime.fake_salt_key,
             features=FEATURE_AUDIT,
         )
-        wire = Wire(connection, *newcomer)
+        assert self._poller is not None
+        wire = Wire(connection, self._poller, *newcomer)
         visit = Visit(source, wire.reset, is_familiar)
         if self._enters(visit):
             self._open.add(wire)
-            self._spawn(self._serve_wire(wire, visit))
+            self._receive(wire, visit, Claim(monotonic_s() + HANDSHAKE_LIMIT_S), lists)
+
+    def _access_lists(self) -> AccessLists:
+        settings = self._runtime.settings
+        return AccessLists(settings.hosts_allow_file, settings.hosts_deny_file)
 
     def _enters(self, visit: Visit) -> bool:
         """Return whether a peer may say something; tell who had to make room."""
@@ -247,9 +263,59 @@ class Listener:
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 
-    async def _serve_wire(self, wire: Wire, visit: Visit) -> None:
+    # ---- before there is a task: a fleet that comes back resumes its sessions, and a task for each of
+    # ---- them from its first byte on would cost a tenth of all that is done for that
+
+    def _receive(self, wire: Wire, visit: Visit, claim: Claim, lists: AccessLists) -> None:
+        """Let a peer speak, if it may."""
         try:
-            login = await self._log_in(wire, visit)
+            decision = lists.check_at_once(wire.address)
+            if decision is None:
+                self._hand_over(wire, visit, claim)
+            elif self._is_admitted(wire, decision):
+                claim.is_admitted = True
+                self._await_words(wire, visit, claim)
+            else:
+                wire.reset()
+                self._gone(wire, visit)
+        except Exception as error:  # noqa: BLE001  # told by the task
+            claim.failure = error
+            self._hand_over(wire, visit, claim)
+
+    def _await_words(self, wire: Wire, visit: Visit, claim: Claim) -> None:
+        wire.call_back(partial(self._heard, wire, visit, claim), claim.until_s)
+
+    def _heard(self, wire: Wire, visit: Visit, claim: Claim) -> None:
+        """Something has come, or nothing will: answer a peer that resumes, and leave all else to a task."""
+        events: list[ConnectionEvent] = []
+        try:
+            events = wire.received()
+            if resumes_at_once(wire, self._runtime, claim, events):
+                events = []
+                if not wire.is_lost:
+                    self._await_words(wire, visit, claim)
+                    return
+        except Exception as error:  # noqa: BLE001  # told by the task
+            claim.failure = error
+        self._hand_over(wire, visit, claim, events)
+
+    def _hand_over(
+        self, wire: Wire, visit: Visit, claim: Claim, events: Sequence[ConnectionEvent] = ()
+    ) -> None:
+        self._spawn(self._serve_wire(wire, visit, claim, events))
+
+    # ---- a task
+
+    async def _serve_wire(
+        self, wire: Wire, visit: Visit, claim: Claim, events: Sequence[ConnectionEvent]
+    ) -> None:
+        """Serve a peer to the end of its connection.
+
+        Args:
+            events: what has come already.
+        """
+        try:
+            login = await self._log_in(wire, visit, claim, events)
             if login is None:
                 self._runtime.anteroom.refused(visit)
             else:
@@ -279,17 +345,15 @@ class Listener:
         finally:
             await wire.close()
             # A connection that lingers counts: the limits are ones of memory and of descriptors.
-            self._open.discard(wire)
-            self._runtime.anteroom.leave(visit)
+            self._gone(wire, visit)
 
-    async def _is_admitted(self, wire: Wire) -> bool:
-        settings, journal = self._runtime.settings, self._runtime.journal
-        decision = await check_access(
-            settings.hosts_allow_file,
-            settings.hosts_deny_file,
-            wire.address,
-            self._runtime.names,
-        )
+    def _gone(self, wire: Wire, visit: Visit) -> None:
+        self._open.discard(wire)
+        self._runtime.anteroom.leave(visit)
+
+    def _is_admitted(self, wire: Wire, decision: Decision) -> bool:
+        """Tell what the access lists say of a peer; False where it is to be turned away."""
+        journal = self._runtime.journal
         self._tell_notes(decision.notes)
         if not decision.allowed:
             self._runtime.metrics.refused("access_list")
@@ -307,13 +371,27 @@ class Listener:
                 self._access_notes.add(note)
                 self._runtime.journal.raise_event("ACCESS_LIST_NOTICE", text=note)
 
-    async def _log_in(self, wire: Wire, visit: Visit) -> Login | None:
+    async def _log_in(
+        self, wire: Wire, visit: Visit, claim: Claim, events: Sequence[ConnectionEvent]
+    ) -> Login | None:
         """Return who the peer is; None where it is not let in, which has been told then."""
-        if not await self._is_admitted(wire):
-            wire.reset()
-            return None
+        if claim.failure is not None:
+            raise claim.failure
+        if not claim.is_admitted:
+            settings = self._runtime.settings
+            decision = await check_access(
+                settings.hosts_allow_file,
+                settings.hosts_deny_file,
+                wire.address,
+                self._runtime.names,
+            )
+            if not self._is_admitted(wire, decision):
+                wire.reset()
+                return None
+            # The name service may have taken a while; that is not the peer's fault.
+            claim.until_s = monotonic_s() + HANDSHAKE_LIMIT_S
         try:
-            return await log_in(wire, self._runtime, visit, HANDSHAKE_LIMIT_S)
+            return await log_in(wire, self._runtime, visit, claim, list(events))
         except TimeoutError:
             self._runtime.metrics.handshake("timed_out")
             self._runtime.journal.raise_event(

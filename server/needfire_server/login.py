@@ -6,6 +6,7 @@ bytes, the same arithmetic. The reason is only in the log.
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,10 +33,10 @@ from needfire_server.sessions import Session
 from needfire_server.turnstile import Rank
 from needfire_server.wire import Wire
 
-__all__ = ["Login", "log_in"]
+__all__ = ["Claim", "Login", "log_in", "resumes_at_once"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Login:
     """A peer that has proved who it is.
 
@@ -57,7 +58,7 @@ class Login:
 
 
 @dataclass(slots=True)
-class _Claim:
+class Claim:
     """What is known of the peer so far.
 
     Attributes:
@@ -65,6 +66,10 @@ class _Claim:
     """
 
     until_s: float
+    is_admitted: bool = False
+    """The access lists let it in."""
+    failure: Exception | None = None
+    """What went wrong already."""
     client: str = ""
     takeover: bool = False
     resumed: Session | None = None
@@ -77,28 +82,28 @@ class _Claim:
         return max(0.0, self.until_s - monotonic_s())
 
 
-async def log_in(wire: Wire, runtime: Runtime, visit: Visit, limit_s: float) -> Login | None:
+async def log_in(
+    wire: Wire, runtime: Runtime, visit: Visit, claim: Claim, events: list[ConnectionEvent]
+) -> Login | None:
     """Drive the handshake to its end; return None where it failed, with the reason logged.
 
     Args:
-        limit_s: for all of it.
+        claim: how far it is, and when our patience ends.
+        events: what has come already.
 
     Raises:
         OSError: the connection broke.
-        TimeoutError: it was not over within the limit.
+        TimeoutError: it was not over in time.
     """
-    claim = _Claim(until_s=monotonic_s() + limit_s)
-    events = await wire.receive(limit_s)
     while True:
         if not events:
             # What went wrong while we calculated is told first: no byte may ever follow it.
             events = wire.connection.untold()
             if not events:
-                left_s = claim.left_s()
-                if not left_s:
+                if not claim.left_s():
                     # One that always has a byte ready would never let the wait end.
                     raise TimeoutError
-                events = await wire.receive(left_s)
+                events = await wire.receive(claim.until_s)
             continue
         event, *events = events
         match event:
@@ -159,7 +164,7 @@ def _rank(visit: Visit, of_a_stranger: Rank) -> Rank:
 
 
 async def _negotiate(
-    wire: Wire, runtime: Runtime, claim: _Claim, event: NegotiationRequested, rank: Rank
+    wire: Wire, runtime: Runtime, claim: Claim, event: NegotiationRequested, rank: Rank
 ) -> bool:
     """Challenge a peer that says who it is; False where it is turned away instead."""
     settings = runtime.settings
@@ -195,9 +200,28 @@ async def _no_place(wire: Wire, runtime: Runtime, places: int) -> None:
     await wire.flush()
 
 
-async def _resume(wire: Wire, runtime: Runtime, claim: _Claim, event: ResumptionRequested) -> bool:
+def resumes_at_once(
+    wire: Wire, runtime: Runtime, claim: Claim, events: Sequence[ConnectionEvent]
+) -> bool:
+    """Answer a client that brings a session's key, where that is all it says and takes no waiting.
+
+    False where it takes more than that; nothing was done then.
+    """
+    if len(events) != 1 or runtime.store.is_shared:
+        return False
+    event = events[0]
+    if not isinstance(event, ResumptionRequested):
+        return False
+    session = runtime.sessions.find(event.session_id)
+    if session is None or _what_forbids(runtime, session) is not None:
+        return False
+    _go_on(wire, claim, session)
+    wire.flush_at_once()
+    return True
+
+
+async def _resume(wire: Wire, runtime: Runtime, claim: Claim, event: ResumptionRequested) -> bool:
     """Answer a client that brings a session's key; False where the connection is over."""
-    sessions = runtime.sessions
     try:
         session = await runtime.neighbours.find(event.session_id, claim.left_s())
     except StorageError as error:
@@ -207,25 +231,39 @@ async def _resume(wire: Wire, runtime: Runtime, claim: _Claim, event: Resumption
         wire.connection.refuse(RefusalCode.BUSY)
         await wire.flush()
         return False
-    if session is None or runtime.registry.lookup(session.client) is None:
+    reason = None if session is None else _what_forbids(runtime, session)
+    if session is None or reason == "session_unknown":
         runtime.metrics.handshake("session_unknown")
         wire.connection.refuse_resumption(RefusalCode.SESSION_UNKNOWN, None)
-    elif not sessions.is_current(session):
+    elif reason == "session_superseded":
         runtime.journal.raise_event("SIGNATURE_MISMATCH", client=session.client, peer=wire.peer)
-        runtime.metrics.handshake("session_superseded")
+        runtime.metrics.handshake(reason)
         wire.connection.refuse_resumption(RefusalCode.SESSION_SUPERSEDED, session.keys)
-    elif session.expires_s <= monotonic_s():
-        runtime.metrics.handshake("session_expired")
+    elif reason == "session_expired":
+        runtime.metrics.handshake(reason)
         # With the peer, whose share it counts for: the identifier was sent in clear, and is no proof.
         runtime.journal.raise_event("FORCE_AUTHENTICATION", client=session.client, peer=wire.peer)
         wire.connection.refuse_resumption(RefusalCode.SESSION_UNKNOWN, None)
     else:
-        claim.client, claim.resumed = session.client, session
-        wire.connection.resume(session.keys)
+        _go_on(wire, claim, session)
         await wire.flush()
         return True
     await wire.flush()
     return False
+
+
+def _what_forbids(runtime: Runtime, session: Session) -> str | None:
+    """Return why a session cannot be resumed, as the metrics have it; None where it can."""
+    if runtime.registry.lookup(session.client) is None:
+        return "session_unknown"
+    if not runtime.sessions.is_current(session):
+        return "session_superseded"
+    return "session_expired" if session.expires_s <= monotonic_s() else None
+
+
+def _go_on(wire: Wire, claim: Claim, session: Session) -> None:
+    claim.client, claim.resumed = session.client, session
+    wire.connection.resume(session.keys)
 
 
 async def _farewell(wire: Wire) -> None:
@@ -238,7 +276,7 @@ async def _farewell(wire: Wire) -> None:
 
 
 async def _authentication_failed(
-    wire: Wire, runtime: Runtime, claim: _Claim, reason: AuthenticationFailure
+    wire: Wire, runtime: Runtime, claim: Claim, reason: AuthenticationFailure
 ) -> None:
     # Send first: what we log must not be measurable in the time of the answer.
     await _farewell(wire)

@@ -14,12 +14,15 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from copy import copy
 from typing import Final
 
 from needfire_protocol.connection import ServerConnection
 from needfire_protocol.connection_events import ConnectionEvent
 from needfire_protocol.messages import Message
+from needfire_server.deadlines import step_of
+from needfire_server.poller import Poller
 
 __all__ = ["RESET_ON_CLOSE", "Wire"]
 
@@ -32,10 +35,6 @@ _BACKLOG_BYTES_MAX: Final = 65_536
 _WRITE_LIMIT_S: Final = 60
 """A peer that does not take what we send within this time is gone, or means harm."""
 
-_TIMER_LATE_S: Final = 0.01
-"""A timer that goes off so much after a deadline need not be set anew for it: the waits of a log-in have
-one deadline, which each of them counts from another moment."""
-
 _LINGER_LIMIT_S: Final = 2
 _LINGER_BYTES_MAX: Final = 4 * 1024 * 1024
 """What a peer may still send after we have ended; more than a window of reports."""
@@ -47,6 +46,7 @@ class Wire:
     __slots__ = (
         "_awaited",
         "_backlog",
+        "_call",
         "_deadline_s",
         "_discarded_bytes",
         "_has_ended",
@@ -54,9 +54,10 @@ class Wire:
         "_is_sending_over",
         "_loop",
         "_lost",
+        "_poller",
         "_received",
         "_socket",
-        "_timer",
+        "_step",
         "_writable",
         "address",
         "connection",
@@ -64,11 +65,17 @@ class Wire:
     )
 
     def __init__(
-        self, connection: ServerConnection, connected: socket.socket, address: str, port: int
+        self,
+        connection: ServerConnection,
+        poller: Poller,
+        connected: socket.socket,
+        address: str,
+        port: int,
     ) -> None:
         """Take a socket over, of which nothing is read before ``receive``.
 
         Args:
+            poller: says when there is something to read.
             connected: does not block.
             address: the peer's, as text.
             port: the peer's.
@@ -79,6 +86,7 @@ class Wire:
         self.peer = _host_port(address, port)
         # Kept: to ask for it is a system call each time in Python 3.11.
         self._loop = asyncio.get_running_loop()
+        self._poller = poller
         self._socket: socket.socket | None = connected
         """None once it is closed."""
         self._received = b""
@@ -90,10 +98,13 @@ class Wire:
         """Why nothing can be sent or received any more. A copy is raised: an error keeps the frames that
         it went through, they keep the connection, and such circles last (``circles.py``)."""
         self._awaited: asyncio.Future[None] | None = None
+        self._call: Callable[[], object] | None = None
+        """Called once, in place of a task that waits."""
         self._deadline_s: float | None = None
         """Until when it is awaited, by the loop's clock; None: for as long as it takes."""
-        self._timer: asyncio.TimerHandle | None = None
-        """Goes off at the deadline, before it, or ``_TIMER_LATE_S`` after it."""
+        self._step: int | None = None
+        """In which we are told that a deadline has passed: this one, or an earlier one. To be told of each
+        would cost more; nearly always something comes before."""
         self._backlog = b""
         """What the kernel has not taken yet."""
         self._writable: asyncio.Future[None] | None = None
@@ -111,24 +122,38 @@ class Wire:
         """True once nothing can be sent or received any more."""
         return self._lost is not None
 
-    async def receive(self, limit_s: float | None = None) -> list[ConnectionEvent]:
+    async def receive(self, until_s: float | None = None) -> list[ConnectionEvent]:
         """Wait for bytes and return what they mean.
 
         Args:
-            limit_s: how long to wait.
+            until_s: when patience ends, by the loop's clock; None: never.
 
         Raises:
             OSError: the connection broke.
-            TimeoutError: nothing came within the limit.
+            TimeoutError: nothing came until then.
         """
         if not self._received and not self._has_ended and self._lost is None:
-            await self._until_something(limit_s)
+            await self._until_something(until_s)
         if self._received:
-            data, self._received = self._received, b""
-            return self.connection.receive_data(data)
+            return self.received()
         if self._lost is not None and not self._has_ended:
             raise copy(self._lost)
         return self.connection.receive_eof()
+
+    def received(self) -> list[ConnectionEvent]:
+        """Return what the bytes mean that have come since the last time, without waiting for any."""
+        data, self._received = self._received, b""
+        return self.connection.receive_data(data) if data else []
+
+    def call_back(self, call: Callable[[], object], until_s: float) -> None:
+        """Have something called once that bytes have come, nothing more can come, or patience ends.
+
+        For peers that are answered without a task of their own; whoever is called may ask for it again.
+        It is called by the event loop, or by who ends the connection, and must not raise.
+        """
+        assert self._awaited is None, "one receives"
+        self._call = call
+        self._expect(until_s)
 
     async def send(self, *messages: Message) -> None:
         """Seal and send messages, and wait until the peer has taken most of them.
@@ -149,9 +174,7 @@ class Wire:
         Raises:
             OSError: the connection broke, or the peer takes nothing.
         """
-        data = self.connection.data_to_send()
-        if data and self._lost is None:
-            self._send(data)
+        self.flush_at_once()
         if self._lost is not None:
             raise copy(self._lost)
         if len(self._backlog) > _BACKLOG_BYTES_MAX:
@@ -160,6 +183,12 @@ class Wire:
                 raise ConnectionAbortedError("the peer takes nothing")
             if self._lost is not None:
                 raise copy(self._lost)
+
+    def flush_at_once(self) -> None:
+        """Send what the state machine has to say, or let it wait for the kernel; see ``is_lost`` then."""
+        data = self.connection.data_to_send()
+        if data and self._lost is None:
+            self._send(data)
 
     async def close(self) -> None:
         """Close the connection after what was sent; never raises for a peer that is gone.
@@ -175,7 +204,7 @@ class Wire:
         self._discarded_bytes, self._received = 0, b""
         if not self._has_ended and self._lost is None:
             with contextlib.suppress(OSError):  # Or that it took too long.
-                await self._until_something(_LINGER_LIMIT_S)
+                await self._until_something(self._loop.time() + _LINGER_LIMIT_S)
         if self._backlog:
             # It has been listened to long enough: one that takes nothing could go on for a minute.
             self._stop_reading()
@@ -203,6 +232,18 @@ class Wire:
 
     # ---- called by the event loop
 
+    def deadline_passed(self) -> None:
+        """It may have been that of something that came in time."""
+        self._step = None
+        if self._deadline_s is None or (self._awaited is None and self._call is None):
+            return
+        if self._deadline_s > self._loop.time():
+            self._step = self._poller.deadlines.add(self, self._deadline_s)
+        elif self._awaited is None:
+            self._wake()
+        elif not self._awaited.done():
+            self._awaited.set_exception(TimeoutError())
+
     def _read(self) -> None:
         connected = self._socket
         if connected is None:
@@ -223,7 +264,7 @@ class Wire:
             self._has_ended = True
         elif self._discarded_bytes is None:
             self._received = self._received + data if self._received else data
-            if self._awaited is None:
+            if self._awaited is None and self._call is None:
                 self._stop_reading()
         else:
             self._discarded_bytes += len(data)
@@ -255,55 +296,46 @@ class Wire:
 
     # ---- inside
 
-    async def _until_something(self, limit_s: float | None) -> None:
+    async def _until_something(self, until_s: float | None) -> None:
         """Wait until bytes or the end have come.
 
         Raises:
-            TimeoutError: nothing came within the limit.
+            TimeoutError: nothing came until then.
         """
-        assert self._awaited is None, "one task receives"
-        if not self._is_reading and self._socket is not None:
-            self._is_reading = True
-            # By its number: for a socket the loop would put its addresses into words, two system calls.
-            self._loop.add_reader(self._socket.fileno(), self._read)
+        assert self._awaited is None, "one receives"
         self._awaited = self._loop.create_future()
-        self._deadline_s = None
-        if limit_s is not None:
-            self._deadline_s = deadline_s = self._loop.time() + limit_s
-            if self._timer is None or self._timer.when() > deadline_s + _TIMER_LATE_S:
-                self._set_timer(deadline_s)
+        self._expect(until_s)
         try:
             await self._awaited
         finally:
             self._awaited = None
 
-    def _set_timer(self, at_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(at_s, self._look_at_deadline)
+    def _expect(self, until_s: float | None) -> None:
+        if not self._is_reading and self._socket is not None:
+            self._poller.add(self._socket.fileno(), self._read)
+            self._is_reading = True
+        self._deadline_s = until_s
+        if until_s is not None and (self._step is None or self._step > step_of(until_s)):
+            self._forget_deadline()
+            self._step = self._poller.deadlines.add(self, until_s)
 
-    def _look_at_deadline(self) -> None:
-        """The timer went off. It may have been set for something that came in time.
-
-        One for each time that something is awaited would cost more: nearly always something comes,
-        and a timer that is cancelled stays with the loop for a while.
-        """
-        timer, self._timer = self._timer, None
-        if self._awaited is None or self._deadline_s is None or timer is None:
-            return
-        if self._deadline_s > timer.when():
-            self._set_timer(self._deadline_s)
-        elif not self._awaited.done():
-            self._awaited.set_exception(TimeoutError())
+    def _forget_deadline(self) -> None:
+        if self._step is not None:
+            self._poller.deadlines.remove(self, self._step)
+            self._step = None
 
     def _wake(self) -> None:
-        if self._awaited is not None and not self._awaited.done():
-            self._awaited.set_result(None)
+        if self._awaited is not None:
+            if not self._awaited.done():
+                self._awaited.set_result(None)
+        elif self._call is not None:
+            call, self._call = self._call, None
+            call()
 
     def _stop_reading(self) -> None:
         if self._is_reading and self._socket is not None:
             self._is_reading = False
-            self._loop.remove_reader(self._socket.fileno())
+            self._poller.remove(self._socket.fileno())
 
     def _send(self, data: bytes) -> None:
         """Hand bytes to the kernel, or put them behind those that it does not take now."""
@@ -355,7 +387,7 @@ class Wire:
             return
         if self._is_reading:
             self._is_reading = False
-            self._loop.remove_reader(connected.fileno())
+            self._poller.remove(connected.fileno())
         if self._backlog:
             self._backlog = b""
             self._loop.remove_writer(connected.fileno())
@@ -367,9 +399,7 @@ class Wire:
             self._lost = broken or ConnectionResetError("the connection is closed")
         self._wake()
         self._end_waiting_for_room()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._forget_deadline()
 
 
 def _no_memory() -> ConnectionAbortedError:

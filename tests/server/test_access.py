@@ -14,6 +14,7 @@ from needfire_protocol.errors import FormatError
 from needfire_server import access, access_rules
 from needfire_server.access import (
     DAEMON_NAMES,
+    AccessLists,
     Client,
     Decision,
     check_access,
@@ -395,6 +396,52 @@ async def test_what_is_no_address_is_refused_also_without_a_rule(
 ) -> None:
     with pytest.raises(FormatError):
         await check_access(*lists, "10.1.2", _Names())
+
+
+def test_for_those_who_come_at_one_stroke_the_lists_are_read_once(
+    lists: tuple[Path, Path],
+) -> None:
+    at_once = AccessLists(*lists)
+    lists[1].write_text("ALL: 10.1.2.4\n")
+    assert [_allowed(at_once, address) for address in ("10.1.2.3", "10.1.2.4")] == [True, False]
+    lists[1].write_text("ALL: 10.1.2.3\n")
+    assert [_allowed(at_once, address) for address in ("10.1.2.3", "10.1.2.4")] == [True, False]
+    assert not _allowed(AccessLists(*lists), "10.1.2.3")
+
+
+def test_what_is_odd_about_the_lists_is_noted_for_each_of_them(lists: tuple[Path, Path]) -> None:
+    lists[0].mkdir()
+    at_once = AccessLists(*lists)
+    first, second = (at_once.check_at_once(address) for address in ("10.1.2.3", "10.1.2.4"))
+    assert first is not None
+    assert first.allowed
+    assert first.notes
+    assert first == second
+
+
+def test_a_list_that_is_too_large_refuses_all_of_them(
+    lists: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "FILE_BYTES_MAX", 10)
+    lists[0].write_text("#" * 11)
+    at_once = AccessLists(*lists)
+    assert not _allowed(at_once, "10.1.2.3")
+    assert not _allowed(at_once, "10.1.2.4")
+
+
+def test_nothing_is_decided_at_once_where_a_name_is_needed(lists: tuple[Path, Path]) -> None:
+    lists[1].write_text("ALL: .example.org\n")
+    at_once = AccessLists(*lists)
+    assert at_once.check_at_once("10.1.2.3") is None
+    decision = at_once.check_at_once("10.1.2.3", PeerName("eve.example.org"))
+    assert decision is not None
+    assert not decision.allowed
+
+
+def _allowed(lists: AccessLists, address: str) -> bool:
+    decision = lists.check_at_once(address)
+    assert decision is not None
+    return decision.allowed
 
 
 async def test_the_lists_are_read_at_each_connection(lists: tuple[Path, Path]) -> None:

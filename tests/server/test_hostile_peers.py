@@ -284,16 +284,17 @@ async def test_who_always_has_a_byte_ready_is_not_waited_for_beyond_the_limit(
 ) -> None:
     waits = 0
 
-    async def always_a_byte(wire: object, limit_s: float) -> list[ConnectionEvent]:
+    async def always_a_byte(wire: object, until_s: float) -> list[ConnectionEvent]:
         nonlocal waits
         waits += 1
         assert waits < 100
         await asyncio.sleep(0)
         return []
 
-    monkeypatch.setattr(login_module._Claim, "left_s", lambda claim: 0.0)
+    monkeypatch.setattr(login_module.Claim, "left_s", lambda claim: 0.0)
     monkeypatch.setattr(wire_module.Wire, "receive", always_a_byte)
     peer = await server.connect()
+    peer.writer.write(b"\x01")
     await server.until_said("CONNECTION_TIMEOUT")
     await peer.until_closed()
 

@@ -21,6 +21,7 @@ from needfire_server import anteroom as anteroom_module
 from needfire_server import listener as listener_module
 from needfire_server.clock import monotonic_s
 from needfire_server.familiar import SOURCES_OF_ONE_MAX
+from needfire_server.lookup import PeerName
 from needfire_server.porch import Porch
 from needfire_server.runtime import Runtime
 from needfire_server.turnstile import Rank
@@ -446,6 +447,7 @@ async def test_a_bug_in_one_connection_is_said_and_ends_that_connection_only(
     with monkeypatch.context() as patched:
         patched.setattr(listener_module, "log_in", broken)
         peer = await server.connect()
+        peer.writer.write(b"x")
         event = await server.until_said("SERVER_INTERNAL_ERROR")
         await peer.until_closed()
     assert event.fields["error"] == "ZeroDivisionError"
@@ -474,3 +476,102 @@ async def test_a_clean_end_before_the_log_in_is_ordinary_traffic(server: LiveSer
     await peer.close()
     event = await server.until_said("CONNECTION_CLOSED")
     assert event.severity.word == "info"
+
+
+# ---- before there is a task
+
+
+async def test_who_resumes_has_no_task_before_it_has_proved_itself(server: LiveServer) -> None:
+    """A fleet comes back at once, and a task for each from the first byte on costs a tenth of that."""
+    first = await server.log_in()
+    await server.until_connected()
+    serving = server.listener._serving
+    (before,) = serving
+    silent = await server.connect()
+    peer = await server.connect()
+    await ask_to_resume(peer, first)
+    await until(lambda: server.listener.open_connections() == 3, "all connections")
+    assert serving == {before}
+    peer = await server.connect()
+    (outcome,) = await peer.resume(first.keys)
+    assert isinstance(outcome, Established)
+    await peer.announce()
+    await server.until_said("CLIENT_RESUMED")
+    await silent.close()
+
+
+@pytest.mark.parametrize("broken", ["AccessLists.check_at_once", "resumes_at_once"])
+async def test_a_bug_before_there_is_a_task_is_said_and_ends_that_connection_only(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise ZeroDivisionError("a bug, for the test")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{listener_module.__name__}.{broken}", fail)
+        peer = await server.connect()
+        peer.writer.write(b"x")
+        event = await server.until_said("SERVER_INTERNAL_ERROR")
+        await peer.until_closed()
+    assert event.fields["error"] == "ZeroDivisionError"
+    assert "test_listener.py" in str(event.fields["detail"])
+    await until(lambda: not server.listener.open_connections(), "the end of the connection")
+    await server.log_in()
+
+
+async def test_who_resumes_and_goes_is_told_of(server: LiveServer) -> None:
+    first = await server.log_in()
+    await server.until_connected()
+    for is_reset in (False, True):
+        peer = await server.connect()
+        count = server.codes().count("CONNECTION_CLOSED")
+        await ask_to_resume(peer, first)
+        if is_reset:
+            peer.writer.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            peer.writer.transport.abort()
+        else:
+            await peer.close()
+        await server.until_said("CONNECTION_CLOSED", count + 1)
+    await until(lambda: server.listener.open_connections() == 1, "the end of the connections")
+
+
+async def test_who_asks_to_resume_and_says_no_more_is_closed_in_time(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await server.log_in()
+    await server.until_connected()
+    monkeypatch.setattr(listener_module, "HANDSHAKE_LIMIT_S", 0.2)
+    peer = await server.connect()
+    await ask_to_resume(peer, first)
+    await server.until_said("CONNECTION_TIMEOUT")
+    await peer.until_closed()
+
+
+async def test_a_peer_whose_name_the_access_lists_need_has_all_its_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow name service is not the peer's fault."""
+    async with live_server(tmp_path / "data") as server:
+        allow = tmp_path / "hosts.allow"
+        allow.write_text("needfire: .example.org\nneedfire: ALL\n")
+        server.configure(hosts_allow_file=str(allow))
+        monkeypatch.setattr(listener_module, "HANDSHAKE_LIMIT_S", 1.0)
+        asked = list[str]()
+
+        async def peer_name(address: str) -> PeerName:
+            asked.append(address)
+            await asyncio.sleep(1.1)
+            return PeerName(None)
+
+        monkeypatch.setattr(server.runtime.names, "peer_name", peer_name)
+        await server.log_in()
+        assert asked == ["127.0.0.1"]
+
+
+async def ask_to_resume(peer: Peer, first: Peer) -> None:
+    """Send the request, and wait for the first bytes of the answer."""
+    agent = AgentConnection.resume(first.keys, random_bytes=os.urandom)
+    peer.writer.write(agent.data_to_send())
+    assert await asyncio.wait_for(peer.reader.read(1), 5)

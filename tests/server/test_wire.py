@@ -12,6 +12,7 @@ from needfire_protocol.connection import ServerConnection
 from needfire_protocol.connection_events import Closed, Failed
 from needfire_protocol.framing import FrameType
 from needfire_server import wire as wire_module
+from needfire_server.poller import Poller
 from needfire_server.wire import RESET_ON_CLOSE, Wire
 from needfire_testkit.server import until
 
@@ -45,18 +46,22 @@ async def tcp_pair() -> AsyncIterator[tuple[Wire, socket.socket]]:
 def wire_on(ours: socket.socket) -> Wire:
     ours.setblocking(False)
     connection = ServerConnection(random_bytes=os.urandom, fake_salt_key=bytes(32))
-    return Wire(connection, ours, "192.0.2.1", 1)
+    return Wire(connection, Poller(), ours, "192.0.2.1", 1)
+
+
+def after(limit_s: float | None) -> float | None:
+    return None if limit_s is None else asyncio.get_running_loop().time() + limit_s
 
 
 async def hear_something(wire: Wire, peer: socket.socket, limit_s: float | None) -> None:
-    waiting = asyncio.create_task(wire.receive(limit_s))
+    waiting = asyncio.create_task(wire.receive(after(limit_s)))
     await asyncio.sleep(0)
     peer.send(PART_OF_A_FRAME if not wire.connection._reader.buffered_bytes else b"\0")
     assert await waiting == []
 
 
-async def until_the_timer_went_off(wire: Wire) -> None:
-    await until(lambda: wire._timer is None, "the timer to go off")
+async def until_the_deadline_passed(wire: Wire) -> None:
+    await until(lambda: wire._step is None, "the deadline to pass")
 
 
 async def is_over_after(wire: Wire, limit_s: float) -> bool:
@@ -64,7 +69,7 @@ async def is_over_after(wire: Wire, limit_s: float) -> bool:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     with pytest.raises(TimeoutError):
-        await wire.receive(limit_s)
+        await wire.receive(after(limit_s))
     return loop.time() - began_s >= limit_s
 
 
@@ -92,7 +97,7 @@ async def test_a_wait_without_a_limit_outlasts_one_with_a_limit(
     wire, peer = pair
     await hear_something(wire, peer, SHORT_S)
     waiting = asyncio.create_task(wire.receive())
-    await until_the_timer_went_off(wire)
+    await until_the_deadline_passed(wire)
     assert not waiting.done()
     peer.send(b"\0")
     assert await waiting == []
@@ -103,7 +108,7 @@ async def test_a_limit_that_passed_while_nobody_waited_ends_nothing(
 ) -> None:
     wire, peer = pair
     await hear_something(wire, peer, SHORT_S)
-    await until_the_timer_went_off(wire)
+    await until_the_deadline_passed(wire)
     await hear_something(wire, peer, SHORT_S)
     assert await is_over_after(wire, SHORT_S)
 
@@ -118,7 +123,7 @@ async def test_what_comes_while_nobody_waits_is_held_back_and_not_lost(
     peer.send(b"\0")
 
     for expected_bytes in (2, 3):
-        assert await wire.receive(ENOUGH_S) == []
+        assert await wire.receive(after(ENOUGH_S)) == []
         assert wire.connection._reader.buffered_bytes == expected_bytes
 
 
@@ -134,20 +139,19 @@ async def test_what_came_for_one_that_was_cancelled_is_not_lost(
     await asyncio.wait((waiting,))
     peer.send(b"\0")
     await until(lambda: not wire._is_reading, "the rest")
-    assert await wire.receive(ENOUGH_S) == []
+    assert await wire.receive(after(ENOUGH_S)) == []
     assert wire.connection._reader.buffered_bytes == 2
 
 
-async def test_a_connection_that_is_lost_leaves_no_timer(
+async def test_a_connection_that_is_lost_leaves_no_deadline(
     pair: tuple[Wire, socket.socket],
 ) -> None:
     wire, peer = pair
     await hear_something(wire, peer, LONG_S)
-    timer = wire._timer
-    assert timer is not None
+    assert len(wire._poller.deadlines) == 1
     wire.abort()
     await until(lambda: wire.is_lost, "the connection to be gone")
-    assert timer.cancelled()
+    assert len(wire._poller.deadlines) == 0
 
 
 # ---- what the kernel does not take at once
@@ -257,7 +261,7 @@ async def test_a_close_sends_first_what_waits_for_a_peer_that_says_no_more(
 ) -> None:
     wire, peer = pair
     peer.shutdown(socket.SHUT_WR)
-    assert [type(event) for event in await wire.receive(ENOUGH_S)] == [Closed]
+    assert [type(event) for event in await wire.receive(after(ENOUGH_S))] == [Closed]
     data = much()
     sending = asyncio.create_task(send(wire, data))
     assert await is_waiting(sending)
@@ -286,7 +290,7 @@ async def test_the_end_of_the_peer_is_told_and_it_can_be_answered_still(
 ) -> None:
     wire, peer = pair
     peer.shutdown(socket.SHUT_WR)
-    assert [type(event) for event in await wire.receive(ENOUGH_S)] == [Closed]
+    assert [type(event) for event in await wire.receive(after(ENOUGH_S))] == [Closed]
     assert not wire._is_reading, "it is readable without end"
     await send(wire, b"farewell")
     assert peer.recv(100) == b"farewell"
@@ -296,8 +300,8 @@ async def test_what_came_before_the_end_is_told_first(pair: tuple[Wire, socket.s
     wire, peer = pair
     peer.send(PART_OF_A_FRAME)
     peer.shutdown(socket.SHUT_WR)
-    assert await wire.receive(ENOUGH_S) == []
-    assert [type(event) for event in await wire.receive(ENOUGH_S)] == [Failed]
+    assert await wire.receive(after(ENOUGH_S)) == []
+    assert [type(event) for event in await wire.receive(after(ENOUGH_S))] == [Failed]
 
 
 async def test_who_waits_is_told_why_it_was_aborted(pair: tuple[Wire, socket.socket]) -> None:
@@ -470,13 +474,80 @@ async def test_without_memory_nothing_is_sent_twice(pair: tuple[Wire, socket.soc
         await sending
 
 
-async def test_a_timer_is_only_so_much_late(pair: tuple[Wire, socket.socket]) -> None:
+# ---- calls in place of a task
+
+
+async def test_who_asked_is_called_once_when_something_has_come(
+    pair: tuple[Wire, socket.socket],
+) -> None:
     wire, peer = pair
-    await hear_something(wire, peer, SHORT_S + 1)
-    waiting = asyncio.create_task(wire.receive(SHORT_S))
-    await asyncio.sleep(0)
-    assert wire._timer is not None
-    assert wire._deadline_s is not None
-    assert wire._timer.when() <= wire._deadline_s + 0.01
-    await asyncio.wait((waiting,))
-    assert isinstance(waiting.exception(), TimeoutError)
+    called = list[object]()
+    wire.call_back(lambda: called.append(wire.received()), LONG_S + loop_time_s())
+    await some_turns()
+    assert not called
+    peer.send(PART_OF_A_FRAME)
+    await until(lambda: bool(called), "the call")
+    assert called == [[]]
+    assert wire.connection._reader.buffered_bytes == 1
+    peer.send(b"\0")
+    await until(lambda: not wire._is_reading, "the connection to be held back")
+    assert called == [[]]
+    assert await wire.receive(after(ENOUGH_S)) == []
+    assert wire.connection._reader.buffered_bytes == 2
+
+
+async def test_who_asks_again_while_it_is_called_is_called_again(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    sizes = list[int]()
+
+    def heard() -> None:
+        wire.received()
+        sizes.append(wire.connection._reader.buffered_bytes)
+        wire.call_back(heard, loop_time_s() + LONG_S)
+
+    wire.call_back(heard, loop_time_s() + LONG_S)
+    for count in (1, 2, 3):
+        peer.send(PART_OF_A_FRAME if count == 1 else b"\0")
+        await until(lambda count=count: len(sizes) == count, "the call")  # type: ignore[misc]
+    assert sizes == [1, 2, 3]
+
+
+@pytest.mark.parametrize("end", ["end of the peer", "abort", "reset"])
+async def test_who_asked_is_called_when_nothing_more_can_come(
+    pair: tuple[Wire, socket.socket], end: str
+) -> None:
+    wire, peer = pair
+    called = list[object]()
+    wire.call_back(lambda: called.append(wire.received()), loop_time_s() + LONG_S)
+    if end == "end of the peer":
+        peer.close()
+    else:
+        getattr(wire, end)()
+    await until(lambda: bool(called), "the call")
+    assert called == [[]]
+    assert [type(event) for event in await wire.receive()] == [Closed]
+
+
+async def test_who_asked_is_called_when_patience_ends_and_not_before(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    called_s = list[float]()
+    await hear_something(wire, peer, SHORT_S / 2)
+    until_s = loop_time_s() + SHORT_S
+    wire.call_back(lambda: called_s.append(loop_time_s()), until_s)
+    await until(lambda: bool(called_s), "the call")
+    assert called_s[0] >= until_s
+    with pytest.raises(TimeoutError):
+        await wire.receive(until_s)
+
+
+def loop_time_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def some_turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
