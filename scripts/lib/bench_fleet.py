@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import platform
 import random
 import resource
 import shutil
@@ -56,7 +57,9 @@ def main() -> None:
     raise_descriptor_limit(options.agents)
     # As it is once installed: compiled modules may be kept.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    print(f"{options.agents} agents, {BACKEND}, {machine(power_ms())}", flush=True)
+    # How an interpreter was built makes a difference of a quarter.
+    python = f"Python {platform.python_version()} of {sys.base_prefix}"
+    print(f"{options.agents} agents, {python}, {BACKEND}, {machine(power_ms())}", flush=True)
     try:
         with contextlib.ExitStack() as stack:
             url = new_database(stack) if options.postgresql else None

@@ -28,7 +28,7 @@ from typing import Final
 __all__ = ["SILENT_FACTOR", "Anteroom", "Visit", "share_of_one_source", "strangers_places"]
 
 SILENT_FACTOR: Final = 16
-"""Silent peers for each place of a negotiating one: they cost 5 KiB and no arithmetic. Those who
+"""Silent peers for each place of a negotiating one: they cost 3 KiB and no arithmetic. Those who
 resume are among them until they have proved themselves, and a whole fleet may do that at once."""
 PROOF_PATIENCE_S: Final = 2.0
 """Seconds after which a peer that owes us its proof may be sent away for a newcomer. The arithmetic
