@@ -159,7 +159,10 @@ class Connection(Generic[_State]):
 
     def _fail(self, error: RemoteProtocolError) -> Failed:
         self.close()
-        return Failed(error)
+        # Without the frames that it went through, and without what it came of, which has them too: they
+        # hold the owner that is told of it, and with it everything that the connection has.
+        error.__cause__ = error.__context__ = None
+        return Failed(error.with_traceback(None))
 
     def _establish(self, outcome: Outcome, *, resumed: bool) -> Established:
         keys, traffic = outcome.keys, outcome.traffic

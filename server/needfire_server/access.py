@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 from needfire_protocol.errors import StorageError
 from needfire_protocol.escape import printable
@@ -31,7 +31,6 @@ __all__ = [
     "AccessLists",
     "Client",
     "Decision",
-    "check_access",
     "decide",
     "patterns_need_name",
 ]
@@ -42,7 +41,7 @@ DAEMON_NAMES: Final = ("needfire", "yule")
 _UNKNOWN_SERVER: Final = Client(None)
 
 FILE_BYTES_MAX: Final = 1024 * 1024
-"""Bytes of one list: it is read at each connection."""
+"""Bytes of one list: it is read again and again, for those who come at one stroke."""
 _ROOM_TO_GROW: Final = 4096
 
 
@@ -54,56 +53,19 @@ class Decision:
     rule: str | None = None
     """The list and line that decided; None where no rule did."""
     notes: tuple[str, ...] = ()
-    """What an administrator should know about the lists; the same ones at each connection."""
+    """What an administrator should know about the lists; the same ones for each peer."""
 
 
 _NOTHING_SAID: Final = Decision(True)
 
 
-class PeerNames(Protocol):
-    """Where the name of a peer comes from, if a pattern asks for it."""
-
-    async def peer_name(self, peer_address: str) -> PeerName:
-        """Return the name of an address; never fails."""
-
-
-async def check_access(
-    allow_file: str | os.PathLike[str],
-    deny_file: str | os.PathLike[str],
-    peer_address: str,
-    names: PeerNames,
-    *,
-    daemon_names: Sequence[str] = DAEMON_NAMES,
-    server_address: str | None = None,
-) -> Decision:
-    """Read both lists as they are now, and decide about a peer.
+class AccessLists:
+    """Both lists as they are when the first peer is checked; for peers that come at one stroke.
 
     A list that does not exist is empty. One that cannot be read is empty as well, as for libwrap,
     with a note. One that is too large to be read is our limit and not the administrator's wish, so
-    then the peer is refused. The name of the peer is looked up only if a pattern may need it.
-
-    Args:
-        daemon_names: what the lists may call us; the port that we listen on can be one.
-        server_address: the end of the connection that the peer connected to, for ``daemon@host``.
-
-    Raises:
-        FormatError: an address is none.
+    then the peer is refused.
     """
-    decision = AccessLists(allow_file, deny_file).check_at_once(
-        peer_address, daemon_names=daemon_names, server_address=server_address
-    )
-    if decision is None:
-        found = await names.peer_name(peer_address)
-        # Read again: that may have taken a while.
-        decision = AccessLists(allow_file, deny_file).check_at_once(
-            peer_address, found, daemon_names=daemon_names, server_address=server_address
-        )
-        assert decision is not None
-    return decision
-
-
-class AccessLists:
-    """Both lists as they are when the first peer is checked; for peers that come at one stroke."""
 
     def __init__(
         self, allow_file: str | os.PathLike[str], deny_file: str | os.PathLike[str]
@@ -111,7 +73,8 @@ class AccessLists:
         self._files = allow_file, deny_file
         self._texts: tuple[str, str] | None = None
         self._notes: list[str] = []
-        self._too_large: str | None = None
+        self._refusal: Decision | None = None
+        """Of everybody, where a list is too large."""
 
     def check_at_once(
         self,
@@ -121,16 +84,21 @@ class AccessLists:
         daemon_names: Sequence[str] = DAEMON_NAMES,
         server_address: str | None = None,
     ) -> Decision | None:
-        """As ``check_access``; None where the name of the peer is needed for it.
+        """Decide about a peer; None where a pattern may need its name, and it was not looked up.
 
         Args:
             found: the name, where it was looked up.
+            daemon_names: what the lists may call us; the port that we listen on can be one.
+            server_address: the end of the connection that the peer connected to, for ``daemon@host``.
+
+        Raises:
+            FormatError: an address is none.
         """
-        if self._texts is None:
+        if self._texts is None and self._refusal is None:
             self._texts = self._read()
+        if self._texts is None:
+            return self._refusal
         notes = list(self._notes)
-        if self._too_large is not None:
-            return Decision(False, self._too_large, tuple(notes))
         peer = plain_address(peer_address)
         if not any(map(_says_anything, self._texts)):
             # As they are on most hosts: there, or not there, and without a rule.
@@ -148,13 +116,13 @@ class AccessLists:
         )
         return Decision(decision.allowed, decision.rule, (*notes, *decision.notes))
 
-    def _read(self) -> tuple[str, str]:
+    def _read(self) -> tuple[str, str] | None:
         allow_file, deny_file = self._files
         try:
             return _read_list(allow_file, self._notes), _read_list(deny_file, self._notes)
         except StorageError as error:
-            self._too_large = str(error)
-            return "", ""
+            self._refusal = Decision(False, str(error), tuple(self._notes))
+            return None
 
 
 def decide(

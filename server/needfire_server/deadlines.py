@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 __all__ = ["STEP_S", "Deadlines", "Patient", "step_of"]
 
-STEP_S: Final = 0.25
+STEP_S: Final = 0.125
 """Deadlines within so many seconds come together: none early, and none later than this."""
 
 
@@ -47,14 +47,14 @@ class Deadlines:
         if waiting is None:
             self._waiting[step] = {patient: None}
             heapq.heappush(self._steps, step)
-            if self._steps[0] == step:
+            if self._steps[0] == step or self._timer is None:
                 self._set_timer()
         else:
             waiting[patient] = None
         return step
 
     def remove(self, patient: Patient, step: int) -> None:
-        """Tell somebody nothing after all."""
+        """Tell somebody nothing after all, unless those of its step are being told at this moment."""
         waiting = self._waiting.get(step)
         if waiting is not None:
             waiting.pop(patient, None)
@@ -75,11 +75,22 @@ class Deadlines:
     def _look(self) -> None:
         self._timer = None
         now_s = self._loop.time()
-        while self._steps and (self._steps[0] + 1) * STEP_S <= now_s:
-            for patient in self._waiting.pop(heapq.heappop(self._steps)):
-                patient.deadline_passed()
-        if self._steps:
-            self._set_timer()
+        try:
+            while self._steps and (self._steps[0] + 1) * STEP_S <= now_s:
+                for patient in self._waiting.pop(heapq.heappop(self._steps)):
+                    self._tell(patient)
+        finally:
+            # Whatever happened: all limits of all connections hang on this timer.
+            if self._steps:
+                self._set_timer()
+
+    def _tell(self, patient: Patient) -> None:
+        try:
+            patient.deadline_passed()
+        except Exception as error:  # noqa: BLE001  # one must not take the others along
+            self._loop.call_exception_handler(
+                {"message": "telling of a deadline failed", "exception": error}
+            )
 
 
 def step_of(deadline_s: float) -> int:

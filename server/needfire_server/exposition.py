@@ -51,6 +51,17 @@ class Exposition:
         yield _gauge(
             "needfire_start_time_seconds", "When the server started.", self._started_us / _US_PER_S
         )
+        yield CounterMetricFamily(
+            "needfire_connections",
+            "Connections that were accepted.",
+            value=runtime.metrics.connections,
+        )
+        handshakes = CounterMetricFamily(
+            "needfire_handshakes", "Handshakes that ended.", labels=["outcome"]
+        )
+        for outcome, count in runtime.metrics.handshakes.items():
+            handshakes.add_metric([outcome], count)
+        yield handshakes
         yield _gauge(
             "needfire_sessions", "Agents with an open session.", len(self._listener.connected())
         )
@@ -66,7 +77,8 @@ class Exposition:
         )
         yield _gauge(
             "needfire_tasks",
-            "Tasks of the event loop: one for each connection, and a few dozen of the server's own.",
+            "Tasks of the event loop: one for each agent, one for each peer that is logging in with a "
+            "password, and a few dozen of the server's own.",
             len(asyncio.all_tasks()),
         )
         yield from self._clients()

@@ -92,8 +92,8 @@ class Journal:
     ) -> Event | None:
         """Log an event of the server's own and hand it to the store; return it.
 
-        None where neither takes it. What each of thousands of connections would say is then not even
-        put into words. A class that is switched off is kept from log and store only: who can change the
+        None where neither log nor store takes it, though the audit log may. What each of thousands of
+        connections would say is then not even put into words. A class that is switched off is kept from log and store only: who can change the
         configuration must not be able to choose what goes on record.
         """
         entry = CATALOGUE[code]

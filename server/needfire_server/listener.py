@@ -13,7 +13,7 @@ from needfire_protocol.connection import ServerConnection
 from needfire_protocol.connection_events import ConnectionEvent
 from needfire_protocol.errors import StorageError
 from needfire_protocol.messages import FEATURE_AUDIT
-from needfire_server.access import AccessLists, Decision, check_access
+from needfire_server.access import AccessLists, Decision
 from needfire_server.addresses import neighbourhood, plain_address
 from needfire_server.agent_session import AgentSession
 from needfire_server.anteroom import SILENT_FACTOR, Visit
@@ -32,8 +32,8 @@ HANDSHAKE_LIMIT_S: Final = 10
 _ACCEPT_BURST: Final = 64
 """Connections that are taken from the kernel in one turn of the event loop."""
 _STRANGERS_PER_TURN: Final = 2
-"""Strangers that are let in in one turn: what is done for them keeps everybody else waiting, half a
-millisecond for each, and an acknowledgement takes some fifteen turns."""
+"""Strangers that are let in in one turn: what is done for them keeps everybody else waiting, a quarter
+of a millisecond for each, and an acknowledgement takes some fifteen turns."""
 _ACCEPT_PAUSE_S: Final = 1.0
 _OVERFLOW_EVERY_S: Final = 1.0
 _BACKLOG: Final = 4096
@@ -57,13 +57,12 @@ class _Newcomer(NamedTuple):
 
 
 class Listener:
-    """Accepts connections on the bound sockets and serves each, once it needs one, in a task of its own."""
+    """Accepts connections on the bound sockets and serves each; in a task, once it needs that."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._doors: list[socket.socket] = []
-        self._poller: Poller | None = None
-        """There from ``start`` on."""
+        self._poller = Poller()
         self._porch: Porch[_Newcomer] = Porch()
         self._pumping: asyncio.Handle | None = None
         self._overflow_told_s = -_OVERFLOW_EVERY_S
@@ -88,7 +87,6 @@ class Listener:
             StorageError: it is not known which clients have commands waiting.
         """
         self._with_commands |= await self._runtime.store.clients_with_commands()
-        self._poller = Poller()
         for bound in sockets:
             bound.setblocking(False)
             # What is accepted inherits it. An acknowledgement must not wait until the one before it has
@@ -113,8 +111,7 @@ class Listener:
             wire.abort()
         if self._serving:
             await asyncio.wait(self._serving, timeout=_STOP_LIMIT_S)
-        if self._poller is not None:
-            self._poller.close()
+        self._poller.close()
 
     def connected(self) -> dict[str, str]:
         """Return the address of each client that has a session open."""
@@ -221,11 +218,13 @@ class Listener:
         """Let some strangers in, and more of them with the next turn of the loop."""
         self._pumping = None
         lists = self._access_lists()
-        for _ in range(min(_STRANGERS_PER_TURN, len(self._porch))):
-            source, newcomer = self._porch.take()
-            self._let_in(newcomer, source, lists, is_familiar=False)
-        if self._porch:
-            self._pump_soon()
+        try:
+            for _ in range(min(_STRANGERS_PER_TURN, len(self._porch))):
+                source, newcomer = self._porch.take()
+                self._let_in(newcomer, source, lists, is_familiar=False)
+        finally:
+            if self._porch:
+                self._pump_soon()
 
     def _let_in(
         self, newcomer: _Newcomer, source: str, lists: AccessLists, *, is_familiar: bool
@@ -235,12 +234,11 @@ class Listener:
             fake_salt_key=self._runtime.fake_salt_key,
             features=FEATURE_AUDIT,
         )
-        assert self._poller is not None
         wire = Wire(connection, self._poller, *newcomer)
         visit = Visit(source, wire.reset, is_familiar)
         if self._enters(visit):
             self._open.add(wire)
-            self._receive(wire, visit, Claim(monotonic_s() + HANDSHAKE_LIMIT_S), lists)
+            self._receive(wire, visit, lists)
 
     def _access_lists(self) -> AccessLists:
         settings = self._runtime.settings
@@ -266,52 +264,48 @@ class Listener:
     # ---- before there is a task: a fleet that comes back resumes its sessions, and a task for each of
     # ---- them from its first byte on would cost a tenth of all that is done for that
 
-    def _receive(self, wire: Wire, visit: Visit, claim: Claim, lists: AccessLists) -> None:
+    def _receive(self, wire: Wire, visit: Visit, lists: AccessLists) -> None:
         """Let a peer speak, if it may."""
         try:
             decision = lists.check_at_once(wire.address)
             if decision is None:
-                self._hand_over(wire, visit, claim)
+                self._spawn(self._serve_wire(wire, visit, None, ()))
             elif self._is_admitted(wire, decision):
-                claim.is_admitted = True
-                self._await_words(wire, visit, claim)
+                self._await_words(wire, visit, Claim(monotonic_s() + HANDSHAKE_LIMIT_S))
             else:
                 wire.reset()
                 self._gone(wire, visit)
-        except Exception as error:  # noqa: BLE001  # told by the task
-            claim.failure = error
-            self._hand_over(wire, visit, claim)
+        except Exception as error:  # noqa: BLE001  # a bug must not take the other clients along
+            self._gone(wire, visit)
+            self._failed(wire, error)
 
     def _await_words(self, wire: Wire, visit: Visit, claim: Claim) -> None:
         wire.call_back(partial(self._heard, wire, visit, claim), claim.until_s)
 
     def _heard(self, wire: Wire, visit: Visit, claim: Claim) -> None:
         """Something has come, or nothing will: answer a peer that resumes, and leave all else to a task."""
-        events: list[ConnectionEvent] = []
         try:
-            events = wire.received()
+            # What comes too late is not looked at.
+            events = wire.received() if claim.left_s() else []
             if resumes_at_once(wire, self._runtime, claim, events):
-                events = []
-                if not wire.is_lost:
+                if not (wire.is_lost or wire.connection.is_closed):
                     self._await_words(wire, visit, claim)
                     return
-        except Exception as error:  # noqa: BLE001  # told by the task
-            claim.failure = error
-        self._hand_over(wire, visit, claim, events)
-
-    def _hand_over(
-        self, wire: Wire, visit: Visit, claim: Claim, events: Sequence[ConnectionEvent] = ()
-    ) -> None:
-        self._spawn(self._serve_wire(wire, visit, claim, events))
+                events = []
+            self._spawn(self._serve_wire(wire, visit, claim, events))
+        except Exception as error:  # noqa: BLE001  # a bug must not take the other clients along
+            self._gone(wire, visit)
+            self._failed(wire, error)
 
     # ---- a task
 
     async def _serve_wire(
-        self, wire: Wire, visit: Visit, claim: Claim, events: Sequence[ConnectionEvent]
+        self, wire: Wire, visit: Visit, claim: Claim | None, events: Sequence[ConnectionEvent]
     ) -> None:
         """Serve a peer to the end of its connection.
 
         Args:
+            claim: None for a peer that was not let in yet: the access lists need its name.
             events: what has come already.
         """
         try:
@@ -326,26 +320,32 @@ class Listener:
                     await session.run(partial(self._announced, visit.source))
                 finally:
                     self._ended(session)
-        except OSError as error:
-            self._runtime.journal.raise_event(
-                "CONNECTION_CLOSED", peer=wire.peer, reason=str(error) or type(error).__name__
-            )
-            wire.abort()
-        except StorageError as error:
-            self._runtime.journal.store_failed(error)
-            wire.abort()
         except Exception as error:  # noqa: BLE001  # a bug must not take the other clients along
-            self._runtime.journal.raise_event(
-                "SERVER_INTERNAL_ERROR",
-                error=type(error).__name__,
-                detail=_place(error),
-                peer=wire.peer,
-            )
-            wire.abort()
+            self._failed(wire, error)
         finally:
             await wire.close()
             # A connection that lingers counts: the limits are ones of memory and of descriptors.
             self._gone(wire, visit)
+
+    def _failed(self, wire: Wire, error: Exception) -> None:
+        """Tell what a connection failed of, and end it."""
+        journal = self._runtime.journal
+        try:
+            if isinstance(error, OSError):
+                reason = str(error) or type(error).__name__
+                journal.raise_event("CONNECTION_CLOSED", peer=wire.peer, reason=reason)
+            elif isinstance(error, StorageError):
+                journal.store_failed(error)
+            else:
+                journal.raise_event(
+                    "SERVER_INTERNAL_ERROR",
+                    error=type(error).__name__,
+                    detail=_place(error),
+                    peer=wire.peer,
+                )
+        finally:
+            # Also without memory to tell of it.
+            wire.abort()
 
     def _gone(self, wire: Wire, visit: Visit) -> None:
         self._open.discard(wire)
@@ -372,24 +372,19 @@ class Listener:
                 self._runtime.journal.raise_event("ACCESS_LIST_NOTICE", text=note)
 
     async def _log_in(
-        self, wire: Wire, visit: Visit, claim: Claim, events: Sequence[ConnectionEvent]
+        self, wire: Wire, visit: Visit, claim: Claim | None, events: Sequence[ConnectionEvent]
     ) -> Login | None:
         """Return who the peer is; None where it is not let in, which has been told then."""
-        if claim.failure is not None:
-            raise claim.failure
-        if not claim.is_admitted:
-            settings = self._runtime.settings
-            decision = await check_access(
-                settings.hosts_allow_file,
-                settings.hosts_deny_file,
-                wire.address,
-                self._runtime.names,
-            )
+        if claim is None:
+            found = await self._runtime.names.peer_name(wire.address)
+            # Read again: that may have taken a while.
+            decision = self._access_lists().check_at_once(wire.address, found)
+            assert decision is not None
             if not self._is_admitted(wire, decision):
                 wire.reset()
                 return None
-            # The name service may have taken a while; that is not the peer's fault.
-            claim.until_s = monotonic_s() + HANDSHAKE_LIMIT_S
+            # Not the peer's fault either.
+            claim = Claim(monotonic_s() + HANDSHAKE_LIMIT_S)
         try:
             return await log_in(wire, self._runtime, visit, claim, list(events))
         except TimeoutError:

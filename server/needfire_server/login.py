@@ -36,6 +36,7 @@ from needfire_server.wire import Wire
 __all__ = ["Claim", "Login", "log_in", "resumes_at_once"]
 
 
+# Not frozen: to make one of six values takes four times as long then.
 @dataclass(slots=True)
 class Login:
     """A peer that has proved who it is.
@@ -66,10 +67,6 @@ class Claim:
     """
 
     until_s: float
-    is_admitted: bool = False
-    """The access lists let it in."""
-    failure: Exception | None = None
-    """What went wrong already."""
     client: str = ""
     takeover: bool = False
     resumed: Session | None = None
@@ -100,10 +97,12 @@ async def log_in(
             # What went wrong while we calculated is told first: no byte may ever follow it.
             events = wire.connection.untold()
             if not events:
+                if claim.left_s():
+                    events = await wire.receive(claim.until_s)
                 if not claim.left_s():
-                    # One that always has a byte ready would never let the wait end.
+                    # Also where there is something by now: one that always has a byte ready would never
+                    # let the wait end.
                     raise TimeoutError
-                events = await wire.receive(claim.until_s)
             continue
         event, *events = events
         match event:
@@ -205,7 +204,8 @@ def resumes_at_once(
 ) -> bool:
     """Answer a client that brings a session's key, where that is all it says and takes no waiting.
 
-    False where it takes more than that; nothing was done then.
+    False where it takes more than that; nothing was done then. True also where the answer was the end of
+    the connection, as if it asks for another suite than the session has.
     """
     if len(events) != 1 or runtime.store.is_shared:
         return False
@@ -213,7 +213,7 @@ def resumes_at_once(
     if not isinstance(event, ResumptionRequested):
         return False
     session = runtime.sessions.find(event.session_id)
-    if session is None or _what_forbids(runtime, session) is not None:
+    if session is None or _what_forbids(runtime, session):
         return False
     _go_on(wire, claim, session)
     wire.flush_at_once()
@@ -231,7 +231,7 @@ async def _resume(wire: Wire, runtime: Runtime, claim: Claim, event: ResumptionR
         wire.connection.refuse(RefusalCode.BUSY)
         await wire.flush()
         return False
-    reason = None if session is None else _what_forbids(runtime, session)
+    reason = _what_forbids(runtime, session)
     if session is None or reason == "session_unknown":
         runtime.metrics.handshake("session_unknown")
         wire.connection.refuse_resumption(RefusalCode.SESSION_UNKNOWN, None)
@@ -252,9 +252,9 @@ async def _resume(wire: Wire, runtime: Runtime, claim: Claim, event: ResumptionR
     return False
 
 
-def _what_forbids(runtime: Runtime, session: Session) -> str | None:
+def _what_forbids(runtime: Runtime, session: Session | None) -> str | None:
     """Return why a session cannot be resumed, as the metrics have it; None where it can."""
-    if runtime.registry.lookup(session.client) is None:
+    if session is None or runtime.registry.lookup(session.client) is None:
         return "session_unknown"
     if not runtime.sessions.is_current(session):
         return "session_superseded"

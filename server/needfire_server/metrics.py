@@ -3,15 +3,12 @@
 No label ever holds what a peer chose: the number of series does not depend on who connects.
 """
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
 
 from needfire_server.clock import now_us
 
@@ -34,7 +31,6 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.started_s = time.time()
         self.connections = 0
         """Connections that were accepted since the start."""
         self.last_connection_us: int | None = None
@@ -44,10 +40,10 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        # Plain numbers: a fleet that comes back counts two things for each agent, and a counter of the
-        # library takes a lock each time.
-        self._handshakes = dict.fromkeys(HANDSHAKE_OUTCOMES, 0)
-        registry.register(_LogIns(self))
+        self.handshakes = dict.fromkeys(HANDSHAKE_OUTCOMES, 0)
+        """Handshakes that ended, by outcome. As ``connections`` a plain number, which ``exposition.py``
+        shows: each agent of a fleet that comes back counts for both, and a counter of the library takes a
+        lock each time."""
         reports = Counter(
             "needfire_reports",
             "Reports that came; refused ones come again.",
@@ -86,11 +82,7 @@ class Metrics:
 
     def handshake(self, outcome: str) -> None:
         """A handshake ended; one of ``HANDSHAKE_OUTCOMES``."""
-        self._handshakes[outcome] += 1
-
-    def handshakes(self) -> Mapping[str, int]:
-        """Return how many handshakes had each outcome."""
-        return self._handshakes
+        self.handshakes[outcome] += 1
 
     def reports(self, result: str, count: int) -> None:
         """Reports were dealt with; one of ``REPORT_RESULTS``."""
@@ -110,26 +102,3 @@ class Metrics:
             self._commits.observe(perf_counter() - began_s)
         finally:
             self._waiting.dec()
-
-
-class _LogIns(Collector):
-    """What is counted of connections and handshakes, as Prometheus wants it."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """Yield the counters as they are now."""
-        metrics = self._metrics
-        yield CounterMetricFamily(
-            "needfire_connections",
-            "Connections that were accepted.",
-            value=metrics.connections,
-            created=metrics.started_s,
-        )
-        handshakes = CounterMetricFamily(
-            "needfire_handshakes", "Handshakes that ended.", labels=["outcome"]
-        )
-        for outcome, count in metrics.handshakes().items():
-            handshakes.add_metric([outcome], count, created=metrics.started_s)
-        yield handshakes

@@ -26,7 +26,7 @@ class Poller:
         self._epoll = select.epoll()
         self._calls: dict[int, Callable[[], object]] = {}
         self.deadlines = Deadlines()
-        """Of the same connections."""
+        """Of the same connections: whoever waits to read does so until one."""
         self._loop.add_reader(self._epoll.fileno(), self._look)
 
     def __len__(self) -> int:

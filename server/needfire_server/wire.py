@@ -1,10 +1,11 @@
 """One accepted TCP connection: moves bytes between the socket and the protocol, and nothing else.
 
 Made for many connections that hardly ever say anything, and for a whole fleet that comes at once: it
-reads and writes the socket itself when the event loop says that it can. asyncio's transports and
+reads and writes the socket itself when it is told that it can (``poller.py``). asyncio's transports and
 protocols do the same with three more turns of the loop and twice the objects for each connection: a
 tenth of what it costs to let an agent in. What a connection holds while nobody speaks is a socket and
-a state machine. One task receives; any may send.
+a state machine. One task receives, or something is called in its place;
+any may send.
 
 What a peer sends is taken from the kernel once and then no more until the task asks for it, so
 that TCP holds a peer back who is faster than we are.
@@ -72,7 +73,7 @@ class Wire:
         address: str,
         port: int,
     ) -> None:
-        """Take a socket over, of which nothing is read before ``receive``.
+        """Take a socket over, of which nothing is read before ``receive`` or ``call_back``.
 
         Args:
             poller: says when there is something to read.
@@ -152,8 +153,11 @@ class Wire:
         It is called by the event loop, or by who ends the connection, and must not raise.
         """
         assert self._awaited is None, "one receives"
-        self._call = call
+        # First: where that fails, nobody is to be called.
         self._expect(until_s)
+        self._call = call
+        if self._received or self._has_ended or self._lost is not None:
+            self._loop.call_soon(self._wake)
 
     async def send(self, *messages: Message) -> None:
         """Seal and send messages, and wait until the peer has taken most of them.
@@ -215,7 +219,7 @@ class Wire:
         """Close at once; what waits to be sent is lost.
 
         Args:
-            reason: what the task that receives is told; without one, that the connection has ended.
+            reason: what ``receive`` raises; without one, it says that the connection has ended.
         """
         self._end(reason)
 
@@ -230,7 +234,7 @@ class Wire:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self._end(None)
 
-    # ---- called by the event loop
+    # ---- called by the event loop, the poller and the deadlines
 
     def deadline_passed(self) -> None:
         """It may have been that of something that came in time."""
@@ -303,8 +307,8 @@ class Wire:
             TimeoutError: nothing came until then.
         """
         assert self._awaited is None, "one receives"
-        self._awaited = self._loop.create_future()
         self._expect(until_s)
+        self._awaited = self._loop.create_future()
         try:
             await self._awaited
         finally:
@@ -397,9 +401,9 @@ class Wire:
             # Without the frames that it came through: they hold this connection.
             broken = error and error.with_traceback(None)
             self._lost = broken or ConnectionResetError("the connection is closed")
-        self._wake()
-        self._end_waiting_for_room()
         self._forget_deadline()
+        self._end_waiting_for_room()
+        self._wake()
 
 
 def _no_memory() -> ConnectionAbortedError:

@@ -17,7 +17,6 @@ from needfire_server.access import (
     AccessLists,
     Client,
     Decision,
-    check_access,
     decide,
     patterns_need_name,
 )
@@ -359,7 +358,7 @@ class _Names:
         self.answer = answer
         self.asked = 0
 
-    async def peer_name(self, peer_address: str) -> PeerName:
+    def name_of_peer(self) -> PeerName:
         self.asked += 1
         return self.answer
 
@@ -373,7 +372,12 @@ def lists(tmp_path: Path) -> tuple[Path, Path]:
 
 
 async def _check(lists: tuple[Path, Path], names: _Names | None = None) -> Decision:
-    return await check_access(*lists, "::ffff:10.1.2.3", names or _Names())
+    decision = AccessLists(*lists).check_at_once("::ffff:10.1.2.3")
+    if decision is None:
+        found = (names or _Names()).name_of_peer()
+        decision = AccessLists(*lists).check_at_once("::ffff:10.1.2.3", found)
+        assert decision is not None
+    return decision
 
 
 async def test_lists_that_do_not_exist_are_empty(lists: tuple[Path, Path]) -> None:
@@ -395,7 +399,7 @@ async def test_what_is_no_address_is_refused_also_without_a_rule(
     lists: tuple[Path, Path],
 ) -> None:
     with pytest.raises(FormatError):
-        await check_access(*lists, "10.1.2", _Names())
+        AccessLists(*lists).check_at_once("10.1.2")
 
 
 def test_for_those_who_come_at_one_stroke_the_lists_are_read_once(
@@ -417,6 +421,35 @@ def test_what_is_odd_about_the_lists_is_noted_for_each_of_them(lists: tuple[Path
     assert first.allowed
     assert first.notes
     assert first == second
+
+
+def test_notes_do_not_pile_up_from_one_of_them_to_the_next(
+    lists: tuple[Path, Path], tmp_path: Path
+) -> None:
+    lists[1].write_text(f"ALL: {tmp_path}\nno colon here\n")
+    at_once = AccessLists(*lists)
+    first, second = (
+        at_once.check_at_once(address, PeerName(None)) for address in ("10.1.2.3", "10.1.2.4")
+    )
+    assert first is not None
+    assert first.notes
+    assert first == second
+
+
+def test_that_one_list_cannot_be_read_is_noted_whatever_the_other_one_says(
+    lists: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists[0].mkdir()
+    lists[1].write_text("ALL: 10.1.2.3\n")
+    refused = AccessLists(*lists).check_at_once("10.1.2.3")
+    assert refused is not None
+    assert not refused.allowed
+    assert len(refused.notes) == 1
+    monkeypatch.setattr(access, "FILE_BYTES_MAX", 3)
+    too_large = AccessLists(*lists).check_at_once("10.1.2.3")
+    assert too_large is not None
+    assert not too_large.allowed
+    assert too_large.notes == refused.notes
 
 
 def test_a_list_that_is_too_large_refuses_all_of_them(

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from needfire_server.deadlines import STEP_S, Deadlines, step_of
 from needfire_testkit.server import until
 
@@ -69,6 +71,38 @@ async def test_who_is_told_may_wait_again() -> None:
     deadlines.add(again, now_s())
     await until(lambda: len(again.told_s) == 2, "the second time")
     assert len(deadlines) == 0
+
+
+async def test_one_that_fails_takes_no_others_along() -> None:
+    deadlines, told = Deadlines(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: told.append(about))
+
+    class Failing(Waiting):
+        def deadline_passed(self) -> None:
+            raise MemoryError
+
+    waiting, later, at_s = Waiting(), Waiting(), now_s()
+    deadlines.add(Failing(), at_s)
+    deadlines.add(waiting, at_s)
+    deadlines.add(later, at_s + STEP_S)
+    await until(lambda: bool(waiting.told_s and later.told_s), "the others")
+    assert "MemoryError" in repr(told)
+
+
+async def test_where_all_of_it_fails_the_next_look_comes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deadlines, later = Deadlines(), Waiting()
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: None)
+
+    def fail(_patient: object) -> None:
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr(deadlines, "_tell", fail)
+    deadlines.add(Waiting(), now_s())
+    deadlines.add(later, now_s() + STEP_S)
+    await until(lambda: bool(later.told_s), "the other one to be told")
 
 
 async def test_a_closed_one_tells_nobody() -> None:

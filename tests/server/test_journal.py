@@ -10,7 +10,7 @@ import pytest
 
 from needfire_protocol.audit.record import parse_record
 from needfire_protocol.errors import StorageError, StorageFullError
-from needfire_protocol.severity import SeverityFilter
+from needfire_protocol.severity import Severity, SeverityFilter
 from needfire_server import journal
 from needfire_server.config import ServerSettings
 from needfire_server.event_classes import SWITCHABLE, ClassSettings
@@ -276,6 +276,7 @@ async def test_what_only_the_audit_log_takes_is_recorded_as_if_it_were_an_event(
         event = journal.raise_event("CLIENT_RESUMED", **about)
         assert (event is None) == (wanted == "notice")
         store = ListedStore()
+        assert journal._shares == {"web1": 1}
         await emptied(journal, store)
         assert not journal._shares
         logbook.close()
@@ -287,6 +288,29 @@ async def test_what_only_the_audit_log_takes_is_recorded_as_if_it_were_an_event(
     assert draft == same
     assert (draft.code, draft.is_success, draft.client) == ("CLIENT_RESUMED", True, "web1")
     assert str(draft.fields["reason"]).startswith("odd \\x1b")
+
+
+async def test_what_nobody_takes_is_nowhere_and_what_the_store_takes_is_there(
+    tmp_path: Path,
+) -> None:
+    settings = ServerSettings(log_severity=SeverityFilter.parse("none"))
+    logbook = Logbook.from_settings(settings, str(tmp_path), is_foreground=False)
+    journal, store = (
+        Journal(logbook, store_path="the store", on_recorded=lambda: None),
+        ListedStore(),
+    )
+    assert journal.raise_event("NEW_CONNECTION", peer="192.0.2.1:5000") is None
+    assert journal.waiting == 0
+    # A severity other than the catalogue's decides of this one whether it tells of a success.
+    journal.raise_event("CLIENT_RESUMED", Severity.ERR, client="web1")
+    assert journal.raise_event("CLIENT_RETURNED", client="web1") is not None
+    await emptied(journal, store)
+    (_, resumed), (returned, _) = store.kept
+    assert resumed is not None
+    assert not resumed.is_success
+    assert returned is not None
+    assert returned.code == "CLIENT_RETURNED"
+    logbook.close()
 
 
 async def test_what_is_switched_off_and_not_recorded_is_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from needfire_protocol.connection import ServerConnection
 from needfire_protocol.connection_events import Closed, Failed
 from needfire_protocol.framing import FrameType
 from needfire_server import wire as wire_module
+from needfire_server.deadlines import STEP_S
 from needfire_server.poller import Poller
 from needfire_server.wire import RESET_ON_CLOSE, Wire
 from needfire_testkit.server import until
@@ -542,6 +544,88 @@ async def test_who_asked_is_called_when_patience_ends_and_not_before(
     assert called_s[0] >= until_s
     with pytest.raises(TimeoutError):
         await wire.receive(until_s)
+
+
+async def test_who_asks_where_something_waits_already_is_called_soon(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    await hear_something(wire, peer, ENOUGH_S)
+    peer.send(b"\0")
+    await until(lambda: not wire._is_reading, "something that waits")
+    called = asyncio.Event()
+    wire.call_back(called.set, loop_time_s() + LONG_S)
+    await asyncio.wait_for(called.wait(), ENOUGH_S)
+    wire.abort()
+    called.clear()
+    wire.call_back(called.set, loop_time_s() + LONG_S)
+    await asyncio.wait_for(called.wait(), ENOUGH_S)
+
+
+async def test_where_nothing_can_be_watched_who_waits_is_told_and_may_try_again(
+    pair: tuple[Wire, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire, peer = pair
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    called = list[object]()
+    with monkeypatch.context() as patched:
+        patched.setattr(wire._poller, "add", fail)
+        with pytest.raises(OSError, match="No space"):
+            await wire.receive()
+        with pytest.raises(OSError, match="No space"):
+            wire.call_back(lambda: called.append(1), loop_time_s() + LONG_S)
+    await hear_something(wire, peer, ENOUGH_S)
+    wire.abort()
+    await some_turns()
+    assert not called
+
+
+async def test_a_wait_across_an_earlier_deadline_ends_at_its_own(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    await hear_something(wire, peer, 0.0)
+    assert await is_over_after(wire, 3 * STEP_S)
+    assert len(wire._poller.deadlines) == 0
+
+
+async def test_an_earlier_deadline_takes_the_place_of_a_later_one(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    await hear_something(wire, peer, LONG_S)
+    assert await is_over_after(wire, SHORT_S)
+    assert len(wire._poller.deadlines) == 0
+
+
+async def test_a_deadline_that_passed_says_nothing_to_who_has_none(
+    pair: tuple[Wire, socket.socket],
+) -> None:
+    wire, peer = pair
+    told = list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: told.append(about))
+    await hear_something(wire, peer, SHORT_S)
+    waiting = asyncio.create_task(wire.receive())
+    await until_the_deadline_passed(wire)
+    await some_turns()
+    assert not waiting.done()
+    assert not told
+    wire.abort()
+    await waiting
+
+
+@pytest.mark.parametrize("end", ["abort", "reset"])
+async def test_nothing_watches_a_connection_that_has_ended(
+    pair: tuple[Wire, socket.socket], end: str
+) -> None:
+    wire, peer = pair
+    await hear_something(wire, peer, LONG_S)
+    assert len(wire._poller) == 1
+    getattr(wire, end)()
+    assert len(wire._poller) == 0
 
 
 def loop_time_s() -> float:
