@@ -78,7 +78,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--negotiate", type=int, default=500, help="agents that log in with a password at first"
     )
-    parser.add_argument("--at-once", type=int, default=16, help="log-ins at a time in 'connect'")
+    # A fleet that comes back does not come by ones and twos: more in flight share a turn of the loop.
+    parser.add_argument("--at-once", type=int, default=64, help="log-ins at a time in 'connect'")
     parser.add_argument("--heartbeat", type=float, default=60.0, help="seconds between heartbeats")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds of the idle phase")
     parser.add_argument("--steady", type=float, default=20.0, help="seconds of the steady phase")
