@@ -78,8 +78,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--negotiate", type=int, default=500, help="agents that log in with a password at first"
     )
+    parser.add_argument(
+        "--at-once", type=int, default=16, help="log-ins with a password at a time in 'connect'"
+    )
     # A fleet that comes back does not come by ones and twos: more in flight share a turn of the loop.
-    parser.add_argument("--at-once", type=int, default=64, help="log-ins at a time in 'connect'")
+    parser.add_argument(
+        "--resume-at-once", type=int, default=64, help="resumptions at a time in 'connect'"
+    )
     parser.add_argument("--heartbeat", type=float, default=60.0, help="seconds between heartbeats")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds of the idle phase")
     parser.add_argument("--steady", type=float, default=20.0, help="seconds of the steady phase")
@@ -247,13 +252,13 @@ class Bench:
     async def connect(self) -> None:
         known = [agent for agent in self.agents if agent.keys is not None]
         new = [agent for agent in self.agents if agent.keys is None]
-        await self.connect_some(new, "full handshakes")
-        await self.connect_some(known, "resumptions")
+        await self.connect_some(new, "full handshakes", self.options.at_once)
+        await self.connect_some(known, "resumptions", self.options.resume_at_once)
         await asyncio.sleep(3)
         self.tell_memory("memory")
 
-    async def connect_some(self, agents: list[SimulatedAgent], what: str) -> None:
-        gate = asyncio.Semaphore(self.options.at_once)
+    async def connect_some(self, agents: list[SimulatedAgent], what: str, at_once: int) -> None:
+        gate = asyncio.Semaphore(at_once)
         refused: Counter[str] = Counter()
 
         async def one(agent: SimulatedAgent) -> None:
