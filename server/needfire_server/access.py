@@ -76,23 +76,14 @@ class AccessLists:
         self._refusal: Decision | None = None
         """Of everybody, where a list is too large."""
 
-    def check_at_once(
-        self,
-        peer_address: str,
-        found: PeerName | None = None,
-        *,
-        daemon_names: Sequence[str] = DAEMON_NAMES,
-        server_address: str | None = None,
-    ) -> Decision | None:
+    def check_at_once(self, peer_address: str, found: PeerName | None = None) -> Decision | None:
         """Decide about a peer; None where a pattern may need its name, and it was not looked up.
 
         Args:
             found: the name, where it was looked up.
-            daemon_names: what the lists may call us; the port that we listen on can be one.
-            server_address: the end of the connection that the peer connected to, for ``daemon@host``.
 
         Raises:
-            FormatError: an address is none.
+            FormatError: the address is none.
         """
         if self._texts is None and self._refusal is None:
             self._texts = self._read()
@@ -104,14 +95,13 @@ class AccessLists:
             # As they are on most hosts: there, or not there, and without a rule.
             return Decision(True, notes=tuple(notes)) if notes else _NOTHING_SAID
         if found is None:
-            if any(patterns_need_name(text, daemon_names) for text in self._texts):
+            if any(map(patterns_need_name, self._texts)):
                 return None
             found = PeerName(None)
         decision = decide(
             *self._texts,
-            daemon_names,
+            DAEMON_NAMES,
             Client(peer, found.name, found.is_paranoid),
-            server=Client(server_address and plain_address(server_address)),
             read_patterns=lambda path: _read_patterns(path, notes),
         )
         return Decision(decision.allowed, decision.rule, (*notes, *decision.notes))

@@ -93,8 +93,9 @@ class Journal:
         """Log an event of the server's own and hand it to the store; return it.
 
         None where neither log nor store takes it, though the audit log may. What each of thousands of
-        connections would say is then not even put into words. A class that is switched off is kept from log and store only: who can change the
-        configuration must not be able to choose what goes on record.
+        connections would say is then not even put into words. A class that is switched off is kept from
+        log and store only: who can change the configuration must not be able to choose what goes on
+        record.
         """
         entry = CATALOGUE[code]
         event_class, level = entry.event_class, entry.severity if severity is None else severity

@@ -4,8 +4,7 @@ Made for many connections that hardly ever say anything, and for a whole fleet t
 reads and writes the socket itself when it is told that it can (``poller.py``). asyncio's transports and
 protocols do the same with three more turns of the loop and twice the objects for each connection: a
 tenth of what it costs to let an agent in. What a connection holds while nobody speaks is a socket and
-a state machine. One task receives, or something is called in its place;
-any may send.
+a state machine. One task receives, or something is called in its place; any may send.
 
 What a peer sends is taken from the kernel once and then no more until the task asks for it, so
 that TCP holds a peer back who is faster than we are.
